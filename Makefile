@@ -1,0 +1,65 @@
+# `make demo` and `make test` work on a fresh machine with git, make, a C compiler, Python >= 3.11 and Rust.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+SETUP := $(PYTHON) tools/setup_env.py
+BIN := .venv/bin
+PYTEST_ARGS ?= -n 2
+RUST_TESTED := --workspace --exclude s3dataset-python
+
+.PHONY: help env demo test test-fast lint format deny bench bench-docs build clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+env: ## .venv with everything for development, and the package built into it
+	@$(SETUP) dev
+
+demo: ## train a model on images that stream from a local S3 (ARGS="--uri s3://... --region ..." for a bucket of yours)
+	@$(SETUP) demo
+	@$(BIN)/python -m s3dataset demo $(ARGS)
+
+test: env ## Rust and Python tests
+	cargo test --quiet $(RUST_TESTED)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) $(ARGS)
+
+test-fast: env ## Python tests without the slow ones
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(ARGS)
+
+lint: ## every linter, as in CI
+	@$(SETUP) dev --no-native
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+	cargo fmt --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then $(MAKE) --no-print-directory deny; \
+	else echo 'cargo-deny is not installed: licences and sources of crates not checked (cargo install cargo-deny)'; fi
+
+format: ## ruff and rustfmt, in place
+	@$(SETUP) dev --no-native
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	cargo fmt
+
+deny: ## licences, sources and bans of the Rust dependencies
+	cargo deny --all-features check bans licenses sources
+
+bench: ## ours beside the peers, in one run (20 minutes; see benchmarks/README.md)
+	@$(SETUP) demo
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-docs: ## README's table and docs/performance.md from the newest results
+	@$(SETUP) demo
+	$(BIN)/python -m benchmarks.documents $(ARGS)
+
+build: ## wheel and source distribution in dist/
+	@$(SETUP) --no-native
+	$(BIN)/maturin build --release --sdist --out dist
+
+clean: ## everything that make made
+	rm -rf .venv .bench-venv target dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f src/s3dataset/_native*.so
