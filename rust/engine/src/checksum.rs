@@ -193,9 +193,9 @@ mod tests {
     fn combining_many_parts_in_order_equals_computing() {
         let data = sample(50_000);
         for algorithm in Algorithm::ALL {
-            let value = data.chunks(7_777).fold(0, |value, part| {
-                combine(algorithm, value, checksum(algorithm, part), part.len() as u64)
-            });
+            let value = data
+                .chunks(7_777)
+                .fold(0, |value, part| combine(algorithm, value, checksum(algorithm, part), part.len() as u64));
             assert_eq!(value, checksum(algorithm, &data));
         }
     }
