@@ -1,0 +1,135 @@
+"""s3dataset: the fastest way between Amazon S3 and a PyTorch job.
+
+::
+
+    s3dataset                  the public names, loaded at first use: no torch, no botocore before
+    ├── errors                 exception tree; imports nothing
+    ├── _uri  _secrets         S3Uri, the only URI parser; credentials as values
+    ├── _config  _limits       S3ClientConfig, the only reader of S3's environment variables; shares of the machine
+    ├── _client                stateless operations over the engine; credentials, endpoints, life of a process
+    ├── _io                    S3Reader, S3Writer, S3Client
+    ├── transforms             bytes to samples
+    ├── _manifest              what a dataset consists of
+    ├── _order  _page          who reads what, when; the mapped page that the processes of a dataset share
+    ├── _datasets              S3MapDataset, S3IterableDataset, DataLoader, BatchSampler (torch)
+    ├── _checkpoint            S3Checkpoint (torch)
+    ├── testing  monitoring    LocalS3; request log
+    └── _native                the data plane in Rust: sockets, TLS, signing, retry, memory
+
+Each imports only those above it, and `_native` below all. What stands here is the public API together with the modules
+`errors`, `transforms`, `monitoring` and `testing`; everything else starts with an underscore.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from s3dataset._checkpoint import S3Checkpoint
+    from s3dataset._client import Body, ObjectInfo
+    from s3dataset._config import S3ClientConfig
+    from s3dataset._datasets import BatchSampler, DataLoader, S3IterableDataset, S3MapDataset, Stats
+    from s3dataset._io import S3Client, S3Reader, S3ReaderConstructor, S3Writer
+    from s3dataset._manifest import Manifest
+    from s3dataset._order import Split
+    from s3dataset.errors import (
+        AccessDeniedError,
+        BucketNotFoundError,
+        CancelledError,
+        ChecksumMismatchError,
+        ConflictError,
+        ConnectTimeoutError,
+        CredentialsError,
+        FirstByteTimeoutError,
+        InternalError,
+        InvalidConfigError,
+        InvalidUriError,
+        ManifestMismatchError,
+        NoCredentialsError,
+        ObjectChangedError,
+        ObjectNotFoundError,
+        PreconditionFailedError,
+        RegionError,
+        RetriesExhaustedError,
+        S3DatasetException,
+        S3Exception,
+        StallTimeoutError,
+        ThrottledError,
+        TransportError,
+    )
+
+__all__ = [
+    "AccessDeniedError",
+    "BatchSampler",
+    "Body",
+    "BucketNotFoundError",
+    "CancelledError",
+    "ChecksumMismatchError",
+    "ConflictError",
+    "ConnectTimeoutError",
+    "CredentialsError",
+    "DataLoader",
+    "FirstByteTimeoutError",
+    "InternalError",
+    "InvalidConfigError",
+    "InvalidUriError",
+    "Manifest",
+    "ManifestMismatchError",
+    "NoCredentialsError",
+    "ObjectChangedError",
+    "ObjectInfo",
+    "ObjectNotFoundError",
+    "PreconditionFailedError",
+    "RegionError",
+    "RetriesExhaustedError",
+    "S3Checkpoint",
+    "S3Client",
+    "S3ClientConfig",
+    "S3DatasetException",
+    "S3Exception",
+    "S3IterableDataset",
+    "S3MapDataset",
+    "S3Reader",
+    "S3ReaderConstructor",
+    "S3Writer",
+    "Split",
+    "StallTimeoutError",
+    "Stats",
+    "ThrottledError",
+    "TransportError",
+    "__version__",
+]
+
+__version__ = "1.1.0.dev0"
+
+_HOMES: Final = {
+    "BatchSampler": "_datasets",
+    "Body": "_client",
+    "DataLoader": "_datasets",
+    "Manifest": "_manifest",
+    "ObjectInfo": "_client",
+    "S3Checkpoint": "_checkpoint",
+    "S3Client": "_io",
+    "S3ClientConfig": "_config",
+    "S3IterableDataset": "_datasets",
+    "S3MapDataset": "_datasets",
+    "S3Reader": "_io",
+    "S3ReaderConstructor": "_io",
+    "S3Writer": "_io",
+    "Split": "_order",
+    "Stats": "_datasets",
+}
+_MODULES: Final = frozenset({"errors", "monitoring", "s3reader", "testing", "transforms"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

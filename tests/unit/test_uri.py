@@ -1,0 +1,66 @@
+"""s3:// URIs, the good and the bad."""
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3dataset._uri import S3Uri
+from s3dataset.errors import InvalidUriError
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "key"),
+    [
+        ("s3://bucket/key", "bucket", "key"),
+        ("s3://bucket/a/b.jpg", "bucket", "a/b.jpg"),
+        ("s3://bucket//double//slash/", "bucket", "/double//slash/"),
+        ("s3://bucket/a b%20c?x=1#y", "bucket", "a b%20c?x=1#y"),
+        ("s3://bucket/ключ/鍵", "bucket", "ключ/鍵"),
+        ("s3://my.bucket-1/s3://inner/key", "my.bucket-1", "s3://inner/key"),
+    ],
+)
+def test_reads_objects(text: str, bucket: str, key: str) -> None:
+    uri = S3Uri.parse(text, need_key=True)
+    assert (uri.bucket, uri.key, str(uri)) == (bucket, key, text)
+
+
+@pytest.mark.parametrize(("text", "key"), [("s3://b", ""), ("s3://b/", ""), ("s3://b/p", "p"), ("s3://b/p/", "p/")])
+def test_reads_prefixes(text: str, key: str) -> None:
+    assert S3Uri.parse_prefix(text) == S3Uri("b", key)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "Only s3:// URIs are supported"),
+        ("bucket/key", "Only s3:// URIs are supported"),
+        ("S3://bucket/key", "Only s3:// URIs are supported"),
+        ("s3a://bucket/key", "Only s3:// URIs are supported"),
+        ("https://bucket.s3.amazonaws.com/key", "Only s3:// URIs are supported"),
+        ("s3://", "Bucket name must be non-empty"),
+        ("s3:///key", "Bucket name must be non-empty"),
+        ("s3://bucket", "Object key must be non-empty"),
+        ("s3://bucket/", "Object key must be non-empty"),
+    ],
+)
+def test_refuses_what_is_no_object_and_quotes_it(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        S3Uri.parse(text, need_key=True)
+    assert isinstance(caught.value, InvalidUriError)
+    assert repr(text) in str(caught.value)
+    assert caught.value.uri == text
+
+
+def test_refuses_what_is_no_text() -> None:
+    with pytest.raises(TypeError, match="must be a str"):
+        S3Uri.parse(b"s3://bucket/key", need_key=True)  # type: ignore[arg-type]
+
+
+@given(bucket=st.from_regex(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", fullmatch=True), key=st.text(min_size=1))
+def test_text_and_pickle_give_the_same_back(bucket: str, key: str) -> None:
+    uri = S3Uri(bucket, key)
+    assert S3Uri.parse(str(uri), need_key=True) == uri
+    assert pickle.loads(pickle.dumps(uri)) == uri
+    assert hash(S3Uri(bucket, key)) == hash(uri)
