@@ -326,7 +326,7 @@ fn encoded(text: &str, keep_slash: bool) -> impl Iterator<Item = u8> + '_ {
 
 fn encode(text: &str, keep_slash: bool, out: &mut String) {
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| !is_unreserved(byte) && !(keep_slash && byte == b'/')) {
+    while let Some(at) = rest.bytes().position(|byte| !(is_unreserved(byte) || keep_slash && byte == b'/')) {
         let (plain, tail) = rest.split_at(at);
         out.push_str(plain);
         let special = tail.bytes().take_while(|byte| !is_unreserved(*byte) && *byte != b'/').count().max(1);

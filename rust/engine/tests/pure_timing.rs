@@ -109,7 +109,7 @@ fn listing() {
 #[test]
 #[ignore = "a measurement"]
 fn combining() {
-    measure("combine the CRC64NVME of 8 MiB", 10, || {
+    measure("combine the CRC64NVME of 8 MiB", 1_000, || {
         black_box(combine(Algorithm::Crc64Nvme, black_box(1), black_box(2), 8 << 20));
     });
 }

@@ -47,14 +47,14 @@ fn amazons_put_object() {
 
 #[test]
 fn amazons_get_bucket_lifecycle() {
-    let query = canonical_query(&mut vec![("lifecycle", "")]);
+    let query = canonical_query(&mut [("lifecycle", "")]);
     let (_, signature) = example("GET", "/", &query, &[], Payload::Empty);
     assert_eq!(signature, "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543");
 }
 
 #[test]
 fn amazons_list_objects() {
-    let query = canonical_query(&mut vec![("prefix", "J"), ("max-keys", "2")]);
+    let query = canonical_query(&mut [("prefix", "J"), ("max-keys", "2")]);
     assert_eq!(query, "max-keys=2&prefix=J");
     let (_, signature) = example("GET", "", &query, &[], Payload::Empty);
     assert_eq!(signature, "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7");

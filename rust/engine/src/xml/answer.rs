@@ -160,12 +160,12 @@ fn read_result(xml: &[u8], accepted: &[&'static str]) -> Result<CompleteResult, 
     let (mut checksum_type, mut last_modified_s) = (None, None);
     while let Some(name) = scanner.child()? {
         match name {
-            "ETag" => etag = unquoted(&scanner.text()?).to_owned(),
+            "ETag" => etag = unquoted(scanner.text()?).to_owned(),
             "ChecksumCRC64NVME" => checksum_crc64nvme = service_text(&mut scanner)?,
             "ChecksumCRC32C" => checksum_crc32c = service_text(&mut scanner)?,
             "ChecksumCRC32" => checksum_crc32 = service_text(&mut scanner)?,
             "ChecksumType" => checksum_type = service_text(&mut scanner)?,
-            "LastModified" => last_modified_s = parse_iso8601(&scanner.text()?),
+            "LastModified" => last_modified_s = parse_iso8601(scanner.text()?),
             _ => scanner.skip()?,
         }
     }
@@ -202,7 +202,7 @@ pub fn parse_delete(xml: &[u8]) -> Result<DeleteOutcome, XmlError> {
         let (mut key, mut code, mut message) = (String::new(), String::new(), String::new());
         while let Some(name) = scanner.child()? {
             match name {
-                "Key" => key = scanner.text()?.into_owned(),
+                "Key" => key = scanner.text()?.to_owned(),
                 "Code" => code = service_text(&mut scanner)?.unwrap_or_default(),
                 "Message" => message = service_text(&mut scanner)?.unwrap_or_default(),
                 _ => scanner.skip()?,
@@ -239,7 +239,7 @@ pub fn parse_session(xml: &[u8]) -> Result<Session, XmlError> {
                 "AccessKeyId" => access_key = service_text(&mut scanner)?,
                 "SecretAccessKey" => secret_key = service_text(&mut scanner)?,
                 "SessionToken" => session_token = service_text(&mut scanner)?,
-                "Expiration" => expires_s = parse_iso8601(&scanner.text()?),
+                "Expiration" => expires_s = parse_iso8601(scanner.text()?),
                 _ => scanner.skip()?,
             }
         }

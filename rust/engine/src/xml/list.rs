@@ -99,10 +99,10 @@ pub fn parse_list(xml: &[u8]) -> Result<ListPage, XmlError> {
         match name {
             "Contents" => read_object(&mut scanner, &mut page)?,
             "CommonPrefixes" => read_prefixes(&mut scanner, &mut page.common_prefixes)?,
-            "IsTruncated" => page.is_truncated = boolean("IsTruncated", &scanner.text()?)?,
+            "IsTruncated" => page.is_truncated = boolean("IsTruncated", scanner.text()?)?,
             "NextContinuationToken" => page.next_token = service_text(&mut scanner)?,
-            "NextMarker" => page.next_marker = Some(scanner.text()?.into_owned()).filter(|marker| !marker.is_empty()),
-            "KeyCount" => key_count = Some(number("KeyCount", &scanner.text()?)?),
+            "NextMarker" => page.next_marker = Some(scanner.text()?.to_owned()).filter(|marker| !marker.is_empty()),
+            "KeyCount" => key_count = Some(number("KeyCount", scanner.text()?)?),
             "EncodingType" => is_url_encoded = scanner.text()?.trim().eq_ignore_ascii_case("url"),
             _ => scanner.skip()?,
         }
@@ -186,17 +186,17 @@ fn read_object(scanner: &mut Scanner<'_>, page: &mut ListPage) -> Result<(), Xml
             }
             "LastModified" => {
                 let text = scanner.text()?;
-                mtime = parse_iso8601(&text)
-                    .ok_or_else(|| XmlError::BadValue { element: "LastModified", value: excerpt(&text) })?;
+                mtime = parse_iso8601(text)
+                    .ok_or_else(|| XmlError::BadValue { element: "LastModified", value: excerpt(text) })?;
             }
             "ETag" => {
                 page.etags.truncate(etag_start);
-                page.etags.extend_from_slice(unquoted(&scanner.text()?).as_bytes());
+                page.etags.extend_from_slice(unquoted(scanner.text()?).as_bytes());
             }
-            "Size" => size = Some(number("Size", &scanner.text()?)?),
+            "Size" => size = Some(number("Size", scanner.text()?)?),
             "StorageClass" => {
                 let text = scanner.text()?;
-                class = if text.is_empty() { NO_STORAGE_CLASS } else { page.class_index(&text)? };
+                class = if text.is_empty() { NO_STORAGE_CLASS } else { page.class_index(text)? };
             }
             "RestoreStatus" => {
                 let index = page.key_ends.len() as u32;
@@ -222,7 +222,7 @@ fn read_restore_status(scanner: &mut Scanner<'_>, index: u32) -> Result<RestoreS
     let mut status = RestoreStatus { index, is_in_progress: false, expiry: None };
     while let Some(name) = scanner.child()? {
         match name {
-            "IsRestoreInProgress" => status.is_in_progress = boolean("IsRestoreInProgress", &scanner.text()?)?,
+            "IsRestoreInProgress" => status.is_in_progress = boolean("IsRestoreInProgress", scanner.text()?)?,
             "RestoreExpiryDate" => status.expiry = service_text(scanner)?,
             _ => scanner.skip()?,
         }
@@ -233,7 +233,7 @@ fn read_restore_status(scanner: &mut Scanner<'_>, index: u32) -> Result<RestoreS
 fn read_prefixes(scanner: &mut Scanner<'_>, prefixes: &mut Vec<String>) -> Result<(), XmlError> {
     while let Some(name) = scanner.child()? {
         match name {
-            "Prefix" => prefixes.push(scanner.text()?.into_owned()),
+            "Prefix" => prefixes.push(scanner.text()?.to_owned()),
             _ => scanner.skip()?,
         }
     }
@@ -270,9 +270,9 @@ pub fn parse_uploads(xml: &[u8]) -> Result<UploadPage, XmlError> {
     while let Some(name) = scanner.child()? {
         match name {
             "Upload" => page.uploads.push(read_upload(&mut scanner)?),
-            "IsTruncated" => page.is_truncated = boolean("IsTruncated", &scanner.text()?)?,
+            "IsTruncated" => page.is_truncated = boolean("IsTruncated", scanner.text()?)?,
             "NextKeyMarker" => {
-                page.next_key_marker = Some(scanner.text()?.into_owned()).filter(|marker| !marker.is_empty());
+                page.next_key_marker = Some(scanner.text()?.to_owned()).filter(|marker| !marker.is_empty());
             }
             "NextUploadIdMarker" => page.next_upload_id_marker = service_text(&mut scanner)?,
             "EncodingType" => is_url_encoded = scanner.text()?.trim().eq_ignore_ascii_case("url"),
@@ -291,9 +291,9 @@ fn read_upload(scanner: &mut Scanner<'_>) -> Result<Upload, XmlError> {
     let mut upload = Upload::default();
     while let Some(name) = scanner.child()? {
         match name {
-            "Key" => upload.key = scanner.text()?.into_owned(),
+            "Key" => upload.key = scanner.text()?.to_owned(),
             "UploadId" => upload.upload_id = service_text(scanner)?.unwrap_or_default(),
-            "Initiated" => upload.initiated_s = parse_iso8601(&scanner.text()?).unwrap_or_default(),
+            "Initiated" => upload.initiated_s = parse_iso8601(scanner.text()?).unwrap_or_default(),
             _ => scanner.skip()?,
         }
     }
