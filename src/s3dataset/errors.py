@@ -15,6 +15,7 @@
     ├── ConflictError                           another write was going on
     ├── ObjectChangedError                      the object was replaced while it was being read
     ├── ChecksumMismatchError                   bytes arrived that are not those that were stored
+    ├── DecodeError (ValueError)                bytes that the decoder named does not know
     ├── ManifestMismatchError                   a manifest or state belongs to other data
     ├── RetriesExhaustedError                   attempts or time ran out, or a further attempt could not help
     │   ├── ThrottledError                      the service kept asking for fewer requests
@@ -44,6 +45,7 @@ __all__ = [
     "ConflictError",
     "ConnectTimeoutError",
     "CredentialsError",
+    "DecodeError",
     "FirstByteTimeoutError",
     "InternalError",
     "InvalidConfigError",
@@ -178,6 +180,10 @@ class ObjectChangedError(S3Exception):
 
 class ChecksumMismatchError(S3Exception):
     """The bytes that arrived have another checksum than those that were stored or sent."""
+
+
+class DecodeError(S3Exception, ValueError):
+    """The object arrived whole, but its bytes are not what a transform or format was told they are."""
 
 
 class ManifestMismatchError(S3Exception):
