@@ -1,7 +1,7 @@
-"""Builds the Rust part and installs the package so that Python sources are used from where they are (an editable install).
+"""Builds the Rust part and installs the package so that Python sources are used from where they are.
 
-A finished build is kept in the user's cache under the hash of what went into it, so that a second checkout of the same sources
-needs no compiler at all. The three newest are kept.
+A finished build is kept in the user's cache under the hash of what went into it, so that a second checkout of the same
+sources needs no compiler at all. The three newest are kept.
 """
 
 import base64
@@ -63,7 +63,11 @@ def built_wheel(key: str, venv: Path) -> Path:
         command = [venv / "bin" / "maturin", "build", "--release", "--quiet", "--compatibility", "linux"]
         command += ["--interpreter", venv / "bin" / "python", "--out", folder]
         command += ["--locked"] if os.environ.get("CI") else []
-        environment = {**os.environ, "VIRTUAL_ENV": str(venv), "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        environment = {
+            **os.environ,
+            "VIRTUAL_ENV": str(venv),
+            "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        }
         if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
             sys.exit("The Rust part did not build; the compiler's words stand above.")
         cached.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Makes `.venv` ready: `python3 tools/setup_env.py EXTRA... [--no-native]`. Needs nothing but Python; quick when nothing changed.
+"""Makes `.venv` ready: `python3 tools/setup_env.py EXTRA... [--no-native]`. Needs only Python.
 
-The extras are those of pyproject.toml. Packages are installed with uv where it is on PATH or can be had from PyPI, else with
-pip. `UV_TORCH_BACKEND=cpu` saves three gigabytes on Linux machines without a GPU.
+The extras are those of pyproject.toml. Packages are installed with uv where it is on PATH or can be had from PyPI, else
+with pip. It is quick when nothing changed. `UV_TORCH_BACKEND=cpu` saves three gigabytes on Linux without a GPU.
 """
 
 import argparse
@@ -66,7 +66,9 @@ def find_uv() -> list[str] | None:
         if candidate and Path(candidate).exists():
             return [str(candidate)]
     if venv_python().exists():
-        got = subprocess.run([venv_python(), "-m", "pip", "install", "-q", "--disable-pip-version-check", "uv"], check=False)
+        got = subprocess.run(
+            [venv_python(), "-m", "pip", "install", "-q", "--disable-pip-version-check", "uv"], check=False
+        )
         if got.returncode == 0:
             return [str(VENV / "bin" / "uv")]
     return None
@@ -77,10 +79,14 @@ def make_venv() -> None:
         return
     uv = shutil.which("uv")
     print(f"creating {VENV.name} with {'uv' if uv else 'venv'}, Python {sys.version.split()[0]}", flush=True)
-    command = [uv, "venv", "-q", "--allow-existing", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
+    command = (
+        [uv, "venv", "-q", "--allow-existing", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
+    )
     if subprocess.run([*command, VENV], check=False).returncode:
         shutil.rmtree(VENV, ignore_errors=True)
-        sys.exit("Could not create a virtual environment. On Debian and Ubuntu: apt-get install python3-venv; or install uv.")
+        sys.exit(
+            "Could not create a virtual environment. On Debian and Ubuntu: apt-get install python3-venv; or install uv."
+        )
 
 
 def pip_install(arguments: list[str]) -> None:

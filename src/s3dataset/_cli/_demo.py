@@ -1,0 +1,59 @@
+"""`s3dataset demo`."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from s3dataset._cli._connection import add_connection_options
+
+NEEDED = {"matplotlib": "matplotlib", "PIL": "pillow", "sklearn": "scikit-learn", "tqdm": "tqdm"}
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="train a small model on images that stream from S3",
+        description="Uploads 1,797 handwritten digits, trains a small network on them as they stream back, saves a "
+        "checkpoint to S3 every epoch, loads the last one in a fresh process, and draws what came of it.",
+    )
+    parser.add_argument(
+        "--uri",
+        metavar="s3://BUCKET[/PREFIX]",
+        help="use this bucket instead of a local S3; writes only below a new prefix s3dataset-demo-<id>/, after asking",
+    )
+    add_connection_options(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask before writing to the bucket")
+    parser.add_argument("--keep", action="store_true", help="leave the demo's objects in the bucket")
+    parser.add_argument("--epochs", type=positive, default=8, metavar="N", help="default: 8")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="DataLoader workers, default: 2")
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo-output"), metavar="FOLDER", help="default: demo-output"
+    )
+    parser.set_defaults(run=run)
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ImportError(f"the demo needs {', '.join(missing)}: pip install 's3dataset[demo]'")
+    from s3dataset._demo.program import Options, run_demo  # noqa: PLC0415 - loads torch
+
+    options = Options(
+        uri=arguments.uri,
+        region=arguments.region,
+        endpoint=arguments.endpoint,
+        yes=arguments.yes,
+        keep=arguments.keep,
+        epochs=arguments.epochs,
+        workers=arguments.workers,
+        output=arguments.output,
+    )
+    return run_demo(options)
