@@ -1,0 +1,26 @@
+"""Settings for every test: no AWS account of the machine is seen, and hypothesis has one time limit, pytest's."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Set before anything is imported, so that subprocesses and DataLoader workers have them too.
+_ISOLATION = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",  # botocore would wait for a metadata service that is not there
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "S3DATASET_"))]:
+        del os.environ[name]
+    os.environ.update(_ISOLATION)
+    # A deadline by example would fail on a busy machine.
+    common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    settings.register_profile("default", **common)
+    settings.register_profile("ci", print_blob=True, derandomize=True, **common)
+    settings.register_profile("thorough", max_examples=2000, **common)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
