@@ -1,0 +1,415 @@
+"""Transforms: from the object that a dataset hands over to the sample that the training loop wants.
+
+::
+
+    S3MapDataset.from_prefix(uri, transform=Pair(Image(output="tensor"), LabelFromKey(classes=["cat", "dog"])))
+
+A transform is any callable that takes an `S3Reader` and returns a sample. Those here are picklable values that compare
+by their arguments, so they work under every start method of a DataLoader's workers, and they decode a buffer of bytes
+as well as a reader. None of them keeps state, so threads may share one. PyTorch, Pillow and NumPy are imported when a
+transform that needs them runs first.
+
+Bytes that a decoder does not know raise `DecodeError`, whose message names the object's URI, its size, its first bytes
+and what they look like.
+"""
+
+import io
+import json
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from s3dataset.errors import DecodeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+__all__ = ["Bytes", "Fields", "Image", "Json", "LabelFromKey", "Npy", "Pair", "Source", "Text", "Torch"]
+
+_A_co = TypeVar("_A_co", covariant=True)
+_B_co = TypeVar("_B_co", covariant=True)
+
+
+class Readable(Protocol):
+    """What a transform needs of an `S3Reader`."""
+
+    @property
+    def bucket(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    def getbuffer(self) -> memoryview: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+
+
+Source: TypeAlias = Readable | bytes | bytearray | memoryview
+"""What a transform takes: a reader, or the bytes themselves, as those of a field of a shard's sample."""
+
+_FIRST_BYTES: Final = 16
+
+# What Pillow's decoders raise for files that are broken.
+_IMAGE_ERRORS: Final = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
+
+_TORCH_BEGINNINGS: Final = (b"P", b"\x80")
+
+_SIGNATURES: Final = (
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"GIF8", "a GIF image"),
+    (b"RIFF", "a RIFF file (WebP, WAV)"),
+    (b"II*\x00", "a TIFF image"),
+    (b"MM\x00*", "a TIFF image"),
+    (b"\x93NUMPY", "a NumPy .npy file"),
+    (b"PK\x03\x04", "a ZIP archive (.npz, torch.save)"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"\x28\xb5\x2f\xfd", "zstd data"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x80\x02", "a pickle"),
+    (b"\x80\x04", "a pickle"),
+    (b"\x80\x05", "a pickle"),
+    (b"%PDF", "a PDF"),
+    (b"<?xml", "XML"),
+    (b"<", "HTML or XML"),
+    (b"{", "JSON"),
+    (b"[", "JSON"),
+)
+
+
+def _contents(source: Source) -> memoryview:
+    """All bytes of the source, not copied."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return memoryview(source)
+    return source.getbuffer()
+
+
+def _uri(source: Source) -> str:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return ""
+    return f"s3://{source.bucket}/{source.key}"
+
+
+def _undecodable(source: Source, contents: memoryview, transform: object, reason: object) -> DecodeError:
+    """The error that tells which object it was and what its bytes look like instead."""
+    first = bytes(contents[:_FIRST_BYTES])
+    looks_like = next((f"; that looks like {name}" for magic, name in _SIGNATURES if first.startswith(magic)), "")
+    uri = _uri(source)
+    if not first:
+        looks_like = "; an empty object, perhaps the marker of a folder: leave it out with pattern= or Manifest.filter"
+    elif not looks_like:
+        looks_like = "; leave such objects out with pattern= or Manifest.filter"
+    return DecodeError(
+        f"{transform!r} cannot decode {uri or 'the bytes given'}: {len(contents)} bytes that begin with {first!r}"
+        f"{looks_like} ({reason})",
+        uri=uri,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """The object's bytes, as `bytes`."""
+
+    def __call__(self, source: Source) -> bytes:
+        """Returns all bytes of the source."""
+        return bytes(_contents(source))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The object as text.
+
+    Attributes:
+        encoding: Any codec of Python's; "utf-8-sig" also takes files with a byte order mark.
+        errors: "strict" raises for bytes that are not in the encoding; "replace" and the other handlers of Python's do
+            not.
+    """
+
+    encoding: str = "utf-8"
+    errors: str = "strict"
+
+    def __call__(self, source: Source) -> str:
+        """Returns the text.
+
+        Raises:
+            DecodeError: The bytes are not in the encoding.
+        """
+        contents = _contents(source)
+        try:
+            return str(contents, self.encoding, self.errors)
+        except UnicodeDecodeError as error:
+            raise _undecodable(source, contents, self, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """The object parsed as one JSON document, in UTF-8, UTF-16 or UTF-32."""
+
+    def __call__(self, source: Source) -> Any:
+        """Returns what the document holds.
+
+        Raises:
+            DecodeError: The bytes are no JSON.
+        """
+        contents = _contents(source)
+        try:
+            return json.loads(bytes(contents))
+        except ValueError as error:
+            raise _undecodable(source, contents, self, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Npy:
+    """A NumPy array of a .npy file, or a dict of arrays of an .npz file.
+
+    Attributes:
+        allow_pickle: Load arrays of Python objects too. Off, since a pickle can run any code.
+    """
+
+    allow_pickle: bool = False
+
+    def __call__(self, source: Source) -> "npt.NDArray[Any] | dict[str, npt.NDArray[Any]]":
+        """Returns the array, or the arrays by name.
+
+        Raises:
+            DecodeError: The bytes are neither.
+        """
+        import numpy as np  # noqa: PLC0415 - as torch and Pillow below, so that importing transforms is light
+
+        contents = _contents(source)
+        try:
+            loaded = np.load(io.BytesIO(contents), allow_pickle=self.allow_pickle)
+            return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+        except (ValueError, OSError, EOFError) as error:
+            raise _undecodable(source, contents, self, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Torch:
+    """What `torch.save` wrote.
+
+    Attributes:
+        weights_only: As of `torch.load`: tensors and plain containers only. On, since a pickle can run any code.
+        map_location: As of `torch.load`; "cpu", since workers of a DataLoader must not touch the accelerator.
+    """
+
+    weights_only: bool = True
+    map_location: str | None = "cpu"
+
+    def __call__(self, source: Source) -> Any:
+        """Returns the object that was saved.
+
+        Raises:
+            DecodeError: The bytes are no such file.
+            pickle.UnpicklingError: The file holds what `weights_only` does not admit.
+        """
+        import torch  # noqa: PLC0415
+
+        contents = _contents(source)
+        if bytes(contents[:1]) not in _TORCH_BEGINNINGS:  # torch's own errors for these speak of pickle's opcodes
+            raise _undecodable(source, contents, self, "torch.save writes a ZIP archive or a pickle")
+        try:
+            return torch.load(io.BytesIO(contents), map_location=self.map_location, weights_only=self.weights_only)
+        except (RuntimeError, EOFError, ValueError) as error:
+            raise _undecodable(source, contents, self, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in any format that Pillow reads. Needs Pillow (`pip install 's3dataset[images]'`).
+
+    Attributes:
+        mode: Pillow's mode to convert to: "RGB", "L", "RGBA"...; None: as the file has it.
+        output: "pil": a `PIL.Image.Image`, fully decoded; "tensor": a torch uint8 tensor of shape (channels, height,
+            width); "numpy": a uint8 array of shape (height, width, channels), without the last where the mode has one
+            channel.
+    """
+
+    mode: str | None = "RGB"
+    output: Literal["pil", "tensor", "numpy"] = "pil"
+
+    def __post_init__(self) -> None:
+        """Checks `output`.
+
+        Raises:
+            ValueError: It is none of the three.
+        """
+        if self.output not in {"pil", "tensor", "numpy"}:
+            raise ValueError(f"Image(output=) must be 'pil', 'tensor' or 'numpy', not {self.output!r}")
+
+    def __call__(self, source: Source) -> Any:
+        """Returns the image.
+
+        Raises:
+            DecodeError: The bytes are no image that Pillow knows, or a broken one.
+        """
+        try:
+            import PIL.Image  # noqa: PLC0415
+        except ImportError as error:
+            error.add_note("transforms.Image needs Pillow: pip install 's3dataset[images]'")
+            raise
+        contents = _contents(source)
+        try:
+            image: PIL.Image.Image = PIL.Image.open(io.BytesIO(contents))
+            if self.mode is not None and image.mode != self.mode:
+                image = image.convert(self.mode)
+            else:
+                image.load()
+        except (*_IMAGE_ERRORS, PIL.Image.DecompressionBombError) as error:
+            raise _undecodable(source, contents, self, error) from error
+        if self.output == "pil":
+            return image
+        return _image_tensor(image) if self.output == "tensor" else _image_array(image)
+
+
+def _image_array(image: Any) -> "npt.NDArray[np.uint8]":
+    import numpy as np  # noqa: PLC0415
+
+    return np.array(image)
+
+
+def _image_tensor(image: Any) -> "torch.Tensor":
+    import torch  # noqa: PLC0415
+
+    try:
+        array = torch.from_numpy(_image_array(image))
+    except (ImportError, RuntimeError):  # NumPy is optional for torch, and so it is here
+        array = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        array = array.reshape(image.height, image.width, -1).squeeze(-1)
+    return array.unsqueeze(0) if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFromKey:
+    """A label that is a part of the object's key, as in "images/cat/0001.jpg". The object itself is not read.
+
+    Attributes:
+        level: Which part of the key, cut at "/": -2 is the folder of the object, -1 its name, 0 the first.
+        classes: The labels in the order of their numbers, or numbers by label; the transform then returns the number.
+            None: the label's text.
+    """
+
+    level: int = -2
+    classes: Sequence[str] | Mapping[str, int] | None = None
+    _numbers: Mapping[str, int] | None = None
+
+    def __init__(self, level: int = -2, classes: Sequence[str] | Mapping[str, int] | None = None) -> None:
+        """Sees to it that the classes are distinct.
+
+        Raises:
+            ValueError: A class is named twice.
+        """
+        if classes is not None and not isinstance(classes, Mapping):
+            classes = tuple(classes)
+            numbers: Mapping[str, int] | None = {label: number for number, label in enumerate(classes)}
+            if numbers is not None and len(numbers) != len(classes):
+                twice = sorted({label for label in classes if classes.count(label) > 1})
+                raise ValueError(f"LabelFromKey(classes=) names {', '.join(map(repr, twice))} more than once")
+        else:
+            numbers = classes
+        object.__setattr__(self, "level", level)
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "_numbers", numbers)
+
+    def __repr__(self) -> str:
+        return f"LabelFromKey(level={self.level}, classes={self.classes!r})"
+
+    def __call__(self, source: Readable) -> int | str:
+        """Returns the number of the label, or its text where no classes were given.
+
+        Raises:
+            DecodeError: The key has too few parts, or the label is none of the classes.
+        """
+        parts = source.key.split("/")
+        try:
+            label = parts[self.level]
+        except IndexError:
+            raise DecodeError(
+                f"{self._short()} finds no label in {_uri(source)}: the key has {len(parts)} part(s) between slashes; "
+                "choose another level=",
+                uri=_uri(source),
+            ) from None
+        if self._numbers is None:
+            return label
+        number = self._numbers.get(label)
+        if number is None:
+            close = get_close_matches(label, self._numbers, n=3)
+            hint = f"; close to {', '.join(map(repr, close))}" if close else ""
+            raise DecodeError(
+                f"{self._short()} finds the label {label!r} in {_uri(source)}, which is none of the "
+                f"{len(self._numbers)} classes{hint}",
+                uri=_uri(source),
+            )
+        return number
+
+    def _short(self) -> str:
+        return f"LabelFromKey(level={self.level})"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Generic[_A_co, _B_co]):
+    """A tuple of what two transforms make of the same object, as (image, label).
+
+    Each begins at the object's start, and the bytes are fetched once.
+
+    Attributes:
+        a: Makes the first.
+        b: Makes the second.
+    """
+
+    a: Callable[[Any], _A_co]
+    b: Callable[[Any], _B_co]
+
+    def __call__(self, source: Any) -> tuple[_A_co, _B_co]:
+        """Returns (a(source), b(source))."""
+        first = self.a(source)
+        _rewind(source)
+        return first, self.b(source)
+
+
+class Fields:
+    """A dict of what several transforms make of the same object: `Fields(image=Image(), label=LabelFromKey())`.
+
+    Each begins at the object's start, and the bytes are fetched once. A part that is no callable stands in every sample
+    as it is.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, **parts: Any) -> None:
+        self._parts = parts
+
+    def __repr__(self) -> str:
+        return f"Fields({', '.join(f'{name}={part!r}' for name, part in self._parts.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fields):
+            return NotImplemented
+        return self._parts == other._parts
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _fields, (self._parts,)
+
+    def __call__(self, source: Any) -> dict[str, Any]:
+        """Returns the parts by name, in the order given."""
+        made = {}
+        for name, part in self._parts.items():
+            if callable(part):
+                if made:
+                    _rewind(source)
+                made[name] = part(source)
+            else:
+                made[name] = part
+        return made
+
+
+def _fields(parts: dict[str, Any]) -> Fields:
+    return Fields(**parts)
+
+
+def _rewind(source: Any) -> None:
+    if hasattr(source, "seek"):
+        source.seek(0)
