@@ -254,6 +254,17 @@ def request_log_setting() -> str | None:
     return os.environ.get("S3DATASET_LOG") or None
 
 
+def metadata_service_is_disabled() -> bool:
+    """Whether the user said not to ask EC2's metadata service."""
+    return os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
+
+
+def metadata_service_is_configured(session: "Session") -> bool:
+    """Whether the user said where EC2's metadata service is, which means that there is one."""
+    names = ("ec2_metadata_service_endpoint", "ec2_metadata_service_endpoint_mode")
+    return any(session.get_config_variable(name) for name in names)
+
+
 def open_session(profile: str | None) -> "Session":
     """A botocore session on this profile, or on the one that the environment names.
 

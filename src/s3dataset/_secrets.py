@@ -122,8 +122,11 @@ class CredentialSource:
         """The session, or botocore's credentials object, of kind "session"."""
         return self._value
 
-    def load(self) -> AccessKeys:
+    def load(self, *, refused: AccessKeys | None = None) -> AccessKeys:
         """The keys of now: asks the callable or the session.
+
+        Args:
+            refused: Keys that the service refused although they have not expired: a session is made to renew them.
 
         Raises:
             InvalidConfigError: The callable returned something else.
@@ -136,9 +139,11 @@ class CredentialSource:
         found = self._value.get_credentials() if hasattr(self._value, "get_credentials") else self._value
         if found is None:
             raise InvalidConfigError("The session given as credentials= has none: check its profile")
-        # botocore tells the expiry of refreshable credentials by this attribute alone.
-        frozen, expiry = found.get_frozen_credentials(), getattr(found, "_expiry_time", None)
-        return AccessKeys(frozen.access_key, frozen.secret_key, frozen.token, _epoch_s(expiry))
+        keys = _frozen(found)
+        if refused is not None and keys.access_key == refused.access_key and hasattr(found, "_protected_refresh"):
+            found._protected_refresh(is_mandatory=True)  # noqa: SLF001 - the public way renews by the clock alone
+            keys = _frozen(found)
+        return keys
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CredentialSource):
@@ -170,6 +175,13 @@ class CredentialSource:
                 return self.load()
             return self._value
         return self.load()
+
+
+def _frozen(found: Any) -> AccessKeys:
+    frozen = found.get_frozen_credentials()
+    # botocore tells the expiry of refreshable credentials by this attribute alone.
+    expiry = getattr(found, "_expiry_time", None)
+    return AccessKeys(frozen.access_key, frozen.secret_key, frozen.token, _epoch_s(expiry))
 
 
 _known: Final[weakref.WeakValueDictionary[str, CredentialSource]] = weakref.WeakValueDictionary()

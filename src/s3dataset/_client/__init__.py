@@ -1,0 +1,50 @@
+"""Stateless operations on S3, over the engine.
+
+::
+
+    Client          one method an operation; made late, anew after a fork
+    ├── get_client, ClientRef   one client a process for the same settings; what pickles instead
+    ├── RequestQueue            requests in by the hundred, results out as they are done
+    ├── _routes                 where a bucket is reached (botocore's rules)
+    ├── _credentials            who signs (botocore's providers), renewed by a thread
+    ├── _failures               the engine's failures as exceptions
+    └── _process                shares of the machine, forks, exit
+"""
+
+from s3dataset._client._client import Client
+from s3dataset._client._core import ClientCore
+from s3dataset._client._get import GetRequest, GetRequestLike, ReadIntoRequest
+from s3dataset._client._list import ListObjectResult
+from s3dataset._client._object_info import ObjectInfo, RestoreStatus
+from s3dataset._client._process import configure_process, limits
+from s3dataset._client._put import PutRequest
+from s3dataset._client._queue import Get, GetInto, Headers, Put, RequestQueue, Result
+from s3dataset._client._registry import ClientRef, get_client
+from s3dataset._native import Body, Buffer, ForeignProcessError, ListPage, Reply
+
+__all__ = [
+    "Body",
+    "Buffer",
+    "Client",
+    "ClientCore",
+    "ClientRef",
+    "ForeignProcessError",
+    "Get",
+    "GetInto",
+    "GetRequest",
+    "GetRequestLike",
+    "Headers",
+    "ListObjectResult",
+    "ListPage",
+    "ObjectInfo",
+    "Put",
+    "PutRequest",
+    "ReadIntoRequest",
+    "Reply",
+    "RequestQueue",
+    "RestoreStatus",
+    "Result",
+    "configure_process",
+    "get_client",
+    "limits",
+]

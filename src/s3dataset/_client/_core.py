@@ -1,0 +1,270 @@
+"""ClientCore: configuration, keys and routes of a client; made at first use, and anew after a fork."""
+
+import platform
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from s3dataset import _native
+from s3dataset._client import _process
+from s3dataset._client._credentials import CredentialKeeper, Loaded
+from s3dataset._client._queue import RequestQueue
+from s3dataset._client._routes import address_of, check_endpoint
+from s3dataset._config import ResolvedConfig, S3ClientConfig, open_session, resolved
+from s3dataset._secrets import CredentialSource
+
+if TYPE_CHECKING:
+    from s3dataset._native import Buffer
+
+__all__ = ["ClientCore", "Routes"]
+
+
+class Routes(dict[str, _native.Route]):
+    """Routes by bucket, made when first asked for.
+
+    Args:
+        settings: What endpoints follow from.
+        regions: Where buckets were found to be, so that nobody is redirected twice.
+    """
+
+    def __init__(self, settings: ResolvedConfig, regions: Mapping[str, str]) -> None:
+        super().__init__()
+        self._settings = settings
+        self._regions = regions
+
+    def __missing__(self, bucket: str) -> _native.Route:
+        region = self._regions.get(bucket, self._settings.region)
+        address = address_of(bucket, replace(self._settings, region=region))
+        route = _native.Route(
+            bucket,
+            scheme=address.scheme,
+            host=address.host,
+            port=address.port,
+            path_prefix=address.path_prefix,
+            region=address.region,
+            service=address.service,
+        )
+        return self.setdefault(bucket, route)
+
+
+class _Engine(NamedTuple):
+    """The part that the network needs, and that a fork takes away."""
+
+    native: _native.Client
+    routes: Routes
+    settings: ResolvedConfig
+    max_connections: int
+    ended: threading.Event
+
+    def close(self) -> None:
+        self.ended.set()
+        self.native.close()
+
+
+class ClientCore:
+    """One endpoint or region with one configuration. Nothing is read, resolved or opened before the first request.
+
+    Safe between threads. Lives through forks: the child makes a connection of its own at first use, with the keys and
+    regions that the parent knew.
+
+    Args:
+        region: Where buckets are first looked for; default: AWS_REGION, AWS_DEFAULT_REGION, the profile, else the
+            bucket itself tells.
+        endpoint: URL of a service of one's own; default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile, else
+            Amazon's.
+        user_agent: Put before the library's own in the User-Agent header.
+        s3client_config: Everything else.
+
+    Raises:
+        InvalidConfigError: `endpoint` is no URL.
+        TypeError: `s3client_config` is none.
+    """
+
+    def __init__(
+        self,
+        region: str | None = None,
+        *,
+        endpoint: str | None = None,
+        user_agent: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+    ) -> None:
+        if endpoint:
+            check_endpoint(endpoint)
+        if not isinstance(s3client_config, S3ClientConfig | None):
+            raise TypeError(f"s3client_config must be an S3ClientConfig, not {type(s3client_config).__name__}")
+        self._region = region or None
+        self._endpoint = endpoint or None
+        self._user_agent = user_agent or None
+        self._config = s3client_config or S3ClientConfig()
+        source = self._config.credentials
+        self._keeper = CredentialKeeper(source if isinstance(source, CredentialSource) else None, self._config.profile)
+        self._lock = threading.Lock()
+        self._engine: _Engine | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        self._regions: dict[str, str] = {}
+        _process.forget_at_fork(self)
+
+    @property
+    def region(self) -> str | None:
+        """The region given."""
+        return self._region
+
+    @property
+    def endpoint(self) -> str | None:
+        """The endpoint given."""
+        return self._endpoint
+
+    @property
+    def user_agent(self) -> str | None:
+        """The user agent given."""
+        return self._user_agent
+
+    @property
+    def config(self) -> S3ClientConfig:
+        """The configuration given, or the default one."""
+        return self._config
+
+    @property
+    def s3client_config(self) -> S3ClientConfig:
+        """The configuration given, or the default one."""
+        return self._config
+
+    @property
+    def part_size(self) -> int:
+        """Bytes of a range or part."""
+        return self._config.part_size
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """The byte budget that this client's requests live in: its own, or the process's."""
+        return (
+            self._config.memory_limit_bytes or _process.limits(self._config.throughput_target_gbps).memory_limit_bytes
+        )
+
+    @property
+    def max_connections(self) -> int:
+        """Connections at once."""
+        if self._engine is not None:
+            return self._engine.max_connections
+        return self._config.max_connections or _process.limits(self._config.throughput_target_gbps).max_connections
+
+    @property
+    def checksum(self) -> str | None:
+        """Algorithm of the checksums sent with uploads, None for none."""
+        return self._opened().settings.checksum
+
+    def queue(self) -> RequestQueue:
+        """A queue for requests of one caller.
+
+        Raises:
+            NoCredentialsError, CredentialsError: There is nothing to sign with.
+            InvalidConfigError: Environment or profile hold something that cannot work.
+        """
+        engine = self._engine or self._opened()
+        return RequestQueue(
+            engine.native.queue(), engine.routes, engine.settings.checksum, engine.settings.write_headers
+        )
+
+    def buffer(self, size: int, *, force: bool = False) -> "Buffer | None":
+        """Memory of the engine's, to fill and send; None when the byte budget has no room and `force` is False."""
+        return self._opened().native.buffer(size, force=force)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and histograms since this client's first request in this process.
+
+        Requests, bytes, retries by cause, throttles, connections, network wait, time to first byte and latency,
+        requests by operation; and the process's engine threads and memory.
+        """
+        engine = self._engine
+        if engine is None:
+            return {}
+        return {**engine.native.stats(), **_native.process_stats()}
+
+    def close(self) -> None:
+        """Closes idle connections. Queues that are open go on, and the next request opens what it needs anew."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+            if self._finalizer is not None:
+                self._finalizer.detach()
+        if engine is not None:
+            self._regions.update(_regions(engine))
+            engine.close()
+
+    # -- For spawned processes and forks -----------------------------------------------------------------------------
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """The keys in use, for a process that is being started."""
+        return self._keeper.loaded
+
+    def adopt(self, loaded: Loaded) -> None:
+        """Begins with keys that the parent process had."""
+        if self._keeper.loaded is None:
+            source = self._config.credentials
+            self._keeper = CredentialKeeper(
+                source if isinstance(source, CredentialSource) else None, self._config.profile, loaded
+            )
+
+    def before_fork(self) -> None:
+        if self._engine is not None:
+            self._regions.update(_regions(self._engine))
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+        self._engine = None
+        self._keeper.after_fork_in_child()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    # -- At first use ------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> _Engine:
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._open()
+            return self._engine
+
+    def _open(self) -> _Engine:
+        session = open_session(self._config.profile)
+        settings = resolved(self._config, session, region=self._region, endpoint=self._endpoint)
+        if settings.endpoint is not None:
+            check_endpoint(settings.endpoint)
+        limits = _process.ensure_started(self._config.throughput_target_gbps)
+        max_connections = settings.max_connections or limits.max_connections
+        native = _native.Client(
+            unsigned=settings.unsigned,
+            user_agent=_user_agent(self._user_agent),
+            part_size=settings.part_size,
+            max_attempts=settings.max_attempts,
+            max_connections=max_connections,
+            large_in_flight=min(settings.large_in_flight, max_connections),
+            connect_timeout_s=settings.connect_timeout_s,
+            first_byte_timeout_s=settings.first_byte_timeout_s,
+            stall_timeout_s=settings.stall_timeout_s,
+            retry_max_elapsed_s=settings.retry_max_elapsed_s,
+            memory_limit_bytes=settings.memory_limit_bytes,
+            ca_bundle=settings.ca_bundle,
+            headers=settings.headers,
+        )
+        engine = _Engine(native, Routes(settings, self._regions), settings, max_connections, threading.Event())
+        if not settings.unsigned:
+            renew = self._keeper.provide(native, engine.ended, session)
+            if renew is not None:
+                _process.run_until_closed("s3dataset-credentials", renew, engine.close)
+        self._finalizer = weakref.finalize(self, engine.close)
+        self._finalizer.atexit = False  # uploads may go on while the interpreter ends
+        return engine
+
+
+def _regions(engine: _Engine) -> dict[str, str]:
+    """Where buckets turned out to be, unless somebody else's endpoint makes regions meaningless."""
+    if engine.settings.endpoint is not None:
+        return {}
+    return {bucket: route.region for bucket, route in list(engine.routes.items())}
+
+
+def _user_agent(prefix: str | None) -> str:
+    own = f"s3dataset/{_native.__version__} python/{platform.python_version()}"
+    return f"{prefix} {own}" if prefix else own

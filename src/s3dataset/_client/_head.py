@@ -1,0 +1,24 @@
+"""HeadObject."""
+
+from typing import cast
+
+from s3dataset._client._core import ClientCore
+from s3dataset._client._object_info import ObjectInfo, info_of_reply
+from s3dataset._native import Reply
+
+__all__ = ["HeadOperations"]
+
+
+class HeadOperations(ClientCore):
+    """Metadata of one object."""
+
+    def head_object(self, bucket: str, key: str) -> ObjectInfo:
+        """Asks for an object's size, ETag, time, storage class and restore status.
+
+        Raises:
+            ObjectNotFoundError: There is none. `str()` of it is "Service error: The object was not found"; the rest
+                stands in fields and notes.
+            S3Exception: It failed otherwise.
+        """
+        with self.queue() as queue:
+            return info_of_reply(key, cast(Reply, queue.take(queue.head(bucket, key))))

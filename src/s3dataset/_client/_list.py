@@ -1,0 +1,65 @@
+"""ListObjectsV2, page by page, as the drop-in API has it. Manifests list in parallel by themselves."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+from s3dataset._client._core import ClientCore
+from s3dataset._client._object_info import ObjectInfo, infos_of_page
+from s3dataset._native import ListPage
+
+__all__ = ["ListObjectResult", "ListOperations"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListObjectResult:
+    """One page of a listing.
+
+    Attributes:
+        object_info: Its objects, in the service's order.
+        common_prefixes: With a delimiter: what stands for the keys behind it.
+    """
+
+    object_info: list[ObjectInfo] = field(default_factory=list)
+    common_prefixes: list[str] = field(default_factory=list)
+
+
+class ListOperations(ClientCore):
+    """Listing."""
+
+    def list_objects(
+        self, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000
+    ) -> Iterator[ListObjectResult]:
+        """Lists the keys that begin with `prefix`, in the service's order (by the bytes of their UTF-8).
+
+        The next page is fetched while the caller looks at this one.
+
+        Args:
+            bucket: Name of the bucket.
+            prefix: "" lists everything.
+            delimiter: Keys that contain it behind the prefix are gathered to common prefixes.
+            max_keys: Keys of one page; the service gives at most 1,000.
+
+        Yields:
+            One page after the other, at least one.
+
+        Raises:
+            S3Exception: It failed (`BucketNotFoundError`, `AccessDeniedError`, ...), at the first use of the iterator.
+            ValueError: `max_keys` is less than 1.
+        """
+        if max_keys < 1:
+            raise ValueError(f"max_keys must be at least 1, not {max_keys}")
+        return self._list_objects(bucket, prefix, delimiter, max_keys)
+
+    def _list_objects(self, bucket: str, prefix: str, delimiter: str, max_keys: int) -> Iterator[ListObjectResult]:
+        with self.queue() as queue:
+            waiting = queue.list_page(bucket, prefix, delimiter=delimiter, max_keys=max_keys)
+            more = True
+            while more:
+                page = cast(ListPage, queue.take(waiting))
+                more = page.is_truncated and page.next_token is not None
+                if more:
+                    waiting = queue.list_page(
+                        bucket, prefix, delimiter=delimiter, max_keys=max_keys, token=page.next_token
+                    )
+                yield ListObjectResult(infos_of_page(page), page.common_prefixes)
