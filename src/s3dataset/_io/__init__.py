@@ -1,0 +1,38 @@
+"""Files over the client.
+
+::
+
+    S3Reader        position, lines, lock, fork, pickle
+    └── Window      what is there and under way; what to send for next
+        ├── ChunkMap, ReaderPolicy, TorchArchive    pure: bookkeeping, sizes, the zip directory
+        └── Source  one version of one object, over a RequestQueue
+    S3Writer        buffers, lock, fork; when nothing must be published
+    └── Upload      a PUT or parts; lost answers
+        └── PartSizes                               pure
+    S3Client        Client with get_object and put_object
+"""
+
+from s3dataset._io._constructor import (
+    ReaderConstructor,
+    S3ReaderConstructor,
+    S3ReaderConstructorProtocol,
+    open_reader,
+)
+from s3dataset._io._drop_in import S3Client
+from s3dataset._io._policy import ReaderPolicy
+from s3dataset._io._reader import DCPOptimizedS3Reader, RangedS3Reader, S3Reader, SequentialS3Reader
+from s3dataset._io._writer import S3Writer
+
+__all__ = [
+    "DCPOptimizedS3Reader",
+    "RangedS3Reader",
+    "ReaderConstructor",
+    "ReaderPolicy",
+    "S3Client",
+    "S3Reader",
+    "S3ReaderConstructor",
+    "S3ReaderConstructorProtocol",
+    "S3Writer",
+    "SequentialS3Reader",
+    "open_reader",
+]

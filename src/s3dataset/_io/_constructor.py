@@ -1,0 +1,200 @@
+"""Which reader a user gets: S3ReaderConstructor, and the one place that opens readers."""
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from s3dataset._client import Client, ClientRef
+from s3dataset._io._policy import SEQUENTIAL, ReaderKind, ReaderPolicy, dcp_optimized, range_based
+from s3dataset._io._reader import DCPOptimizedS3Reader, RangedS3Reader, S3Reader, SequentialS3Reader
+from s3dataset._io._source import Source
+
+if TYPE_CHECKING:
+    from s3dataset._client import Body, ObjectInfo
+
+__all__ = ["ReaderConstructor", "S3ReaderConstructor", "S3ReaderConstructorProtocol", "open_reader"]
+
+_MIB: Final = 1 << 20
+
+_CLASSES: Final[dict[ReaderKind, type[S3Reader]]] = {
+    "sequential": SequentialS3Reader,
+    "range_based": RangedS3Reader,
+    "dcp_optimized": DCPOptimizedS3Reader,
+}
+
+
+class S3ReaderConstructorProtocol(Protocol):
+    """What `reader_constructor=` takes: what `S3ReaderConstructor` makes, or a function of one's own around it."""
+
+    def __call__(
+        self,
+        bucket: str,
+        key: str,
+        get_object_info: Callable[[], Any],
+        get_stream: Callable[..., Iterator[bytes]],
+        /,
+    ) -> S3Reader: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderConstructor:
+    """Makes readers of one policy. Frozen, hashable, picklable; `S3ReaderConstructor` has the ones to use."""
+
+    policy: ReaderPolicy
+
+    def __call__(
+        self,
+        bucket: str,
+        key: str,
+        _get_object_info: Callable[[], Any],
+        get_stream: Callable[..., Iterator[bytes]],
+        /,
+    ) -> S3Reader:
+        """For constructors of one's own, which pass on what they were called with."""
+        if not isinstance(get_stream, _StreamOpener):
+            raise TypeError(
+                "get_stream must be the one that s3dataset calls a reader constructor with, "
+                f"not {type(get_stream).__name__}"
+            )
+        source = get_stream.source
+        return self.open(source.client, bucket, key, size=source.size, etag=source.etag)
+
+    def open(
+        self,
+        client: Client | ClientRef,
+        bucket: str,
+        key: str,
+        *,
+        size: int | None = None,
+        etag: str | None = None,
+        body: "Body | None" = None,
+    ) -> S3Reader:
+        return _CLASSES[self.policy.kind](client, bucket, key, policy=self.policy, size=size, etag=etag, body=body)
+
+
+_SEQUENTIAL: Final = ReaderConstructor(SEQUENTIAL)
+
+
+class S3ReaderConstructor:
+    """Chooses the read-ahead of readers: pass what these methods return as `reader_constructor=`.
+
+    Every reader can do everything; the choice is about which bytes are fetched before they are asked for.
+    """
+
+    @staticmethod
+    def sequential() -> ReaderConstructor:
+        """Follows the reads: little after a seek, up to 64 MiB ahead of sequential ones. The default."""
+        return _SEQUENTIAL
+
+    @staticmethod
+    def range_based(buffer_size: int | None = None) -> ReaderConstructor:
+        """Fetches one buffer where a read misses, and nothing ahead: for sparse random access.
+
+        Args:
+            buffer_size: Bytes; default: 8 MiB. 0: exactly what is read.
+
+        Raises:
+            ValueError: `buffer_size` is negative.
+            TypeError: It is no integer.
+        """
+        nbytes = 8 * _MIB if buffer_size is None else operator.index(buffer_size)
+        if nbytes < 0:
+            raise ValueError(f"buffer_size must be at least 0 (0: no buffer), not {buffer_size}")
+        return ReaderConstructor(range_based(nbytes))
+
+    @staticmethod
+    def dcp_optimized(max_gap_size: float = 32 * _MIB) -> ReaderConstructor:
+        """For torch.distributed.checkpoint, which names the ranges it will read: exactly these are fetched ahead.
+
+        Args:
+            max_gap_size: Bytes between two ranges that may be fetched along; more than 128 KiB never are, because a
+                further request is cheaper. May be infinite.
+
+        Raises:
+            ValueError: `max_gap_size` is negative or not a number.
+            TypeError: It is no number.
+        """
+        if isinstance(max_gap_size, bool) or not isinstance(max_gap_size, int | float):
+            raise TypeError(f"max_gap_size must be a number of bytes, not {type(max_gap_size).__name__}")
+        if not max_gap_size >= 0:
+            raise ValueError(f"max_gap_size must be at least 0, not {max_gap_size}")
+        return ReaderConstructor(dcp_optimized(max_gap_size))
+
+    @staticmethod
+    def default() -> ReaderConstructor:
+        """What is used when nothing is chosen: `sequential()`."""
+        return _SEQUENTIAL
+
+    @staticmethod
+    def get_reader_type_string(constructor: S3ReaderConstructorProtocol | None) -> str:
+        """Gives "sequential", "range_based" or "dcp_optimized"; "unknown" for constructors of one's own."""
+        if constructor is None:
+            return _SEQUENTIAL.policy.kind
+        return constructor.policy.kind if isinstance(constructor, ReaderConstructor) else "unknown"
+
+
+def open_reader(
+    client: Client | ClientRef,
+    bucket: str,
+    key: str,
+    *,
+    reader_constructor: S3ReaderConstructorProtocol | None = None,
+    size: int | None = None,
+    etag: str | None = None,
+    body: "Body | None" = None,
+) -> S3Reader:
+    """Makes the reader that the user chose; sends nothing.
+
+    Args:
+        client: Whose connections are used.
+        bucket: Name of the bucket.
+        key: Key of the object.
+        reader_constructor: The user's choice; None: the default.
+        size: Bytes of the object where known.
+        etag: Version where known.
+        body: Bytes fetched ahead. A constructor of the user's own, which cannot take them, fetches again.
+    """
+    constructor = _SEQUENTIAL if reader_constructor is None else reader_constructor
+    if isinstance(constructor, ReaderConstructor):
+        return constructor.open(client, bucket, key, size=size, etag=etag, body=body)
+    if body is not None:
+        size, etag = body.object_size, body.etag or etag
+    source = Source(client, bucket, key, size=size, etag=etag)
+    reader = constructor(bucket, key, _InfoGetter(source), _StreamOpener(source))
+    if not isinstance(reader, S3Reader):
+        raise TypeError(
+            f"reader_constructor must return an S3Reader, not {type(reader).__name__}: "
+            "choose one with S3ReaderConstructor"
+        )
+    return reader
+
+
+class _InfoGetter:
+    """`get_object_info` of the drop-in protocol."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __call__(self) -> "ObjectInfo":
+        return self.source.client.head_object(self.source.bucket, self.source.key)
+
+
+class _StreamOpener:
+    """`get_stream` of the drop-in protocol."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __call__(self, start: int | None = None, end: int | None = None) -> Iterator[bytes]:
+        source = self.source
+        with _CLASSES["sequential"](
+            source.client, source.bucket, source.key, size=source.size, etag=source.etag
+        ) as reader:
+            position = reader.seek(start or 0)
+            while end is None or position < end:
+                data = reader.read(_MIB if end is None else min(_MIB, end - position))
+                if not data:
+                    return
+                position += len(data)
+                yield data

@@ -1,0 +1,69 @@
+"""S3Client: the stateless client with a face for files."""
+
+from typing import TYPE_CHECKING
+
+from s3dataset._client import Client
+from s3dataset._io._constructor import S3ReaderConstructorProtocol, open_reader
+from s3dataset._io._reader import S3Reader
+from s3dataset._io._writer import S3Writer
+
+if TYPE_CHECKING:
+    from s3dataset._client import ObjectInfo
+
+__all__ = ["S3Client"]
+
+
+class S3Client(Client):
+    """Reads, writes, lists and manages objects of S3, one call an operation or many at once.
+
+    Nothing is read, resolved or opened before the first request. Safe to share between threads; lives through forks.
+
+    Args:
+        region: Where buckets are first looked for; default: AWS_REGION, AWS_DEFAULT_REGION, the profile, else the
+            bucket itself tells.
+        endpoint: URL of a service of one's own; default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile, else
+            Amazon's.
+        user_agent: Put before the library's own in the User-Agent header.
+        s3client_config: Everything else.
+
+    Raises:
+        InvalidConfigError: `endpoint` is no URL.
+    """
+
+    def get_object(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        object_info: "ObjectInfo | None" = None,
+        reader_constructor: S3ReaderConstructorProtocol | None = None,
+    ) -> S3Reader:
+        """Opens an object for reading; sends nothing before the first read.
+
+        Args:
+            bucket: Name of the bucket.
+            key: Key of the object.
+            object_info: From a listing or `head_object`: saves finding out the size, and pins the version.
+            reader_constructor: Read-ahead, from `S3ReaderConstructor`.
+        """
+        return open_reader(
+            self,
+            bucket,
+            key,
+            reader_constructor=reader_constructor,
+            size=None if object_info is None else object_info.size,
+            etag=None if object_info is None else object_info.etag or None,
+        )
+
+    def put_object(self, bucket: str, key: str, storage_class: str | None = None) -> S3Writer:
+        """Opens an object for writing; it appears when the writer is closed.
+
+        Args:
+            bucket: Name of the bucket.
+            key: Key of the object.
+            storage_class: "STANDARD_IA", "INTELLIGENT_TIERING" ...; default: the configuration's, else the bucket's.
+
+        Raises:
+            ValueError: `part_size` of the configuration is more than S3 takes.
+        """
+        return S3Writer(self, bucket, key, storage_class=storage_class)

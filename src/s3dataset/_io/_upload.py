@@ -1,0 +1,306 @@
+"""One object being written: a single PUT, or an upload in parts, and what became of it."""
+
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+from s3dataset._client import Client, combine_checksums
+from s3dataset._io._part_sizes import MAX_PARTS, PartSizes
+from s3dataset._uri import S3Uri
+from s3dataset.errors import ConflictError, InternalError, PreconditionFailedError, S3Exception
+
+if TYPE_CHECKING:
+    from s3dataset._client import Buffer, Reply, RequestQueue
+
+__all__ = ["Saved", "Upload"]
+
+_LOGGER = logging.getLogger("s3dataset")
+
+_NONCE_HEADER: Final = "x-amz-meta-s3dataset-upload"
+_IN_FLIGHT_PARTS: Final = 32
+_ABORT_TIMEOUT_S: Final = 60.0
+_CONFLICT_ATTEMPTS: Final = 5
+_CONFLICT_DELAY_S: Final = 0.2
+_FULL_OBJECT_CHECKSUM: Final = "CRC64NVME"  # the one whose value for the whole follows from those of the parts
+_FULL_OBJECT_HEADER: Final = "x-amz-checksum-crc64nvme"
+
+
+class Saved(NamedTuple):
+    """What is known of the finished object."""
+
+    etag: str
+    last_modified: float | None
+
+
+class _Part(NamedTuple):
+    number: int
+    nbytes: int
+    buffer: "Buffer | None"
+    """None: the caller's memory."""
+
+
+class Upload:
+    """Sends one object. Not safe for concurrent use; the writer has a lock.
+
+    The first failure of a part is raised by the next call. An object becomes visible through `put` or `complete`
+    alone, and each of them either returns with the object saved or raises with it not saved, as far as the service
+    can be asked.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        bucket: str,
+        key: str,
+        *,
+        headers: Sequence[tuple[str, str]],
+        conditions: Sequence[tuple[str, str]],
+        sizes: PartSizes,
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._key = key
+        self._headers = list(headers)
+        self._conditions = list(conditions)
+        self._sizes = sizes
+        # Says of an object whether it is this upload's, when the answer to its last request was lost.
+        self._nonce = secrets.token_hex(16)
+        self._opened: RequestQueue | None = None
+        self._ended = False
+        self._upload_id = ""
+        self._creating = -1
+        self._number = 0
+        self._waiting: list[tuple[_Part, memoryview]] = []
+        self._in_flight: dict[int, _Part] = {}
+        self._in_flight_bytes = 0
+        self._etags: dict[int, tuple[str, str]] = {}
+        self._nbytes: dict[int, int] = {}
+        self._error: S3Exception | None = None
+
+    @property
+    def uri(self) -> str:
+        return str(S3Uri(self._bucket, self._key))
+
+    @property
+    def _queue(self) -> "RequestQueue":
+        if self._opened is None:
+            # Not before it is needed: it looks for credentials.
+            self._opened = self._client.queue()
+        return self._opened
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether parts were sent already, so that a single PUT is out of the question."""
+        return self._number > 0
+
+    @property
+    def next_part_bytes(self) -> int:
+        return self._sizes.of(self._number + 1)
+
+    # -- A single request -------------------------------------------------------------------------------------------
+
+    def put(self, data: memoryview | bytearray) -> Saved:
+        headers = [*self._headers, *self._conditions]
+        if self._conditions:
+            headers.append((_NONCE_HEADER, self._nonce))
+        attempt = 0
+        while True:
+            attempt += 1
+            index = self._queue.put([(self._bucket, self._key, data, headers)])[0]
+            try:
+                return _saved(cast("Reply", self._queue.take(index)))
+            except ConflictError:
+                if attempt == _CONFLICT_ATTEMPTS:
+                    raise
+                # Somebody else's conditional write is going on, and ends with one of the two winning.
+                time.sleep(_CONFLICT_DELAY_S * 2**attempt * (0.5 + secrets.randbelow(1000) / 2000))
+            except S3Exception as error:
+                return self._found_saved(error)
+
+    # -- Parts ------------------------------------------------------------------------------------------------------
+
+    def buffer(self, nbytes: int) -> "Buffer":
+        """Memory for the next part; waits for a part under way when there is too much of it."""
+        share = max(self._client.memory_limit_bytes // 2, 2 * nbytes)
+        while True:
+            self._reap(wait=False)
+            under_way = bool(self._in_flight or self._waiting)
+            crowded = len(self._in_flight) >= _IN_FLIGHT_PARTS or self._in_flight_bytes + nbytes > share
+            if not (under_way and crowded):
+                # With nothing under way there is nothing to wait for: every writer has one part for sure.
+                buffer = self._client.buffer(nbytes, force=not under_way)
+                if buffer is not None:
+                    return buffer
+            self._reap(wait=True)
+
+    def send(self, buffer: "Buffer", nbytes: int) -> None:
+        """Sends the next part from pooled memory and returns at once."""
+        self._begin()
+        self._in_flight_bytes += nbytes
+        self._waiting.append((self._next_part(nbytes, buffer), memoryview(buffer)[:nbytes]))
+        self._reap(wait=False)
+
+    def send_from(self, data: memoryview) -> int:
+        """Sends whole parts straight from the caller's memory, and returns when nobody reads it any more.
+
+        When this raises, that is so after `abort`.
+
+        Returns:
+            How many bytes were sent: all but a rest smaller than a part.
+        """
+        self._begin()
+        while not self._upload_id:
+            self._reap(wait=True)
+        sent = 0
+        indices = []
+        while len(data) - sent >= self.next_part_bytes:
+            nbytes = self.next_part_bytes
+            part = self._next_part(nbytes, None)
+            indices.append(self._submit(part, data[sent : sent + nbytes]))
+            sent += nbytes
+        while any(index in self._in_flight for index in indices):
+            self._reap(wait=True)
+        return sent
+
+    def complete(self) -> Saved:
+        """Waits for the parts and makes the object visible."""
+        while self._in_flight or self._waiting or self._creating >= 0:
+            self._reap(wait=True)
+        self._reap(wait=False)
+        numbers = sorted(self._etags)
+        checksums = [(self._etags[number][1], self._nbytes[number]) for number in numbers]
+        headers = list(self._conditions)
+        combined = ""
+        if self._client.checksum == _FULL_OBJECT_CHECKSUM and all(value for value, _ in checksums):
+            combined = combine_checksums(_FULL_OBJECT_CHECKSUM, checksums)
+            headers.append((_FULL_OBJECT_HEADER, combined))
+        index = self._queue.complete_upload(
+            self._bucket,
+            self._key,
+            self._upload_id,
+            [(number, self._etags[number][0], self._etags[number][1] or None) for number in numbers],
+            headers,
+            object_size=sum(self._nbytes.values()),
+        )
+        try:
+            saved = _saved(cast("Reply", self._queue.take(index)))
+        except S3Exception as error:
+            saved = self._found_saved(error)
+        self._upload_id = ""
+        return saved
+
+    def abort(self) -> None:
+        """Leaves nothing behind: parts are cancelled and awaited, then the upload is aborted. Failures are logged."""
+        if self._ended or self._opened is None:
+            self._ended = True
+            return
+        self._ended = True
+        try:
+            self._abort()
+        except (S3Exception, TimeoutError) as error:
+            upload = f"the unfinished upload {self._upload_id}" if self._upload_id else "an unfinished upload"
+            _LOGGER.warning(
+                "%s of %s may remain and cost money until it is aborted (a lifecycle rule does that): %s",
+                upload,
+                self.uri,
+                error,
+            )
+        finally:
+            self._waiting.clear()
+            self._in_flight.clear()
+            self._opened.close()
+
+    def close(self) -> None:
+        self._ended = True
+        if self._opened is not None:
+            self._opened.close()
+
+    def _abort(self) -> None:
+        for index in self._in_flight:
+            self._queue.cancel(range(index, index + 1))
+        deadline = time.monotonic() + _ABORT_TIMEOUT_S
+        while (self._in_flight or self._creating >= 0) and time.monotonic() < deadline:
+            self._take_results(1, max(deadline - time.monotonic(), 0.0))
+        if self._upload_id:
+            index = self._queue.abort_upload(self._bucket, self._key, self._upload_id)
+            self._queue.take(index, _ABORT_TIMEOUT_S)
+            self._upload_id = ""
+
+    def _begin(self) -> None:
+        if self._creating < 0 and not self._upload_id and not self._number:
+            self._sizes.warn_if_raised()
+            self._creating = self._queue.create_upload(
+                self._bucket, self._key, [*self._headers, (_NONCE_HEADER, self._nonce)]
+            )
+
+    def _next_part(self, nbytes: int, buffer: "Buffer | None") -> _Part:
+        self._number += 1
+        if self._number > MAX_PARTS:
+            raise S3Exception(
+                f"{self.uri} would have more than {MAX_PARTS:,} parts: give the writer the object's size beforehand, "
+                "or raise part_size",
+                operation="UploadPart",
+                uri=self.uri,
+            )
+        return _Part(self._number, nbytes, buffer)
+
+    def _submit(self, part: _Part, data: memoryview) -> int:
+        index = self._queue.upload_part(self._bucket, self._key, self._upload_id, part.number, data)
+        self._in_flight[index] = part
+        return index
+
+    def _reap(self, *, wait: bool) -> None:
+        """Takes results that are there, or waits for one; sends parts that waited for the upload's id."""
+        pending = self._creating >= 0 or bool(self._in_flight)
+        if pending:
+            self._take_results(1 if wait else 0, None if wait else 0.0)
+        if self._error is not None:
+            raise self._error
+        if self._upload_id:
+            for part, data in self._waiting:
+                self._submit(part, data)
+            self._waiting.clear()
+
+    def _take_results(self, min_items: int, timeout_s: float | None) -> None:
+        for index, result in self._queue.next(min_items, timeout_s=timeout_s):
+            part = self._in_flight.pop(index, None)
+            if part is not None and part.buffer is not None:
+                self._in_flight_bytes -= part.nbytes
+            if index == self._creating:
+                self._creating = -1
+            if isinstance(result, S3Exception):
+                self._error = self._error or result
+            elif part is None:
+                self._upload_id = cast("Reply", result).upload_id
+                if not self._upload_id:
+                    raise InternalError(f"the upload of {self.uri} got no id", uri=self.uri)
+            else:
+                reply = cast("Reply", result)
+                self._etags[part.number] = (reply.etag, reply.checksum)
+                self._nbytes[part.number] = part.nbytes
+
+    # -- Lost answers -----------------------------------------------------------------------------------------------
+
+    def _found_saved(self, error: S3Exception) -> Saved:
+        """The object after all, when an answer was lost and it is there; raises `error` when it is not.
+
+        A conditional PUT that is sent again meets its own first attempt as 412, a Complete as NoSuchUpload.
+        """
+        lost = isinstance(error, PreconditionFailedError) or error.code == "NoSuchUpload"
+        lost = lost or error.status in (0, 200) or error.status >= 500
+        if not lost or not (self._conditions or self.in_parts):
+            raise error
+        reply: Reply | None = None
+        with suppress(S3Exception):
+            reply = cast("Reply", self._queue.take(self._queue.head(self._bucket, self._key)))
+        if reply is not None and (_NONCE_HEADER, self._nonce) in reply.headers():
+            _LOGGER.info("the answer was lost, but %s was saved: %s", self.uri, error)
+            return _saved(reply)
+        raise error
+
+
+def _saved(reply: "Reply") -> Saved:
+    return Saved(reply.etag, reply.last_modified)
