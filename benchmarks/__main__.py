@@ -68,7 +68,7 @@ def tell(case: Case, row: dict[str, Any]) -> None:
         print(f"{name} {'–' if row.get('unsupported') else row['error']}", flush=True)
         return
     figure = Results({"results": [row]}).figures(case)[0]
-    cpu = "" if figure.cpu is None else f"{figure.cpu:9,.3g} {figure.cpu_unit}"
+    cpu = f"{figure.cpu_text:>8} {figure.cpu_unit}"
     print(
         f"{name} {figure.rate:10,.0f} {case.unit:10} {cpu:28} {figure.peak_mb:7,.0f} MB {row['requests']:8,} requests",
         flush=True,

@@ -72,7 +72,7 @@ class Ours(Client):
         self.client = s3dataset.S3Client(self.target.region, endpoint=self.target.endpoint, s3client_config=config)
 
     def get_one(self, key: str) -> Any:
-        return self.client.get_range(BUCKET, key)
+        return self.client.get_object(BUCKET, key).read()
 
     def get_many(self, keys: list[str]) -> Iterable[tuple[str, Any]]:
         for index, body in self.client.get_many((BUCKET, key) for key in keys):
@@ -84,8 +84,7 @@ class Ours(Client):
         return buffer
 
     def put_many(self, bucket: str, keys: list[str], data: bytes) -> None:
-        for _ in self.client.put_many((bucket, key, data) for key in keys):
-            pass
+        self.client.put_many((bucket, key, data) for key in keys)
 
     def put_large(self, bucket: str, key: str, data: Any) -> None:
         with self.client.put_object(bucket, key) as writer:

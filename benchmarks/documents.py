@@ -64,12 +64,11 @@ def case_section(results: Results, case: Case) -> str:
     rows = []
     for figure in figures:
         name = f"**{figure.client}**" if figure.client in OURS else figure.client
-        cpu = "–" if figure.cpu is None else f"{figure.cpu:,.3g}" if figure.cpu < 100 else f"{figure.cpu:,.0f}"
         per_item = figure.row["requests"] / figure.row["items"]
         requests = f"{figure.row['requests']:,}" + (
             f" ({per_item:.2f} each)" if figure.row["items"] > 1 and not case.name.startswith("list") else ""
         )
-        rows.append([name, f"{figure.rate:,.0f}", cpu, f"{figure.peak_mb:,.0f}", requests])
+        rows.append([name, f"{figure.rate:,.0f}", figure.cpu_text, f"{figure.peak_mb:,.0f}", requests])
     head = ["client", case.unit, figures[0].cpu_unit, "peak memory over the start, MB", "requests a round"]
     text = f"### {case.title[0].upper()}{case.title[1:]}\n\n{table(head, rows)}"
     missing = [row for row in results.content["results"] if row["case"] == case.name and "wall_s" not in row]

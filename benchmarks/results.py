@@ -66,6 +66,12 @@ class Figure:
         return float(self.row["cpu_s"] / self.row["items"] * 1e6)
 
     @property
+    def cpu_text(self) -> str:
+        if self.cpu is None:
+            return "–"
+        return f"{self.cpu:.2f}" if self.cpu < 10 else f"{self.cpu:,.0f}"
+
+    @property
     def cpu_unit(self) -> str:
         return "CPU s/GB" if self.case.unit == "MB/s" else f"CPU µs/{self.case.unit.removesuffix('s/s')}"
 

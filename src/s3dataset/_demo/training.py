@@ -75,8 +75,7 @@ def upload(place: Place) -> tuple[int, int]:
     client, target = place.client(), S3Uri.parse_prefix(place.uri)
     pictures = [*images.digits(), *images.photographs()]
     requests = ((target.bucket, target.key + picture.key, picture.data) for picture in pictures)
-    for _ in tqdm(client.put_many(requests), "upload", len(pictures), unit=" objects", leave=False):
-        pass
+    client.put_many(tqdm(requests, "upload", len(pictures), unit=" objects", leave=False))
     return len(pictures), sum(len(picture.data) for picture in pictures)
 
 
