@@ -19,9 +19,9 @@ def times(ours: Figure, other: Figure | None) -> str:
     if other is None:
         return "–"
     ratio = ours.rate / other.rate
-    return (
-        f"{ratio:,.0f} ×" if ratio >= 20 else f"{ratio:.1f} ×" if ratio >= LEVEL or ratio < 0.95 else f"{ratio:.2f} ×"
-    )
+    if ratio >= 20:
+        return f"{ratio:,.0f} ×"
+    return f"{ratio:.1f} ×" if ratio >= LEVEL else f"{ratio:.2f} ×"
 
 
 def cpu_share(ours: Figure, other: Figure | None) -> str:
@@ -35,8 +35,8 @@ def conditions(results: Results) -> str:
     peers = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     return (
         f"{results.date}, {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, "
-        f"{machine['system']}, Python {machine['python']}; {peers}. Client and server share the machine ({results.content['servers']}), so "
-        "absolute figures say less than ratios."
+        f"{machine['system']}, Python {machine['python']}; {peers}. Client and server share the machine "
+        f"({results.content['servers']}), so absolute figures say less than ratios."
     )
 
 
@@ -96,9 +96,9 @@ This page is made by `make bench-docs` from `benchmarks/results/`; how the figur
 
 {conditions(results)}
 
-Medians of up to {results.content["rounds"]} rounds; each body read is compared with what was written, in a round that is not
-timed. "25 ms away" means a server that waits 25 ms before the first byte and paces each connection to 90 MB/s, about
-what a client sees of S3 within Amazon's network.
+Medians of up to {results.content["rounds"]} rounds; each body read is compared with what was written, in a round
+that is not timed. "25 ms away" means a server that waits 25 ms before the first byte and paces each connection to
+90 MB/s, about what a client sees of S3 within Amazon's network.
 
 ![Throughput of each client in each case](performance.png)
 

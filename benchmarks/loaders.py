@@ -124,8 +124,8 @@ LOADERS = {
     ),
     "litdata": Loader(
         "litdata",
-        iterate=lambda target, count: torch_loader(litdata(target)),
-        shuffled=lambda target, count, workers: torch_loader(litdata(target), workers, shuffle=True),
+        iterate=lambda target, _: torch_loader(litdata(target)),
+        shuffled=lambda target, _, workers: torch_loader(litdata(target), workers, shuffle=True),
     ),
     "obstore": on_threads("obstore", Obstore),
     "boto3": on_threads("boto3", Boto3),
