@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from s3dataset._checkpoint import S3Checkpoint
     from s3dataset._client import Body, ObjectInfo
     from s3dataset._config import S3ClientConfig
-    from s3dataset._datasets import BatchSampler, DataLoader, S3IterableDataset, S3MapDataset, Stats
+    from s3dataset._datasets import BatchSampler, DataLoader, S3IterableDataset, S3MapDataset
     from s3dataset._io import S3Client, S3Reader, S3ReaderConstructor, S3Writer
     from s3dataset._manifest import Manifest
     from s3dataset._order import Split
+    from s3dataset._stats import Stats
     from s3dataset.errors import (
         AccessDeniedError,
         BucketNotFoundError,
@@ -118,9 +119,22 @@ _HOMES: Final = {
     "S3ReaderConstructor": "_io",
     "S3Writer": "_io",
     "Split": "_order",
-    "Stats": "_datasets",
+    "Stats": "_stats",
 }
-_MODULES: Final = frozenset({"errors", "monitoring", "s3reader", "testing", "transforms"})
+_MODULES: Final = frozenset(
+    {
+        "_s3client",
+        "errors",
+        "monitoring",
+        "s3checkpoint",
+        "s3iterable_dataset",
+        "s3map_dataset",
+        "s3reader",
+        "s3writer",
+        "testing",
+        "transforms",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

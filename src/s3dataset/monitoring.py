@@ -1,12 +1,12 @@
 """Looking at what s3dataset does: the request log.
 
-Every request to the service can leave a record: operation, bucket, key, range, attempt, status, request id, time to the
-first byte, duration, bytes, error. Records go to the logger "s3dataset.request", as attribute `s3` of each log record; the
-log is off unless one of these turns it on:
+Every request to the service can leave a record: operation, bucket, key, range, attempt, status, request id, time to
+the first byte, duration, bytes, error. Records go to the logger "s3dataset.request", as attribute `s3` of each log
+record; the log is off unless one of these turns it on:
 
 - environment variable `S3DATASET_LOG=debug` (to the logger, and to standard error where logging is not set up), or
-  `S3DATASET_LOG=debug:requests-%p.jsonl` (lines of JSON, a file a process: %p is the process id). Worker processes do the
-  same, however they are started;
+  `S3DATASET_LOG=debug:requests-%p.jsonl` (lines of JSON, a file a process: %p is the process id). Worker processes do
+  the same, however they are started;
 - `start_request_log()`, in this process and in those forked from it;
 - level DEBUG of the logger itself, set before the first request.
 """
@@ -25,8 +25,8 @@ REQUEST_LOGGER: Final = _request_log.LOGGER_NAME
 def start_request_log(path: str | os.PathLike[str] | None = None) -> None:
     """Turns the request log on in this process; one that is on stays as it is.
 
-    Costs a request less than 20 us of a thread beside; records that nobody fetches in time are dropped, the oldest
-    first, beyond 65,536.
+    Costs the engine next to nothing, and a thread of Python's the price of a log record a request. When requests outrun
+    that thread by 65,536, the oldest records are lost.
 
     Args:
         path: File for lines of JSON, appended to; %p stands for the process id. None: the logger alone.

@@ -1,5 +1,7 @@
 """Client: the operations put together. Stateless: everything that reads or writes bytes as a file stands above it."""
 
+from typing import Any
+
 from s3dataset._client._copy import CopyOperations
 from s3dataset._client._delete import DeleteOperations
 from s3dataset._client._get import GetOperations
@@ -21,6 +23,17 @@ class Client(GetOperations, PutOperations, ListOperations, HeadOperations, Delet
         object.__setattr__(ref, "_client", self)
         return ref
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.ref)
+
     def __repr__(self) -> str:
         place = ", ".join(f"{name}={value!r}" for name in ("region", "endpoint") if (value := getattr(self, name)))
         return f"{type(self).__name__}({place})"
+
+
+def _restored(cls: type[Client], ref: ClientRef) -> Client:
+    """A client of its own in another process, with the keys that the reference may have brought along."""
+    client = cls(ref.region, endpoint=ref.endpoint, user_agent=ref.user_agent, s3client_config=ref.config)
+    if (loaded := ref.get().loaded) is not None:
+        client.adopt(loaded)
+    return client
