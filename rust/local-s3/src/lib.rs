@@ -1,0 +1,48 @@
+//! An S3 server for tests, demos and benchmarks, on loopback only.
+//!
+//! It speaks HTTP/1.1 by itself, so that faults can be made at any byte, and shares no code with the engine that it
+//! tests. See `docs/decisions/0001-local-s3.md`.
+//!
+//! ```text
+//! server      threads, listeners, TLS; a request from its head to its answer
+//! connection  bytes in and out, pace, faults on the wire       stream, request
+//! operations  what S3 does: objects, copies, multipart uploads, listings, buckets
+//! auth        SigV4                     receive, keep          bodies: decoded, verified, kept
+//! store       buckets, objects, uploads; memory, directory, synthetic
+//! faults      the fault plan            stats                  counters, log of requests
+//! control     the API under /_local/
+//! ```
+#![deny(unsafe_code)]
+
+mod auth;
+mod checksum;
+mod config;
+mod connection;
+mod control;
+mod date;
+mod error;
+mod faults;
+mod keep;
+mod operations;
+mod receive;
+mod request;
+mod server;
+mod stats;
+mod store;
+mod stream;
+mod tls;
+mod xml;
+
+pub use config::{Config, ReadyInfo};
+
+use std::io;
+
+/// Serves until stdin ends (unless configured otherwise) and calls `on_ready` once it listens.
+///
+/// Blocks the calling thread. `config_json` is a `Config` as JSON; unknown fields are refused, so that a misspelt one
+/// is not silently without effect.
+pub fn run(config_json: &str, on_ready: impl FnOnce(&ReadyInfo)) -> io::Result<()> {
+    let config: Config = serde_json::from_str(config_json)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("the configuration: {error}")))?;
+    server::run(config, on_ready)
+}
