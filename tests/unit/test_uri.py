@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3dataset._uri import S3Uri
+from s3dataset._uri import S3Uri, split_object_uri
 from s3dataset.errors import InvalidUriError
 
 
@@ -24,6 +24,7 @@ from s3dataset.errors import InvalidUriError
 def test_reads_objects(text: str, bucket: str, key: str) -> None:
     uri = S3Uri.parse(text, need_key=True)
     assert (uri.bucket, uri.key, str(uri)) == (bucket, key, text)
+    assert split_object_uri(text) == (bucket, key)
 
 
 @pytest.mark.parametrize(("text", "key"), [("s3://b", ""), ("s3://b/", ""), ("s3://b/p", "p"), ("s3://b/p/", "p/")])
@@ -49,6 +50,8 @@ def test_refuses_what_is_no_object_and_quotes_it(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as caught:
         S3Uri.parse(text, need_key=True)
     assert isinstance(caught.value, InvalidUriError)
+    with pytest.raises(InvalidUriError, match=says):
+        split_object_uri(text)
     assert repr(text) in str(caught.value)
     assert caught.value.uri == text
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, cast, o
 
 from s3dataset._client._core import ClientCore
 from s3dataset._native import Body, Reply
-from s3dataset._uri import S3Uri
+from s3dataset._uri import S3Uri, split_object_uri
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
@@ -143,18 +143,20 @@ class GetOperations(ClientCore):
 
 
 def _row(request: GetRequestLike) -> "Get":
+    """Costs 0.2 to 0.5 us, which counts at 30,000 requests a second: hence the order of the cases."""
+    if isinstance(request, tuple):
+        if len(request) == 2:
+            bucket, key = request
+            return bucket, key, None, None, None, None
+        bucket, key, span, size, etag = request if len(request) == 5 else (*request, None, None)
+        if span is None:
+            return bucket, key, None, None, size, etag
+        start, end = span
+        return bucket, key, start, end, size, etag
     if isinstance(request, str):
-        uri = S3Uri.parse(request, need_key=True)
-        return uri.bucket, uri.key, None, None, None, None
-    if isinstance(request, S3Uri):
-        return request.bucket, request.key, None, None, None, None
-    count = len(request)
-    if count == 2:
-        return *request, None, None, None, None
-    bucket, key, span, size, etag = request if count == 5 else (*request, None, None)
-    if span is None:
-        return bucket, key, None, None, size, etag
-    return bucket, key, *span, size, etag
+        bucket, key = split_object_uri(request)
+        return bucket, key, None, None, None, None
+    return request.bucket, request.key, None, None, None, None
 
 
 def _into(request: ReadIntoRequest) -> "tuple[str, str, int, str | None, ReadableBuffer]":
