@@ -114,7 +114,7 @@ impl Algorithm {
 
 enum State {
     Crc(Box<crc_fast::Digest>),
-    Ring(digest::Context),
+    Ring(Box<digest::Context>),
 }
 
 /// A checksum in the making.
@@ -127,8 +127,8 @@ impl Hasher {
     pub fn new(algorithm: Algorithm) -> Self {
         let state = match (algorithm.crc(), algorithm) {
             (Some(crc), _) => State::Crc(Box::new(crc_fast::Digest::new(crc))),
-            (None, Algorithm::Sha1) => State::Ring(digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY)),
-            (None, _) => State::Ring(digest::Context::new(&digest::SHA256)),
+            (None, Algorithm::Sha1) => State::Ring(Box::new(digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY))),
+            (None, _) => State::Ring(Box::new(digest::Context::new(&digest::SHA256))),
         };
         Self { algorithm, state }
     }

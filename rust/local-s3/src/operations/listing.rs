@@ -157,9 +157,7 @@ fn disturb(call: &Call<'_>, page: &mut Page, after: &After) {
             page.next = Some(after.clone());
         }
         Some(ListingFault::Endless) => {
-            if page.next.is_none() {
-                page.next = Some(after.clone());
-            }
+            page.next.get_or_insert_with(|| after.clone());
         }
     }
 }

@@ -87,15 +87,15 @@ pub async fn upload_part(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer
     let mut expected = call.expected();
     expected.wanted = upload.checksum.map(|(algorithm, _)| algorithm);
     let received = receive(incoming, &expected, call.place(&bucket)).await?;
-    if let (Some((wanted, _)), Some((sent, _))) = (upload.checksum, &received.checksum) {
-        if wanted != *sent {
-            let message = format!(
-                "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
-                wanted.name().to_lowercase(),
-                sent.name().to_lowercase()
-            );
-            return Err(S3Error::invalid_request(message).into());
-        }
+    if let (Some((wanted, _)), Some((sent, _))) = (upload.checksum, &received.checksum)
+        && wanted != *sent
+    {
+        let message = format!(
+            "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
+            wanted.name().to_lowercase(),
+            sent.name().to_lowercase()
+        );
+        return Err(S3Error::invalid_request(message).into());
     }
     let mut response = Response::new(200);
     response.header("ETag", quoted(&received.etag));
@@ -168,20 +168,20 @@ fn choose(call: &Call<'_>, upload: &Upload, document: &Element) -> Result<Vec<Ch
                 return Err(invalid());
             }
         }
-        if let Some((algorithm, Kind::Composite)) = upload.checksum {
-            if element.value(algorithm.element()).is_none() {
-                let name = algorithm.name().to_lowercase();
-                let message = format!(
-                    "The upload was created using a {name} checksum. The complete request must include the checksum \
+        if let Some((algorithm, Kind::Composite)) = upload.checksum
+            && element.value(algorithm.element()).is_none()
+        {
+            let name = algorithm.name().to_lowercase();
+            let message = format!(
+                "The upload was created using a {name} checksum. The complete request must include the checksum \
                      for each part. It was missing for part {number} in the request."
-                );
-                return Err(S3Error::invalid_request(message));
-            }
+            );
+            return Err(S3Error::invalid_request(message));
         }
         chosen.push(Chosen { number, part: part.clone() });
     }
     let Some((last, others)) = chosen.split_last() else { return Err(S3Error::malformed_xml()) };
-    for small in others.iter().filter(|c| c.part.size < call.config.min_part_bytes) {
+    if let Some(small) = others.iter().find(|c| c.part.size < call.config.min_part_bytes) {
         let message = "Your proposed upload is smaller than the minimum allowed size";
         let error = S3Error::new(400, "EntityTooSmall", message).with("PartNumber", small.number.to_string());
         let error = error.with("ProposedSize", small.part.size.to_string()).with("ETag", &small.part.etag);
@@ -273,11 +273,11 @@ pub async fn complete(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer<Re
     let document = xml::parse(&document, "CompleteMultipartUpload")?;
     let chosen = choose(call, &upload, &document)?;
     let size = chosen.iter().map(|c| c.part.size).sum::<u64>();
-    if let Some(header) = request.header("x-amz-mp-object-size") {
-        if header.parse() != Ok(size) {
-            let message = "The provided 'x-amz-mp-object-size' header value does not match what was computed.";
-            return Err(S3Error::invalid_request(message).with("ActualObjectSize", size.to_string()).into());
-        }
+    if let Some(header) = request.header("x-amz-mp-object-size")
+        && header.parse() != Ok(size)
+    {
+        let message = "The provided 'x-amz-mp-object-size' header value does not match what was computed.";
+        return Err(S3Error::invalid_request(message).with("ActualObjectSize", size.to_string()).into());
     }
     let checksum = if call.variant().ignore_checksums { None } else { whole_checksum(&upload, &chosen) };
     if let Some(checksum) = &checksum {

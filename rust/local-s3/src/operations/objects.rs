@@ -113,10 +113,11 @@ pub async fn get(call: &Call<'_>) -> Answer<Response> {
     }
     describe(&mut response, call, &object);
     let whole = status == 200;
-    if whole && request.header("x-amz-checksum-mode").is_some_and(|mode| mode.eq_ignore_ascii_case("enabled")) {
-        if let Some(checksum) = checksum_of(call, &object).await? {
-            add_checksum(&mut response, &checksum);
-        }
+    if whole
+        && request.header("x-amz-checksum-mode").is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"))
+        && let Some(checksum) = checksum_of(call, &object).await?
+    {
+        add_checksum(&mut response, &checksum);
     }
     if call.operation == Operation::GetObject && matches!(object.content, Content::Discarded) && object.size > 0 {
         let message = "The bytes of this object were discarded by the sink that received them";

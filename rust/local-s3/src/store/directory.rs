@@ -60,10 +60,10 @@ impl Directory {
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             let name = entry.file_name().into_string();
-            if let (Ok(name), true) = (name, entry.path().is_dir()) {
-                if !name.starts_with('.') {
-                    names.push(name);
-                }
+            if let (Ok(name), true) = (name, entry.path().is_dir())
+                && !name.starts_with('.')
+            {
+                names.push(name);
             }
         }
         Ok(names)
@@ -96,10 +96,10 @@ impl Directory {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let meta = self.hidden("meta", bucket).join(format!("{name}.json"));
             let meta = fs::read(meta).ok().and_then(|text| serde_json::from_slice::<Meta>(&text).ok());
-            if let Some(meta) = meta {
-                if let Some(object) = self.load(bucket, &meta.key, &path) {
-                    objects.insert(meta.key.into_bytes(), Some(Arc::new(object)));
-                }
+            if let Some(meta) = meta
+                && let Some(object) = self.load(bucket, &meta.key, &path)
+            {
+                objects.insert(meta.key.into_bytes(), Some(Arc::new(object)));
             }
         }
         Ok(objects)
