@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
-from s3dataset._secrets import AccessKeys, CredentialSource
+from s3dataset._secrets import AccessKeys, CredentialSource, SessionLike
 from s3dataset.errors import InvalidConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["Credentials", "ResolvedConfig", "S3ClientConfig", "environment", "op
 _T = TypeVar("_T")
 
 Keys: TypeAlias = tuple[str, str] | tuple[str, str, str | None] | Mapping[str, Any] | AccessKeys
-Credentials: TypeAlias = Keys | Callable[[], Any] | CredentialSource | object
+Credentials: TypeAlias = Keys | Callable[[], Any] | SessionLike | CredentialSource
 """Keys as a tuple or mapping, a callable that returns such, or a botocore or boto3 session."""
 
 _MIB: Final = 1 << 20

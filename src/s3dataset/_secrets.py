@@ -12,11 +12,11 @@ import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, Protocol, Self, cast
 
 from s3dataset.errors import InvalidConfigError
 
-__all__ = ["AccessKeys", "CredentialSource", "is_starting_a_process"]
+__all__ = ["AccessKeys", "CredentialSource", "SessionLike", "is_starting_a_process"]
 
 _HOW: Final = (
     "give (access key, secret key), (access key, secret key, session token), a mapping with those names, "
@@ -93,6 +93,13 @@ def is_starting_a_process() -> bool:
     """Whether what is pickled now goes to a process that multiprocessing is starting."""
     context = sys.modules.get("multiprocessing.context")
     return context is not None and context.get_spawning_popen() is not None
+
+
+class SessionLike(Protocol):
+    """A botocore or boto3 session."""
+
+    def get_credentials(self) -> Any:
+        """The session's credentials, or None."""
 
 
 class CredentialSource:

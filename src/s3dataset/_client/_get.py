@@ -94,8 +94,8 @@ class GetOperations(ClientCore):
             submitted = given = 0
             more = True
             while True:
-                while more and submitted - given < _WINDOW:
-                    chunk = list(islice(rows, min(_CHUNK, _WINDOW - (submitted - given))))
+                while more and submitted - given <= _WINDOW - _CHUNK:
+                    chunk = list(islice(rows, _CHUNK))
                     more = bool(chunk)
                     if more:
                         submitted = queue.get(chunk).stop
