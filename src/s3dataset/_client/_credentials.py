@@ -27,7 +27,7 @@ _AHEAD_S: Final = 600.0
 _JITTER_S: Final = 120.0  # the ranks of a job got their keys in the same second
 _AGAIN_S: Final = 30.0  # after a renewal that failed
 _WAIT_S: Final = 60.0
-_METADATA_TIMEOUT_S: Final = 0.8  # a silent address is asked twice: its refusal has to come within 2 s
+_METADATA_TIMEOUT_S: Final = 0.6  # a silent address is asked twice, and its refusal has to come within 2 s
 
 _PROVIDERS: Final = {
     "env": "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
@@ -139,8 +139,11 @@ def _frozen(found: Any) -> tuple[AccessKeys, bool]:
 
 
 def _bound_metadata_timeout(session: "Session") -> None:
-    if session.get_config_variable("metadata_service_timeout") == 1:  # botocore's default
-        session.set_config_variable("metadata_service_timeout", _METADATA_TIMEOUT_S)
+    from botocore.configprovider import ConstantProvider  # noqa: PLC0415
+
+    name = "metadata_service_timeout"
+    if session.get_config_variable(name) == 1:  # botocore's default; by set_config_variable() it would become 0
+        session.get_component("config_store").set_config_provider(name, ConstantProvider(_METADATA_TIMEOUT_S))
 
 
 _DMI: Final = ("/sys/devices/virtual/dmi/id/sys_vendor", "/sys/devices/virtual/dmi/id/board_vendor")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from botocore.utils import InstanceMetadataFetcher
 
 from s3dataset._client import _credentials
 from s3dataset._client._credentials import CredentialKeeper, Loaded, load, renewal_time
@@ -77,6 +78,21 @@ class TestChain:
             "botocore.utils.InstanceMetadataFetcher.retrieve_iam_role_credentials", lambda _: dict(answer)
         )
         assert load(None, None).keys.access_key == "k"
+
+    def test_a_metadata_service_that_is_silent_is_given_little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
+        timeouts = []
+        original = InstanceMetadataFetcher.__init__
+
+        def recorded(self: InstanceMetadataFetcher, timeout: float = 1, **options: object) -> None:
+            timeouts.append(timeout)
+            original(self, timeout, **options)
+
+        monkeypatch.setattr(InstanceMetadataFetcher, "__init__", recorded)
+        with pytest.raises(NoCredentialsError):
+            load(None, None)
+        assert 0 < 2 * timeouts[0] < 2, "it is asked twice, and all has to be over within two seconds"
 
     def test_a_provider_that_fails_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
