@@ -1,0 +1,548 @@
+//! One request from its start to its end: attempts, what each failure means, and when to try again.
+use crate::client::{Client, Place};
+use crate::failure::{Failure, Fault, Kind, Retry};
+use crate::http::{Connection, Head, Sent};
+use crate::lane::{Lane, Running};
+use crate::raw::Span;
+use crate::request::{Job, Op, Outcome, Target};
+use crate::sign;
+use crate::slot::{Phase, Slot};
+use crate::stats::Record;
+use crate::xml;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// For answers that the service may take minutes over: Complete, Copy.
+const LONG: Duration = Duration::from_secs(600);
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// AWS advises to ask again when a GET of less than 512 KiB has not answered in 2 s.
+const FIRST_BYTE_SMALL: Duration = Duration::from_secs(2);
+pub const SMALL: u64 = 512 << 10;
+const ERROR_BODY: usize = 256 << 10;
+const CREDENTIALS_WAIT: Duration = Duration::from_secs(30);
+
+/// Serves a job to its end, whatever happens: a panic too becomes a result, never a hang.
+pub async fn run(lane: &Rc<Lane>, job: Job, running: &Running) {
+    let Job { queue, index, target, op, grant } = job;
+    let slot = lane.slot(&queue, index);
+    let operation = match &op {
+        Op::Call(call) => call.kind.operation(&target.key),
+        _ => "GetObject",
+    };
+    let assembly = if let Op::Part(assembly, _) = &op { Some(assembly.clone()) } else { None };
+    let mut attempts = Attempts::new(lane, &queue.client, &slot, operation, &target);
+    let work = async {
+        match op {
+            Op::Part(assembly, piece) => {
+                crate::fetch::run_piece(&mut attempts, &assembly, piece).await;
+                None
+            }
+            Op::Fetch(fetch) => crate::fetch::run(&mut attempts, &queue, index, fetch, grant, running).await,
+            Op::Call(call) => {
+                let outcome = crate::call::run(&mut attempts, *call).await;
+                Some((outcome, grant))
+            }
+        }
+    };
+    match catch_unwind(work).await {
+        Ok(Some((outcome, grant))) => lane.finish(queue, index, outcome, grant),
+        Ok(None) => (),
+        Err(text) => {
+            let text = format!("the engine failed: {text}; please report this");
+            let failure = Failure::new(Kind::Internal, operation, &target.route.bucket, &target.key, text);
+            match assembly {
+                Some(assembly) => crate::fetch::end_piece(lane, &assembly, Err(Box::new(failure))),
+                None => lane.finish(queue, index, Outcome::Failure(Box::new(failure)), None),
+            }
+        }
+    }
+}
+
+async fn catch_unwind<T>(future: impl Future<Output = T>) -> Result<T, String> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+            Poll::Ready(Err(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()))
+        }
+    })
+    .await
+}
+
+/// The bookkeeping of one request over its attempts.
+pub struct Attempts<'a> {
+    pub lane: &'a Rc<Lane>,
+    pub client: &'a Arc<Client>,
+    pub slot: &'a Slot,
+    pub operation: &'static str,
+    pub target: &'a Target,
+    started: Instant,
+    /// Requests sent, for the log and for the user.
+    pub sent: u32,
+    /// Failures that count against max_attempts.
+    counted: u32,
+    corrected: u32,
+    stale: u32,
+    throttled: u32,
+    causes: Vec<String>,
+    /// The next attempt takes no idle connection.
+    fresh: bool,
+    credentials_version: Cell<u64>,
+}
+
+/// A response whose head has come.
+pub struct Exchange {
+    pub connection: Connection,
+    pub head: Head,
+    place: Arc<Place>,
+    began: Instant,
+    ttfb: Duration,
+    range: String,
+    bytes_out: u64,
+}
+
+/// One request as it is sent.
+pub struct Request<'a> {
+    pub method: &'static str,
+    /// Canonical.
+    pub query: &'a str,
+    /// To be signed; names in lower case.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Not signed.
+    pub range: Option<String>,
+    pub if_match: Option<&'a str>,
+    pub body: Span,
+    pub first_byte: FirstByte,
+}
+
+/// How long the first byte may take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum FirstByte {
+    Usual,
+    /// A GET of known, small size: ask again soon, then more patiently.
+    Small,
+    Long,
+}
+
+impl<'a> Attempts<'a> {
+    pub fn new(
+        lane: &'a Rc<Lane>,
+        client: &'a Arc<Client>,
+        slot: &'a Slot,
+        operation: &'static str,
+        target: &'a Target,
+    ) -> Attempts<'a> {
+        Attempts {
+            lane,
+            client,
+            slot,
+            operation,
+            target,
+            started: Instant::now(),
+            sent: 0,
+            counted: 0,
+            corrected: 0,
+            stale: 0,
+            throttled: 0,
+            causes: Vec::new(),
+            fresh: false,
+            credentials_version: Cell::new(0),
+        }
+    }
+
+    /// Sends a request and reads the head of its answer. Answers that are no success are faults.
+    pub async fn exchange(&mut self, request: &Request<'_>) -> Result<Exchange, Fault> {
+        let began = Instant::now();
+        let result = self.try_exchange(request, began).await;
+        if let Err(fault) = &result {
+            let range = request.range.clone().unwrap_or_default();
+            self.log(began, Duration::ZERO, fault.status, &fault.request_id, range, 0, 0, &fault.to_string());
+        }
+        result
+    }
+
+    async fn try_exchange(&mut self, request: &Request<'_>, began: Instant) -> Result<Exchange, Fault> {
+        let client = self.client;
+        let route = &self.target.route;
+        let place = route.place();
+        let fresh = std::mem::take(&mut self.fresh);
+        if self.slot.is_cancelled() {
+            return Err(Fault::cancelled());
+        }
+        let head = self.head_of(request, &place)?;
+        let mut connection =
+            self.lane.connections.checkout(&self.lane.engine, client, route.tls, &place, fresh, self.slot).await?;
+        let reused = connection.uses > 0;
+        connection.uses += 1;
+        self.sent += 1;
+        client.stats.count(self.operation);
+        let sent_at = Instant::now();
+        let result = self.roundtrip(&mut connection, request, &head).await;
+        let bytes_out = request.body.len() as u64;
+        client.stats.bytes_out.fetch_add(bytes_out, Relaxed);
+        let head = match result {
+            Ok(Some(head)) => head,
+            Ok(None) if reused => return self.lost(Fault::new(Kind::Transport, Retry::Stale, "closed while idle")),
+            Ok(None) => return self.lost(Fault::transport("closed without an answer")),
+            Err(fault) if reused && fault.kind == Kind::Transport => {
+                return self.lost(Fault { retry: Retry::Stale, ..fault });
+            }
+            Err(fault) => return self.lost(fault),
+        };
+        let ttfb = sent_at.elapsed();
+        client.stats.ttfb.add(ttfb);
+        let range =
+            if self.lane.engine.log.enabled() { request.range.clone().unwrap_or_default() } else { String::new() };
+        let exchange = Exchange { connection, head, place, began, ttfb, range, bytes_out };
+        if exchange.head.status / 100 == 2 {
+            Ok(exchange)
+        } else {
+            Err(self.refused(exchange, request.method == "HEAD").await)
+        }
+    }
+
+    fn lost<T>(&self, fault: Fault) -> Result<T, Fault> {
+        self.client.stats.connections_open.fetch_sub(1, Relaxed);
+        Err(fault)
+    }
+
+    async fn roundtrip(
+        &self,
+        connection: &mut Connection,
+        request: &Request<'_>,
+        head: &[u8],
+    ) -> Result<Option<Head>, Fault> {
+        let settings = &self.client.settings;
+        self.slot.enter(Phase::Sending, Some(settings.stall_timeout));
+        let sent = connection.send(self.slot, head, request.body).await?;
+        let usual = settings.first_byte_timeout.unwrap_or(FIRST_BYTE);
+        let (phase, deadline) = match request.first_byte {
+            FirstByte::Usual => (Phase::FirstByte, usual),
+            FirstByte::Long => (Phase::Long, LONG.max(usual)),
+            FirstByte::Small if settings.first_byte_timeout.is_some() => (Phase::FirstByte, usual),
+            FirstByte::Small => (Phase::FirstByte, (FIRST_BYTE_SMALL * 2u32.pow(self.counted.min(3))).min(usual)),
+        };
+        self.slot.enter(phase, Some(deadline));
+        let answer = connection.read_head(self.slot, request.method == "HEAD").await?;
+        if phase != Phase::Long {
+            self.slot.enter(Phase::Receiving, Some(settings.stall_timeout));
+        }
+        Ok(answer.map(|mut head| {
+            head.keep_alive &= matches!(sent, Sent::All);
+            head
+        }))
+    }
+
+    /// The request's head, signed now.
+    fn head_of(&self, request: &Request<'_>, place: &Place) -> Result<Vec<u8>, Fault> {
+        let (client, route) = (self.client, &self.target.route);
+        let mut path = String::with_capacity(route.path_prefix.len() + self.target.key.len() + 16);
+        path.push_str(&route.path_prefix);
+        if !self.target.key.is_empty() || path.is_empty() {
+            path.push('/');
+            sign::encode_key(&self.target.key, &mut path);
+        }
+        let mut out = Vec::with_capacity(1024);
+        let mut put = |parts: &[&str]| parts.iter().for_each(|p| out.extend_from_slice(p.as_bytes()));
+        put(&[request.method, " ", &path]);
+        if !request.query.is_empty() {
+            put(&["?", request.query]);
+        }
+        put(&[" HTTP/1.1\r\nhost: ", &place.authority, "\r\nuser-agent: ", &client.settings.user_agent, "\r\n"]);
+        let common = client.settings.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        let signed: Vec<(&str, &str)> = common.chain(request.headers.iter().copied()).collect();
+        for (name, value) in &signed {
+            if value.bytes().any(|b| b == b'\r' || b == b'\n' || b == 0) {
+                return Err(Fault::invalid(format!("the value of header {name} has a line break")));
+            }
+            put(&[name, ": ", value, "\r\n"]);
+        }
+        if let Some(range) = &request.range {
+            put(&["range: ", range, "\r\n"]);
+        }
+        if let Some(etag) = request.if_match {
+            put(&["if-match: ", etag, "\r\n"]);
+        }
+        if matches!(request.method, "PUT" | "POST") {
+            put(&["content-length: ", &request.body.len().to_string(), "\r\n"]);
+        }
+        if !client.settings.unsigned {
+            let (credentials, version) = client.credentials();
+            self.credentials_version.set(version);
+            let Some(credentials) = credentials else {
+                return Err(Fault::new(Kind::Credentials, Retry::Never, "this client has no credentials"));
+            };
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            let epoch_s = now.saturating_add_signed(route.clock_offset_s.load(Relaxed));
+            self.lane.with_signer(client.id, &place.region, |signer| {
+                signer.sign(
+                    &credentials,
+                    &place.region,
+                    &route.service,
+                    epoch_s,
+                    request.method,
+                    &place.authority,
+                    &path,
+                    request.query,
+                    &signed,
+                    sign::Payload::Unsigned,
+                    &mut out,
+                );
+            });
+        }
+        out.extend_from_slice(b"\r\n");
+        Ok(out)
+    }
+
+    /// Reads an answer that is no success.
+    async fn refused(&mut self, mut exchange: Exchange, is_head: bool) -> Fault {
+        let read = exchange.connection.read_all(self.slot, exchange.head.length, ERROR_BODY).await;
+        let head = &exchange.head;
+        let xml = read.as_deref().ok().and_then(xml::parse_error).unwrap_or_default();
+        let region = if head.region.is_empty() { xml.region.clone().unwrap_or_default() } else { head.region.clone() };
+        let mut fault = classify(head.status, &xml.code, is_head);
+        fault.message = match (xml.message.is_empty(), &read) {
+            (false, _) => xml.message,
+            (true, Err(e)) => format!("an error without a readable body: {}", e.message),
+            (true, Ok(_)) => fault.message,
+        };
+        fault.code = xml.code;
+        fault.request_id =
+            if head.request_id.is_empty() { xml.request_id.unwrap_or_default() } else { head.request_id.clone() };
+        fault.host_id = head.host_id.clone();
+        fault.retry_after_s = head.retry_after_s;
+        fault.object_size = xml.actual_object_size.or(head.content_range.and_then(|r| r.total));
+        let route = &self.target.route;
+        if fault.kind == Kind::Redirect {
+            if route.correct_region(&region) {
+                fault.retry = Retry::Corrected;
+            } else if fault.status == 400 && route.place().region == region {
+                fault.retry = Retry::Corrected; // another request has corrected it meanwhile
+            }
+            fault.region = region;
+        } else if fault.code == "RequestTimeTooSkewed" {
+            if let Some(theirs) = head.date {
+                let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+                route.clock_offset_s.store(theirs - ours, Relaxed);
+                fault.retry = Retry::Corrected;
+            }
+        }
+        if read.is_ok() {
+            self.end(exchange);
+        } else {
+            self.client.stats.connections_open.fetch_sub(1, Relaxed);
+        }
+        fault
+    }
+
+    /// A response was read to its end: its connection serves others.
+    pub fn end(&self, exchange: Exchange) {
+        let Exchange { connection, head, place, began, ttfb, range, bytes_out } = exchange;
+        let duration = began.elapsed();
+        self.client.stats.latency.add(duration);
+        self.client.stats.network_wait_us.fetch_add(duration.as_micros() as u64, Relaxed);
+        if self.lane.engine.log.enabled() && head.status / 100 == 2 {
+            let bytes_in = head.content_length.unwrap_or(0);
+            self.log(began, ttfb, head.status, &head.request_id, range, bytes_in, bytes_out, "");
+        }
+        let route = &self.target.route;
+        if head.keep_alive && !self.client.closed.load(Relaxed) && connection.is_reusable(Instant::now()) {
+            self.lane.connections.put_back(self.client, route.tls, &place, connection);
+        } else {
+            self.client.stats.connections_open.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// A response was not read to its end: its connection is of no use.
+    pub fn abandon(&self, exchange: Exchange) {
+        self.client.stats.connections_open.fetch_sub(1, Relaxed);
+        drop(exchange);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn log(
+        &self,
+        began: Instant,
+        ttfb: Duration,
+        status: u16,
+        request_id: &str,
+        range: String,
+        bytes_in: u64,
+        bytes_out: u64,
+        error: &str,
+    ) {
+        let log = &self.lane.engine.log;
+        if log.enabled() {
+            log.push(Record {
+                operation: self.operation,
+                bucket: self.target.route.bucket.clone(),
+                key: self.target.key.clone(),
+                range,
+                attempt: self.sent,
+                status,
+                request_id: request_id.to_owned(),
+                ttfb_s: ttfb.as_secs_f64(),
+                duration_s: began.elapsed().as_secs_f64(),
+                bytes_in,
+                bytes_out,
+                error: error.to_owned(),
+            });
+        }
+    }
+
+    /// After a fault: returns when it is time for another attempt, or the failure when there is none.
+    pub async fn after(&mut self, fault: Fault) -> Result<(), Box<Failure>> {
+        let settings = &self.client.settings;
+        let elapsed = self.started.elapsed();
+        let mut exhausted = false;
+        let mut pause = Duration::ZERO;
+        let backoff = |lane: &Lane, n: u32, base: f64, cap: f64| {
+            Duration::from_secs_f64(lane.random() * (base * 2f64.powi(n.min(16) as i32)).min(cap))
+        };
+        let again = match fault.retry {
+            Retry::Never => false,
+            _ if self.slot.is_cancelled() => false,
+            Retry::Stale => {
+                self.fresh = true;
+                self.stale += 1;
+                self.stale <= 3 || {
+                    exhausted = true;
+                    false
+                }
+            }
+            Retry::Corrected => {
+                self.corrected += 1;
+                self.corrected <= 3
+            }
+            Retry::Counted => {
+                self.counted += 1;
+                self.fresh = fault.kind == Kind::FirstByteTimeout || fault.kind == Kind::StallTimeout;
+                pause = backoff(self.lane, self.counted, 0.05, 20.0);
+                exhausted = self.counted >= settings.max_attempts;
+                !exhausted
+            }
+            Retry::Throttle => {
+                self.throttled += 1;
+                self.client.stats.throttles.fetch_add(1, Relaxed);
+                pause = backoff(self.lane, self.throttled, 0.2, 10.0);
+                exhausted = settings.max_attempts <= 1;
+                !exhausted
+            }
+        };
+        if let Some(wish) = fault.retry_after_s.filter(|_| again) {
+            pause = pause.max(Duration::from_secs_f64(wish.min(300.0)));
+        }
+        if again && elapsed + pause > settings.retry_max_elapsed {
+            exhausted = true;
+        }
+        if !again || exhausted {
+            return Err(Box::new(self.failure(fault, exhausted)));
+        }
+        self.client.stats.retry(fault.cause());
+        if self.causes.len() < 10 {
+            self.causes.push(fault.to_string());
+        }
+        let wants_credentials = fault.kind == Kind::Credentials;
+        self.slot.enter(Phase::Paused, None);
+        if wants_credentials && let Err(refusal) = self.renew_credentials().await {
+            return Err(Box::new(
+                self.failure(Fault { message: format!("{}; {refusal}", fault.message), ..fault }, false),
+            ));
+        }
+        if !pause.is_zero() {
+            let sleep = async {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            };
+            if let Err(cancelled) = crate::connect::watched(self.slot, sleep).await {
+                return Err(Box::new(self.failure(cancelled, false)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for other credentials than those that were refused.
+    async fn renew_credentials(&self) -> Result<(), String> {
+        let version = self.credentials_version.get();
+        self.client.want_credentials(version);
+        let began = Instant::now();
+        loop {
+            match self.client.newer_credentials(version) {
+                Some(answer) => return answer,
+                None if began.elapsed() > CREDENTIALS_WAIT => {
+                    return Err("no new credentials came within 30 s".to_owned());
+                }
+                None if self.slot.is_cancelled() => return Err("cancelled".to_owned()),
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    pub fn failure(&self, fault: Fault, retries_exhausted: bool) -> Failure {
+        Failure {
+            status: fault.status,
+            code: fault.code,
+            request_id: fault.request_id,
+            host_id: fault.host_id,
+            attempts: self.sent,
+            elapsed_s: self.started.elapsed().as_secs_f64(),
+            causes: self.causes.clone(),
+            retries_exhausted,
+            region: fault.region,
+            ..Failure::new(fault.kind, self.operation, &self.target.route.bucket, &self.target.key, fault.message)
+        }
+    }
+}
+
+/// What an error answer means.
+fn classify(status: u16, code: &str, is_head: bool) -> Fault {
+    let (kind, retry) = match (status, code) {
+        (_, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => (Kind::Credentials, Retry::Corrected),
+        (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken") => (Kind::Credentials, Retry::Never),
+        (_, "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "Throttling" | "ThrottlingException")
+        | (_, "RequestLimitExceeded" | "TooManyRequests")
+        | (429, _) => (Kind::Throttled, Retry::Throttle),
+        (_, "RequestTimeTooSkewed") => (Kind::AccessDenied, Retry::Never),
+        (301 | 302 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+            (Kind::Redirect, Retry::Never)
+        }
+        // A HEAD's refusal has no body, so no code: 400 is how S3 tells it of another region.
+        (400, "") if is_head => (Kind::Redirect, Retry::Never),
+        (400, "RequestTimeout") | (408, _) => (Kind::Transport, Retry::Counted),
+        (400, "BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch") => (Kind::Checksum, Retry::Counted),
+        (401 | 403, _) => (Kind::AccessDenied, Retry::Never),
+        (404, "NoSuchBucket") => (Kind::BucketNotFound, Retry::Never),
+        (404, "NoSuchKey" | "NoSuchVersion" | "") => (Kind::NotFound, Retry::Never),
+        (404, "NoSuchUpload") => (Kind::Service, Retry::Never),
+        (404, _) => (Kind::NotFound, Retry::Never),
+        (409, _) => (Kind::Conflict, Retry::Never),
+        (412, _) => (Kind::PreconditionFailed, Retry::Never),
+        (416, _) => (Kind::Invalid, Retry::Never),
+        (501 | 505, _) => (Kind::Service, Retry::Never),
+        (500..=599, _) => (Kind::Service, Retry::Counted),
+        _ => (Kind::Service, Retry::Never),
+    };
+    Fault { status, ..Fault::new(kind, retry, reason(status)) }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        301 | 302 | 307 | 308 => "the bucket is reached elsewhere",
+        400 => "bad request",
+        401 | 403 => "access denied",
+        404 => "not found",
+        409 => "conflict",
+        412 => "a precondition failed",
+        416 => "the range lies outside the object",
+        429 | 503 => "the service asks to slow down",
+        500..=599 => "an error at the service",
+        _ => "an unexpected answer",
+    }
+}

@@ -1,0 +1,211 @@
+//! Everything but GetObject: requests with small answers, and uploads.
+use crate::attempt::{Attempts, Exchange, FirstByte, Request};
+use crate::checksum::{self, Algorithm};
+use crate::failure::{Fault, Kind, Retry};
+use crate::http::Length;
+use crate::raw::Span;
+use crate::request::{Call, CallKind, Outcome, Payload, Reply};
+use crate::xml;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Listings of 1,000 keys take some 300 KB; keys of 1,024 bytes, each written as %XX, ten times that.
+const ANSWER_BODY: usize = 16 << 20;
+/// From here on hashing goes to another thread, so that the lane's sockets are served meanwhile.
+const HASH_ELSEWHERE: usize = 1 << 20;
+
+pub async fn run(attempts: &mut Attempts<'_>, mut call: Call) -> Outcome {
+    let body = call.payload.span();
+    loop {
+        let fault = match once(attempts, &mut call, body).await {
+            Ok(outcome) => return outcome,
+            Err(fault) => fault,
+        };
+        let fault = explain_head(attempts, &call, fault).await;
+        let fault = without_checksum(attempts, &mut call, fault);
+        if let Err(failure) = attempts.after(fault).await {
+            return Outcome::Failure(failure);
+        }
+    }
+}
+
+async fn once(attempts: &mut Attempts<'_>, call: &mut Call, body: Span) -> Result<Outcome, Fault> {
+    let algorithm = call.checksum.filter(|_| !attempts.client.no_checksums.load(Relaxed));
+    let mut extra: Vec<(&str, &str)> = Vec::new();
+    if let Some(algorithm) = algorithm {
+        if call.checksum_value.is_none() && matches!(call.kind, CallKind::Put | CallKind::UploadPart) {
+            call.checksum_value = Some(hash(algorithm, body).await?);
+        }
+        match (&call.checksum_value, call.kind) {
+            (Some(value), _) => extra.push((algorithm.header(), value)),
+            (None, CallKind::CreateUpload) => extra.push(("x-amz-checksum-algorithm", algorithm.name())),
+            (None, _) => (),
+        }
+        if matches!(call.kind, CallKind::CreateUpload | CallKind::CompleteUpload) && algorithm == Algorithm::Crc64Nvme {
+            extra.push(("x-amz-checksum-type", "FULL_OBJECT"));
+        }
+    }
+    extra.extend(call.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+    let request = Request {
+        method: call.method,
+        query: &call.query,
+        headers: &extra,
+        range: None,
+        if_match: None,
+        body,
+        first_byte: if call.kind.is_long() { FirstByte::Long } else { FirstByte::Usual },
+    };
+    let mut exchange = attempts.exchange(&request).await?;
+    let length = if call.kind == CallKind::Head { Length::Fixed(0) } else { exchange.head.length };
+    let answer = match exchange.connection.read_all(attempts.slot, length, ANSWER_BODY).await {
+        Ok(answer) => answer,
+        Err(fault) => {
+            attempts.abandon(exchange);
+            return Err(fault);
+        }
+    };
+    attempts.client.stats.bytes_in.fetch_add(answer.len() as u64, Relaxed);
+    let result = read_answer(call, algorithm, body, &exchange, &answer);
+    attempts.end(exchange);
+    result
+}
+
+async fn hash(algorithm: Algorithm, body: Span) -> Result<String, Fault> {
+    let compute = move || {
+        let mut digest = checksum::Digest::new(algorithm);
+        let mut scratch = vec![0; body.len().min(64 << 10)];
+        body.for_each_chunk(&mut scratch, |chunk| digest.update(chunk));
+        checksum::encode(algorithm, digest.value())
+    };
+    if body.len() < HASH_ELSEWHERE {
+        return Ok(compute());
+    }
+    tokio::task::spawn_blocking(compute).await.map_err(|e| Fault::new(Kind::Internal, Retry::Never, e.to_string()))
+}
+
+fn read_answer(
+    call: &Call,
+    algorithm: Option<Algorithm>,
+    body: Span,
+    exchange: &Exchange,
+    answer: &[u8],
+) -> Result<Outcome, Fault> {
+    let head = &exchange.head;
+    let mut reply = Reply {
+        status: head.status,
+        etag: head.etag.clone(),
+        last_modified: head.last_modified,
+        nbytes: body.len() as u64,
+        head: head.raw.clone(),
+        ..Reply::default()
+    };
+    let broken = |e: xml::XmlError| Fault::transport(format_args!("an answer that cannot be read: {e}"));
+    match call.kind {
+        CallKind::Head => reply.object_size = head.content_length.unwrap_or(0),
+        CallKind::List => {
+            let page = xml::parse_list(answer).map_err(broken)?;
+            return Ok(Outcome::List(Box::new(page)));
+        }
+        CallKind::Put | CallKind::UploadPart => {
+            if algorithm.is_some() {
+                reply.checksum = call.checksum_value.clone().unwrap_or_default();
+            }
+        }
+        CallKind::CreateUpload => {
+            reply.nbytes = 0;
+            reply.upload_id = xml::parse_initiate(answer).map_err(broken)?;
+        }
+        CallKind::CompleteUpload | CallKind::Copy | CallKind::UploadPartCopy => {
+            reply.nbytes = 0;
+            let parse = if call.kind == CallKind::CompleteUpload { xml::parse_complete } else { xml::parse_copy };
+            match parse(answer).map_err(broken)? {
+                xml::CompleteResult::Failed(error) => return Err(late_error(error, head.request_id.clone())),
+                xml::CompleteResult::Done { etag, checksum_crc64nvme, .. } => {
+                    if !etag.is_empty() {
+                        reply.etag = format!("\"{etag}\"");
+                    }
+                    reply.checksum = checksum_crc64nvme.unwrap_or_default();
+                }
+            }
+        }
+        CallKind::DeleteMany => {
+            reply.nbytes = 0;
+            reply.key_errors = xml::parse_delete(answer).map_err(broken)?.errors;
+        }
+        CallKind::AbortUpload | CallKind::Delete => (),
+    }
+    Ok(Outcome::Reply(Box::new(reply)))
+}
+
+/// 200 with an error in the body: what the service would have answered, had it known before it began to.
+fn late_error(error: xml::ServiceError, request_id: String) -> Fault {
+    let (kind, retry) = match error.code.as_str() {
+        "SlowDown" => (Kind::Throttled, Retry::Throttle),
+        "PreconditionFailed" => (Kind::PreconditionFailed, Retry::Never),
+        "ConditionalRequestConflict" | "OperationAborted" => (Kind::Conflict, Retry::Never),
+        "NoSuchKey" => (Kind::NotFound, Retry::Never),
+        "NoSuchBucket" => (Kind::BucketNotFound, Retry::Never),
+        "AccessDenied" => (Kind::AccessDenied, Retry::Never),
+        code if code.starts_with("Invalid") || code == "EntityTooSmall" || code == "NoSuchUpload" => {
+            (Kind::Service, Retry::Never)
+        }
+        "BadDigest" => (Kind::Checksum, Retry::Never),
+        _ => (Kind::Service, Retry::Counted),
+    };
+    Fault { status: 200, code: error.code, request_id, ..Fault::new(kind, retry, error.message) }
+}
+
+/// A HEAD's refusal has no body, so a GET of one byte has to tell the code.
+async fn explain_head(attempts: &mut Attempts<'_>, call: &Call, fault: Fault) -> Fault {
+    let silent = fault.code.is_empty() && matches!(fault.status, 400 | 403 | 404);
+    if call.kind != CallKind::Head || !silent || fault.retry != Retry::Never {
+        return fault;
+    }
+    let of_bucket = attempts.target.key.is_empty();
+    let request = Request {
+        method: "GET",
+        query: if of_bucket { "list-type=2&max-keys=0" } else { "" },
+        headers: &[],
+        range: (!of_bucket).then(|| "bytes=0-0".to_owned()),
+        if_match: None,
+        body: Span::EMPTY,
+        first_byte: FirstByte::Usual,
+    };
+    match attempts.exchange(&request).await {
+        Ok(exchange) => {
+            attempts.abandon(exchange);
+            fault
+        }
+        Err(told) if told.status == fault.status || told.retry == Retry::Corrected => told,
+        Err(_) => fault,
+    }
+}
+
+/// Some stores refuse checksum headers they do not know: from then on they get none.
+fn without_checksum(attempts: &Attempts<'_>, call: &mut Call, fault: Fault) -> Fault {
+    let had_one = call.checksum.is_some() && !attempts.client.no_checksums.load(Relaxed);
+    let refused = matches!(fault.status, 400 | 501)
+        && matches!(
+            fault.code.as_str(),
+            "NotImplemented" | "InvalidArgument" | "InvalidRequest" | "UnsupportedArgument" | "UnsupportedHeader"
+        );
+    let about_it = fault.code == "NotImplemented" || fault.message.to_ascii_lowercase().contains("checksum");
+    if had_one && refused && about_it {
+        attempts.client.no_checksums.store(true, Relaxed);
+        return Fault { retry: Retry::Corrected, ..fault };
+    }
+    fault
+}
+
+impl Call {
+    pub fn new(kind: CallKind, method: &'static str) -> Call {
+        Call {
+            kind,
+            method,
+            query: String::new(),
+            headers: Vec::new(),
+            payload: Payload::None,
+            checksum: None,
+            checksum_value: None,
+        }
+    }
+}

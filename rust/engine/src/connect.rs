@@ -1,0 +1,241 @@
+//! From a host name to a connection: addresses, happy eyeballs, TLS settings, and the idle connections of one lane.
+use crate::client::{Client, Place};
+use crate::engine::Engine;
+use crate::failure::{Fault, Kind, Retry};
+use crate::http::Connection;
+use crate::slot::{Phase, Slot};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// How long the addresses of a name are used before they are looked up anew.
+const ADDRESSES_LAST: Duration = Duration::from_secs(30);
+/// The next address is tried when one has not answered for so long (RFC 8305 calls it the connection attempt delay).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// S3 closes idle connections after some seconds; a dead one costs a round trip.
+const IDLE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Connections are shared by requests of one client to one endpoint.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    client: u64,
+    tls: bool,
+    host: String,
+    port: u16,
+}
+
+struct Addresses {
+    list: Vec<SocketAddr>,
+    next: usize,
+    until: Instant,
+}
+
+/// Of one lane.
+#[derive(Default)]
+pub struct Connections {
+    idle: RefCell<HashMap<Key, Vec<Connection>>>,
+    addresses: RefCell<HashMap<(String, u16), Addresses>>,
+}
+
+impl Connections {
+    /// An idle connection, or a new one. `fresh`: an idle one has just failed.
+    #[allow(clippy::too_many_arguments)]
+    pub async fn checkout(
+        &self,
+        engine: &Engine,
+        client: &Client,
+        tls: bool,
+        place: &Place,
+        fresh: bool,
+        slot: &Slot,
+    ) -> Result<Connection, Fault> {
+        let key = Key { client: client.id, tls, host: place.host.clone(), port: place.port };
+        if !fresh {
+            let now = Instant::now();
+            let mut idle = self.idle.borrow_mut();
+            while let Some(connection) = idle.get_mut(&key).and_then(Vec::pop) {
+                if connection.is_reusable(now) {
+                    client.stats.connections_reused.fetch_add(1, Relaxed);
+                    return Ok(connection);
+                }
+                client.stats.connections_open.fetch_sub(1, Relaxed);
+            }
+        }
+        slot.enter(Phase::Connecting, Some(client.settings.connect_timeout));
+        let mut connection = Connection::new(self.connect(&place.host, place.port, slot).await?);
+        if tls {
+            connection.handshake(engine.tls_of(client)?, &place.host, slot).await?;
+        }
+        client.stats.connections_opened.fetch_add(1, Relaxed);
+        client.stats.connections_open.fetch_add(1, Relaxed);
+        Ok(connection)
+    }
+
+    pub fn put_back(&self, client: &Client, tls: bool, place: &Place, mut connection: Connection) {
+        connection.idle_since = Instant::now();
+        let key = Key { client: client.id, tls, host: place.host.clone(), port: place.port };
+        self.idle.borrow_mut().entry(key).or_default().push(connection);
+    }
+
+    /// Closes what has been idle for long.
+    pub fn close_idle(&self, now: Instant, closed: impl Fn(u64)) {
+        self.idle.borrow_mut().retain(|key, list| {
+            list.retain(|c| {
+                let keep = now.saturating_duration_since(c.idle_since) < IDLE_LIMIT;
+                if !keep {
+                    closed(key.client);
+                }
+                keep
+            });
+            !list.is_empty()
+        });
+    }
+
+    /// Forgets a client that was closed.
+    pub fn forget(&self, client: u64) -> usize {
+        let mut closed = 0;
+        self.idle.borrow_mut().retain(|key, list| {
+            let keep = key.client != client;
+            closed += if keep { 0 } else { list.len() };
+            keep
+        });
+        closed
+    }
+
+    async fn connect(&self, host: &str, port: u16, slot: &Slot) -> Result<TcpStream, Fault> {
+        let addresses = watched(slot, self.resolve(host, port)).await?;
+        let result = watched(slot, happy_eyeballs(&addresses)).await;
+        if result.is_err() {
+            self.addresses.borrow_mut().remove(&(host.to_owned(), port));
+        }
+        let stream = result.map_err(|e| Fault { message: format!("{host}:{port}: {}", e.message), ..e })?;
+        stream.set_nodelay(true).map_err(Fault::transport)?;
+        Ok(stream)
+    }
+
+    /// The name's addresses, beginning with another one each time.
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        let key = (host.to_owned(), port);
+        let known = self.addresses.borrow().get(&key).is_some_and(|a| a.until > Instant::now());
+        if !known {
+            let looked_up = tokio::net::lookup_host((host, port)).await;
+            let list = match looked_up {
+                Ok(found) => interleave(found.collect()),
+                // Subdomains of localhost are this machine by RFC 6761; not every resolver knows.
+                Err(_) if host.ends_with(".localhost") => {
+                    vec![
+                        SocketAddr::from(([127, 0, 0, 1], port)),
+                        SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port)),
+                    ]
+                }
+                Err(e) => return Err(Fault::transport(format_args!("no address for {host}: {e}"))),
+            };
+            if list.is_empty() {
+                return Err(Fault::transport(format_args!("no address for {host}")));
+            }
+            let until = Instant::now() + ADDRESSES_LAST;
+            self.addresses.borrow_mut().insert(key.clone(), Addresses { list, next: 0, until });
+        }
+        let mut addresses = self.addresses.borrow_mut();
+        let Some(entry) = addresses.get_mut(&key) else {
+            return Err(Fault::transport("the address was just forgotten"));
+        };
+        let turn = entry.next % entry.list.len();
+        entry.next += 1;
+        Ok(entry.list[turn..].iter().chain(&entry.list[..turn]).copied().collect())
+    }
+}
+
+/// IPv6 and IPv4 in turn, IPv6 first, each in the order of the resolver.
+fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let (six, four): (Vec<_>, Vec<_>) = found.into_iter().partition(SocketAddr::is_ipv6);
+    let mut list = Vec::new();
+    let (mut six, mut four) = (six.into_iter(), four.into_iter());
+    loop {
+        let pair = (six.next(), four.next());
+        if pair == (None, None) {
+            list.dedup();
+            return list;
+        }
+        list.extend(pair.0.into_iter().chain(pair.1));
+    }
+}
+
+/// The first address that answers; each gets a head start over the next.
+async fn happy_eyeballs(addresses: &[SocketAddr]) -> Result<TcpStream, Fault> {
+    if let [only] = addresses {
+        return TcpStream::connect(only).await.map_err(Fault::transport);
+    }
+    let mut attempts = JoinSet::new();
+    let mut left = addresses.iter();
+    let mut error = None;
+    loop {
+        if let Some(&address) = left.next() {
+            attempts.spawn_local(TcpStream::connect(address));
+        }
+        let outcome = if left.len() > 0 {
+            tokio::time::timeout(ATTEMPT_DELAY, attempts.join_next()).await
+        } else {
+            Ok(attempts.join_next().await)
+        };
+        match outcome {
+            Err(_) => (), // the next may start
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(e)))) => error = Some(Fault::transport(e)),
+            Ok(Some(Err(e))) => error = Some(Fault::transport(e)),
+            Ok(None) => return Err(error.unwrap_or_else(|| Fault::transport("no address"))),
+        }
+    }
+}
+
+/// A future that ends with the slot's verdict.
+pub async fn watched<T>(slot: &Slot, future: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| {
+        slot.check(cx)?;
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// TLS settings: the certificates given (PEM), else the system's.
+pub fn tls_config(ca_bundle: Option<&[u8]>) -> Result<Arc<rustls::ClientConfig>, Fault> {
+    use rustls::pki_types::pem::PemObject;
+    let bad = |text: String| Fault::new(Kind::Tls, Retry::Never, text);
+    let mut roots = rustls::RootCertStore::empty();
+    match ca_bundle {
+        Some(pem) => {
+            for certificate in rustls::pki_types::CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|e| bad(format!("ca_bundle is no PEM file: {e:?}")))?;
+                roots.add(certificate).map_err(|e| bad(format!("ca_bundle: {e}")))?;
+            }
+            if roots.is_empty() {
+                return Err(bad("ca_bundle holds no certificate".to_owned()));
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                return Err(bad("the system has no root certificates: set ca_bundle or AWS_CA_BUNDLE".to_owned()));
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad(e.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,276 @@
+//! The engine of one process: its lanes, the queues that have work for them, and who may start now.
+use crate::budget::{Budget, Grant};
+use crate::client::Client;
+use crate::failure::Fault;
+use crate::lane::{Lane, Running};
+use crate::queue::{Pending, Queue};
+use crate::raw::Pool;
+use crate::request::{Assembly, AssemblyState, Fetch, Job, Op};
+use crate::stats::RequestLog;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use tokio::sync::Notify;
+
+/// What a request of unknown size is admitted with; the rest is asked for when the answer tells.
+const UNKNOWN: usize = 256 << 10;
+/// From here on a transfer is large: few of them fill a network.
+const LARGE: usize = 1 << 20;
+
+pub struct Engine {
+    pub lanes: Vec<Arc<Notify>>,
+    pub pool: Arc<Pool>,
+    pub budget: Arc<Budget>,
+    pub log: RequestLog,
+    pub generation: u32,
+    /// Queues with pending requests; the first is served next.
+    ring: Mutex<VecDeque<Arc<Queue>>>,
+    cancellations: AtomicU64,
+    clients: Mutex<HashMap<u64, Weak<Client>>>,
+    /// The system's roots take milliseconds to load: at the first TLS connection, once.
+    system_tls: OnceLock<Result<Arc<rustls::ClientConfig>, Fault>>,
+}
+
+/// Why nothing of a queue may start now.
+enum Held {
+    /// Until something of the client, the lane or the budget comes free.
+    Back,
+    /// Nothing is pending.
+    Empty,
+}
+
+impl Engine {
+    pub fn start(lanes: usize, memory_limit: usize) -> Arc<Engine> {
+        let notifies: Vec<_> = (0..lanes.max(1)).map(|_| Arc::new(Notify::new())).collect();
+        let engine = Arc::new(Engine {
+            budget: Budget::new(memory_limit, waker(&notifies)),
+            lanes: notifies,
+            pool: Arc::default(),
+            log: RequestLog::default(),
+            generation: crate::raw::generation(),
+            ring: Mutex::default(),
+            cancellations: AtomicU64::new(0),
+            clients: Mutex::default(),
+            system_tls: OnceLock::new(),
+        });
+        for number in 0..engine.lanes.len() {
+            let of_lane = engine.clone();
+            let thread = std::thread::Builder::new().name(format!("s3dataset-{number}"));
+            thread.spawn(move || crate::lane::run(of_lane, number)).expect("a thread");
+        }
+        engine
+    }
+
+    /// A budget of its own for a client that asked for one.
+    pub fn new_budget(&self, limit: usize) -> Arc<Budget> {
+        Budget::new(limit, waker(&self.lanes))
+    }
+
+    pub fn register(&self, client: &Arc<Client>) {
+        self.clients.lock().unwrap_or_else(|e| e.into_inner()).insert(client.id, Arc::downgrade(client));
+    }
+
+    pub fn tls_of(&self, client: &Client) -> Result<Arc<rustls::ClientConfig>, Fault> {
+        match &client.tls {
+            Some(tls) => Ok(tls.clone()),
+            None => self.system_tls.get_or_init(|| crate::connect::tls_config(None)).clone(),
+        }
+    }
+
+    pub fn connection_closed(&self, client: u64) {
+        let clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(client) = clients.get(&client).and_then(Weak::upgrade) {
+            client.stats.connections_open.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Those whose idle connections nobody will use.
+    pub fn closed_clients(&self) -> Vec<u64> {
+        let clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
+        let closed = clients.iter().filter(|(_, c)| c.upgrade().is_none_or(|c| c.closed.load(Acquire)));
+        closed.map(|(id, _)| *id).collect()
+    }
+
+    pub fn enqueue(&self, queue: &Arc<Queue>, count: usize) {
+        {
+            let mut ring = self.ring.lock().unwrap_or_else(|e| e.into_inner());
+            if !queue.in_ring.swap(true, AcqRel) {
+                ring.push_back(queue.clone());
+            }
+        }
+        // One request needs one lane; which is left to chance, so that single requests do not all meet on one.
+        let first = queue.client.in_flight.load(Relaxed);
+        for i in 0..count.min(self.lanes.len()) {
+            self.lanes[(first + i) % self.lanes.len()].notify_one();
+        }
+    }
+
+    pub fn cancel_running(&self) {
+        self.cancellations.fetch_add(1, AcqRel);
+        self.lanes.iter().for_each(|lane| lane.notify_one());
+    }
+
+    pub fn cancellations(&self) -> u64 {
+        self.cancellations.load(Acquire)
+    }
+
+    /// The next job that may start on this lane, taking queues in turn.
+    pub fn pull(&self, lane: &Rc<Lane>) -> Option<(Job, Running)> {
+        lane.ramp_waits.set(false);
+        let mut ring = self.ring.lock().unwrap_or_else(|e| e.into_inner());
+        for _ in 0..ring.len() {
+            let queue = ring.pop_front()?;
+            match self.pull_from(&queue, lane) {
+                Ok(found) => {
+                    ring.push_back(queue);
+                    return Some(found);
+                }
+                Err(Held::Back) => ring.push_back(queue),
+                Err(Held::Empty) => queue.in_ring.store(false, Release),
+            }
+        }
+        None
+    }
+
+    fn pull_from(&self, queue: &Arc<Queue>, lane: &Rc<Lane>) -> Result<(Job, Running), Held> {
+        let client = &queue.client;
+        let limit = client.settings.max_connections.max(1);
+        let mut pending = queue.pending.lock().unwrap_or_else(|e| e.into_inner());
+        while let Some(Pending::Split(assembly)) = pending.front() {
+            if !assembly.exhausted() {
+                break;
+            }
+            pending.pop_front();
+        }
+        let first = pending.front().ok_or(Held::Empty)?;
+        let full = client.in_flight.load(Relaxed) >= limit;
+        if full || lane.running_of(client.id) >= limit.div_ceil(self.lanes.len()) {
+            return Err(Held::Back);
+        }
+        let bytes = match first {
+            Pending::Split(assembly) => assembly.part_size.min(assembly.destination.len()),
+            Pending::Job(job) => job.transfer_bytes(client.settings.part_size),
+        };
+        let large = bytes >= LARGE;
+        if large {
+            let allowed = client.settings.large_in_flight.max(1);
+            if client.large_in_flight.load(Relaxed) >= allowed {
+                return Err(Held::Back);
+            }
+            if lane.large_running.get() >= lane.large_allowed.get() {
+                lane.ramp_waits.set(lane.large_allowed.get() < allowed);
+                return Err(Held::Back);
+            }
+        }
+        let job = match first {
+            Pending::Split(assembly) => {
+                let assembly = assembly.clone();
+                let Some(piece) = assembly.next_piece() else { return Err(Held::Back) };
+                Job {
+                    queue: queue.clone(),
+                    index: assembly.index,
+                    target: assembly.target.clone(),
+                    op: Op::Part(assembly, piece),
+                    grant: None,
+                }
+            }
+            Pending::Job(job) => {
+                let grant = Self::admit(queue, job)?;
+                let Some(Pending::Job(mut job)) = pending.pop_front() else { return Err(Held::Back) };
+                job.grant = grant;
+                match self.split(job) {
+                    Ok(job) => job,
+                    Err(assembly) => {
+                        let piece = assembly.next_piece();
+                        pending.push_front(Pending::Split(assembly.clone()));
+                        let Some(piece) = piece else { return Err(Held::Back) };
+                        let (index, target) = (assembly.index, assembly.target.clone());
+                        Job { queue: queue.clone(), index, target, op: Op::Part(assembly, piece), grant: None }
+                    }
+                }
+            }
+        };
+        Ok((job, Running::new(lane, client, large)))
+    }
+
+    fn admit(queue: &Queue, job: &Job) -> Result<Option<Grant>, Held> {
+        let bytes = job.budget_bytes();
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let budget = &queue.client.budget;
+        match budget.try_acquire(bytes) {
+            Some(grant) => Ok(Some(grant)),
+            None if queue.is_head(job.index) => Ok(Some(budget.acquire_forced(bytes))),
+            None => Err(Held::Back),
+        }
+    }
+
+    /// A fetch of known extent that is larger than two parts becomes parallel ranges into one memory.
+    fn split(&self, mut job: Job) -> Result<Job, Arc<Assembly>> {
+        let part_size = job.queue.client.settings.part_size;
+        let Op::Fetch(fetch) = &job.op else { return Ok(job) };
+        if fetch.size.is_none() && fetch.into.is_none() {
+            return Ok(job); // the range may end far behind the object: the first answer tells
+        }
+        let Some((start, end)) = fetch.extent() else { return Ok(job) };
+        let len = (end - start) as usize;
+        if len <= 2 * part_size {
+            return Ok(job);
+        }
+        let (destination, buffer) = match fetch.into {
+            Some(span) => (span, None),
+            None => {
+                let buffer = self.pool.take(len);
+                (buffer.span(), Some(buffer))
+            }
+        };
+        let state = AssemblyState {
+            etag: fetch.pin.clone(),
+            object_size: fetch.size.unwrap_or(0),
+            buffer,
+            grant: job.grant.take(),
+            ..AssemblyState::default()
+        };
+        Err(Arc::new(Assembly {
+            queue: job.queue,
+            index: job.index,
+            target: job.target,
+            destination,
+            start,
+            part_size,
+            state: Mutex::new(state),
+        }))
+    }
+}
+
+impl Job {
+    /// Bytes of the budget that it starts with. A caller's own memory costs none.
+    fn budget_bytes(&self) -> usize {
+        match &self.op {
+            Op::Fetch(Fetch { into: Some(_), .. }) | Op::Part(..) => 0,
+            Op::Fetch(fetch) => match fetch.extent() {
+                Some((start, end)) if fetch.size.is_some() => (end - start) as usize,
+                Some((start, end)) => (end - start).min(2 * self.queue.client.settings.part_size as u64) as usize,
+                None => UNKNOWN.min(fetch.limit.unwrap_or(u64::MAX) as usize),
+            },
+            Op::Call(call) if call.kind == crate::request::CallKind::List => UNKNOWN,
+            Op::Call(_) => 0,
+        }
+    }
+
+    /// Bytes that one request of it moves, as far as is known.
+    fn transfer_bytes(&self, part_size: usize) -> usize {
+        match &self.op {
+            Op::Fetch(fetch) => fetch.extent().map_or(0, |(start, end)| ((end - start) as usize).min(part_size)),
+            Op::Part(_, piece) => piece.len,
+            Op::Call(call) => call.payload.span().len(),
+        }
+    }
+}
+
+fn waker(lanes: &[Arc<Notify>]) -> Box<dyn Fn() + Send + Sync> {
+    let lanes = lanes.to_vec();
+    Box::new(move || lanes.iter().for_each(|lane| lane.notify_one()))
+}

@@ -1,0 +1,610 @@
+//! HTTP/1.1 over one connection. Heads are parsed by httparse; bodies go from the socket straight to where they are wanted.
+use crate::date::parse_http_date;
+use crate::failure::{Fault, Kind, Retry};
+use crate::raw::{self, SocketEntry, Span};
+use crate::slot::Slot;
+use std::future::poll_fn;
+use std::io::{self, BufRead, Write};
+use std::os::fd::AsRawFd;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+pub const MAX_HEADERS: usize = 96;
+/// Heads are a few hundred bytes; reading more at first would only be copied again from here to the body's place.
+const HEAD_READ: usize = 4 << 10;
+const MAX_HEAD: usize = 64 << 10;
+const SCRATCH: usize = 64 << 10;
+
+/// How the length of a body is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    Fixed(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// What requests need of a response's head; the rest stays raw.
+#[derive(Debug)]
+pub struct Head {
+    pub status: u16,
+    pub length: Length,
+    /// As the header says, also where there is no body (HEAD).
+    pub content_length: Option<u64>,
+    pub keep_alive: bool,
+    pub etag: String,
+    pub content_range: Option<ContentRange>,
+    pub last_modified: Option<i64>,
+    pub request_id: String,
+    pub host_id: String,
+    pub region: String,
+    pub date: Option<i64>,
+    pub retry_after_s: Option<f64>,
+    pub raw: Box<[u8]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentRange {
+    /// First and last byte; None where the range could not be satisfied.
+    pub range: Option<(u64, u64)>,
+    pub total: Option<u64>,
+}
+
+pub struct Connection {
+    tcp: TcpStream,
+    tls: Option<Box<rustls::ClientConnection>>,
+    /// Bytes received that nobody has consumed: `head[at..filled]`.
+    head: Vec<u8>,
+    at: usize,
+    filled: usize,
+    /// How many requests it has served.
+    pub uses: u32,
+    pub idle_since: Instant,
+    _entry: SocketEntry,
+}
+
+pub enum Sent {
+    All,
+    /// The server answered before it had everything: the connection ends with this answer.
+    AnsweredEarly,
+}
+
+fn io_fault(error: &io::Error, what: &str) -> Fault {
+    Fault::transport(format_args!("{what}: {error}"))
+}
+
+impl Connection {
+    pub fn new(tcp: TcpStream) -> Connection {
+        let entry = SocketEntry::new(tcp.as_raw_fd());
+        Connection {
+            tcp,
+            tls: None,
+            head: vec![0; HEAD_READ],
+            at: 0,
+            filled: 0,
+            uses: 0,
+            idle_since: Instant::now(),
+            _entry: entry,
+        }
+    }
+
+    /// The TLS handshake; certificate errors are final, since another attempt meets the same certificate.
+    pub async fn handshake(
+        &mut self,
+        config: std::sync::Arc<rustls::ClientConfig>,
+        host: &str,
+        slot: &Slot,
+    ) -> Result<(), Fault> {
+        let name = rustls::pki_types::ServerName::try_from(host.to_owned())
+            .map_err(|_| Fault::invalid(format!("{host:?} is no host name that a certificate could be for")))?;
+        let mut tls = rustls::ClientConnection::new(config, name)
+            .map_err(|e| Fault::new(Kind::Tls, Retry::Never, e.to_string()))?;
+        tls.set_buffer_limit(Some(SCRATCH + (4 << 10)));
+        self.tls = Some(Box::new(tls));
+        poll_fn(|cx| {
+            slot.check(cx)?;
+            loop {
+                ready!(self.poll_flush_tls(cx))?;
+                let Some(tls) = &mut self.tls else { unreachable!("set above") };
+                if !tls.is_handshaking() {
+                    return Poll::Ready(Ok(()));
+                }
+                if ready!(self.poll_receive_tls(cx))? == 0 {
+                    return Poll::Ready(Err(Fault::transport("closed during the TLS handshake")));
+                }
+            }
+        })
+        .await
+    }
+
+    fn poll_flush_tls(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
+        while tls.wants_write() {
+            ready!(self.tcp.poll_write_ready(cx)).map_err(|e| io_fault(&e, "write"))?;
+            match tls.write_tls(&mut Socket(&self.tcp)) {
+                Ok(0) => return Poll::Ready(Err(Fault::transport("write: closed"))),
+                Ok(_) => (),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => (),
+                Err(e) => return Poll::Ready(Err(io_fault(&e, "write"))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes records from the socket: -> bytes, 0 when the peer closed.
+    fn poll_receive_tls(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+        let Some(tls) = &mut self.tls else { unreachable!("only called with TLS") };
+        loop {
+            match tls.read_tls(&mut Socket(&self.tcp)) {
+                Ok(n) => {
+                    tls.process_new_packets().map_err(|e| tls_fault(&e))?;
+                    return Poll::Ready(Ok(n));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.tcp.poll_read_ready(cx)).map_err(|e| io_fault(&e, "read"))?
+                }
+                Err(e) => return Poll::Ready(Err(io_fault(&e, "read"))),
+            }
+        }
+    }
+
+    /// Receives up to a span's length: -> bytes, 0 when the peer closed.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, into: Span) -> Poll<Result<usize, Fault>> {
+        if self.tls.is_none() {
+            return self.poll_receive_plain(cx, into);
+        }
+        loop {
+            let Some(tls) = &mut self.tls else { unreachable!("seen above") };
+            let mut reader = tls.reader();
+            match reader.fill_buf() {
+                Ok(bytes) => {
+                    let n = bytes.len().min(into.len());
+                    into.copy_from(0, &bytes[..n]);
+                    reader.consume(n);
+                    return Poll::Ready(Ok(n));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_receive_tls(cx))?;
+                }
+                // Closed without close_notify: the body's length tells whether anything is missing.
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
+                Err(e) => return Poll::Ready(Err(io_fault(&e, "read"))),
+            }
+        }
+    }
+
+    fn poll_receive_plain(&mut self, cx: &mut Context<'_>, into: Span) -> Poll<Result<usize, Fault>> {
+        let fd = self.tcp.as_raw_fd();
+        loop {
+            ready!(self.tcp.poll_read_ready(cx)).map_err(|e| io_fault(&e, "read"))?;
+            let mut received = None;
+            let result = self.tcp.try_io(Interest::READABLE, || {
+                let n = raw::recv(fd, into)?;
+                received = Some(n);
+                // The socket is empty now: saying so spares the call that would only find that out.
+                if n > 0 && n < into.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (received, result) {
+                (Some(n), _) => return Poll::Ready(Ok(n)),
+                (None, Err(e)) if e.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(io_fault(&e, "read")));
+                }
+                _ => (),
+            }
+        }
+    }
+
+    /// Sends a head and a body. Where the peer closes or answers before the end, its answer is still to be read.
+    pub async fn send(&mut self, slot: &Slot, head: &[u8], body: Span) -> Result<Sent, Fault> {
+        if self.tls.is_some() {
+            return self.send_tls(slot, head, body).await;
+        }
+        let fd = self.tcp.as_raw_fd();
+        let total = head.len() + body.len();
+        let mut sent = 0;
+        poll_fn(|cx| {
+            slot.check(cx)?;
+            loop {
+                if self.tcp.poll_write_ready(cx).map_err(|e| io_fault(&e, "write"))?.is_pending() {
+                    // While the peer does not take more, look whether it has answered already.
+                    return match self.tcp.poll_read_ready(cx) {
+                        Poll::Ready(_) if raw::is_stale(fd) => Poll::Ready(Ok(Sent::AnsweredEarly)),
+                        _ => Poll::Pending,
+                    };
+                }
+                let from = sent.max(head.len()) - head.len();
+                let left = (&head[sent.min(head.len())..], body.slice(from, body.len() - from));
+                match self.tcp.try_io(Interest::WRITABLE, || raw::send(fd, left.0, left.1)) {
+                    Ok(n) => {
+                        sent += n;
+                        slot.add_moved(n);
+                        if sent == total {
+                            return Poll::Ready(Ok(Sent::All));
+                        }
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => (),
+                    // The answer that says why may lie in our socket.
+                    Err(_) if sent > 0 && raw::is_stale(fd) => return Poll::Ready(Ok(Sent::AnsweredEarly)),
+                    Err(e) => return Poll::Ready(Err(io_fault(&e, "write"))),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn send_tls(&mut self, slot: &Slot, head: &[u8], body: Span) -> Result<Sent, Fault> {
+        let mut scratch = vec![0; SCRATCH.min(head.len() + body.len())];
+        let mut at = 0;
+        let mut first = Some(head);
+        loop {
+            let Some(tls) = &mut self.tls else { unreachable!("only called with TLS") };
+            // The head goes into the first record together with the beginning of the body.
+            let mut filled = 0;
+            if let Some(head) = first.take() {
+                tls.writer().write_all(head).map_err(|e| io_fault(&e, "write"))?;
+                filled = head.len().min(scratch.len());
+            }
+            let n = (scratch.len() - filled).min(body.len() - at);
+            if n > 0 {
+                body.copy_to(at, &mut scratch[..n]);
+                tls.writer().write_all(&scratch[..n]).map_err(|e| io_fault(&e, "write"))?;
+                at += n;
+            }
+            let early = poll_fn(|cx| {
+                slot.check(cx)?;
+                match self.poll_flush_tls(cx) {
+                    Poll::Pending => match self.tcp.poll_read_ready(cx) {
+                        Poll::Ready(_) => self.poll_has_answer(cx),
+                        Poll::Pending => Poll::Pending,
+                    },
+                    Poll::Ready(Ok(())) => Poll::Ready(Ok(false)),
+                    Poll::Ready(Err(e)) => match self.poll_has_answer(cx) {
+                        Poll::Ready(Ok(true)) => Poll::Ready(Ok(true)),
+                        _ => Poll::Ready(Err(e)),
+                    },
+                }
+            })
+            .await?;
+            if early {
+                return Ok(Sent::AnsweredEarly);
+            }
+            slot.add_moved(filled + n);
+            if at == body.len() {
+                return Ok(Sent::All);
+            }
+        }
+    }
+
+    /// Whether plaintext has come; session tickets and the like are none.
+    fn poll_has_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
+        loop {
+            let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(true)) };
+            match tls.reader().fill_buf() {
+                Ok(_) => return Poll::Ready(Ok(true)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if ready!(self.poll_receive_tls(cx))? == 0 {
+                        return Poll::Ready(Err(Fault::transport("closed while sending")));
+                    }
+                }
+                Err(e) => return Poll::Ready(Err(io_fault(&e, "read"))),
+            }
+        }
+    }
+
+    /// Reads up to the end of a response's head; interim answers (1xx) are passed over. `None`: closed before its first byte.
+    pub async fn read_head(&mut self, slot: &Slot, is_head: bool) -> Result<Option<Head>, Fault> {
+        loop {
+            while self.filled > self.at {
+                match parse_head(&self.head[self.at..self.filled], is_head)? {
+                    Some((_, head)) if head.status == 101 => {
+                        return Err(Fault::transport("the server switched protocols"));
+                    }
+                    Some((len, head)) => {
+                        self.at += len;
+                        if head.status / 100 != 1 {
+                            return Ok(Some(head));
+                        }
+                    }
+                    None => break,
+                }
+            }
+            if self.at == self.filled {
+                (self.at, self.filled) = (0, 0);
+            } else if self.at > 0 {
+                self.head.copy_within(self.at..self.filled, 0);
+                (self.at, self.filled) = (0, self.filled - self.at);
+            }
+            if self.filled == self.head.len() {
+                if self.filled >= MAX_HEAD {
+                    return Err(Fault::transport(format_args!("a response head of more than {MAX_HEAD} bytes")));
+                }
+                self.head.resize(self.filled * 2, 0);
+            }
+            let n = self.receive_more(slot).await?;
+            if n == 0 {
+                let begun = self.filled > 0;
+                return if begun { Err(Fault::transport("closed in the middle of a response head")) } else { Ok(None) };
+            }
+        }
+    }
+
+    /// Receives into the connection's own buffer, behind what is there.
+    async fn receive_more(&mut self, slot: &Slot) -> Result<usize, Fault> {
+        let free = raw::span_of_mut(&mut self.head).slice(self.filled, self.head.len() - self.filled);
+        let n = poll_fn(|cx| {
+            slot.check(cx)?;
+            self.poll_receive(cx, free)
+        })
+        .await?;
+        self.filled += n;
+        slot.add_moved(n);
+        Ok(n)
+    }
+
+    /// Fills a span; -> how much came before the peer closed. `progress` is told where it stands even when this fails.
+    pub async fn read_into(&mut self, slot: &Slot, into: Span, progress: &mut usize) -> Result<(), Fault> {
+        let buffered = (self.filled - self.at).min(into.len());
+        into.copy_from(0, &self.head[self.at..self.at + buffered]);
+        self.at += buffered;
+        *progress += buffered;
+        let mut done = buffered;
+        slot.add_moved(buffered);
+        poll_fn(|cx| {
+            slot.check(cx)?;
+            while done < into.len() {
+                let n = ready!(self.poll_receive(cx, into.slice(done, into.len() - done)))?;
+                if n == 0 {
+                    let text = format!("the body ended {} bytes early", into.len() - done);
+                    return Poll::Ready(Err(Fault::transport(text)));
+                }
+                done += n;
+                *progress += n;
+                slot.add_moved(n);
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// A whole body of any framing, of at most `limit` bytes.
+    pub async fn read_all(&mut self, slot: &Slot, length: Length, limit: usize) -> Result<Vec<u8>, Fault> {
+        let too_long = || Fault::transport(format_args!("a response of more than {limit} bytes"));
+        let mut body = Vec::new();
+        match length {
+            Length::Fixed(n) => {
+                let n = usize::try_from(n).ok().filter(|n| *n <= limit).ok_or_else(too_long)?;
+                body.resize(n, 0);
+                let span = raw::span_of_mut(&mut body);
+                self.read_into(slot, span, &mut 0).await?;
+            }
+            Length::UntilClose => loop {
+                body.extend_from_slice(&self.head[self.at..self.filled]);
+                (self.at, self.filled) = (0, 0);
+                if body.len() > limit {
+                    return Err(too_long());
+                }
+                if self.receive_more(slot).await? == 0 {
+                    break;
+                }
+            },
+            Length::Chunked => loop {
+                let size = self.read_chunk_size(slot).await?;
+                if size == 0 {
+                    self.skip_trailers(slot).await?;
+                    break;
+                }
+                let start = body.len();
+                let size = usize::try_from(size).ok().filter(|n| *n <= limit - start).ok_or_else(too_long)?;
+                body.resize(start + size, 0);
+                let span = raw::span_of_mut(&mut body).slice(start, size);
+                self.read_into(slot, span, &mut 0).await?;
+                if self.read_line(slot).await? != b"" {
+                    return Err(Fault::transport("a broken chunk"));
+                }
+            },
+        }
+        Ok(body)
+    }
+
+    async fn read_chunk_size(&mut self, slot: &Slot) -> Result<u64, Fault> {
+        let line = self.read_line(slot).await?;
+        let digits = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+        let text =
+            std::str::from_utf8(digits).ok().filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_hexdigit()));
+        text.and_then(|t| u64::from_str_radix(t, 16).ok()).ok_or_else(|| Fault::transport("a broken chunk size"))
+    }
+
+    async fn skip_trailers(&mut self, slot: &Slot) -> Result<(), Fault> {
+        for _ in 0..MAX_HEADERS {
+            if self.read_line(slot).await?.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(Fault::transport("endless trailers"))
+    }
+
+    /// A line without its end, of at most a few kilobytes.
+    async fn read_line(&mut self, slot: &Slot) -> Result<Vec<u8>, Fault> {
+        loop {
+            if let Some(n) = self.head[self.at..self.filled].iter().position(|b| *b == b'\n') {
+                let line = self.head[self.at..self.at + n].trim_ascii_end().to_vec();
+                self.at += n + 1;
+                return Ok(line);
+            }
+            self.head.copy_within(self.at..self.filled, 0);
+            (self.at, self.filled) = (0, self.filled - self.at);
+            if self.filled == self.head.len() {
+                return Err(Fault::transport("an endless line in a chunked body"));
+            }
+            if self.receive_more(slot).await? == 0 {
+                return Err(Fault::transport("a chunked body ended early"));
+            }
+        }
+    }
+
+    /// Whether it can serve another request: nothing unread, nothing closed (which is looked at after a second of idling).
+    pub fn is_reusable(&self, now: Instant) -> bool {
+        let rested = now.saturating_duration_since(self.idle_since).as_millis() >= 1000;
+        self.at == self.filled && !(rested && raw::is_stale(self.tcp.as_raw_fd()) && self.tls.is_none())
+    }
+}
+
+struct Socket<'a>(&'a TcpStream);
+
+impl io::Read for Socket<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buf)
+    }
+}
+
+impl io::Write for Socket<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.try_write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn tls_fault(error: &rustls::Error) -> Fault {
+    let hint = match error {
+        rustls::Error::InvalidCertificate(_) => "; is ca_bundle (or AWS_CA_BUNDLE) the right one for this endpoint?",
+        _ => "",
+    };
+    let retry = if hint.is_empty() { Retry::Counted } else { Retry::Never };
+    Fault::new(Kind::Tls, retry, format!("{error}{hint}"))
+}
+
+/// -> (its length, the head), or None when it is not complete yet.
+fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Head)>, Fault> {
+    let mut headers = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed =
+        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut headers);
+    let len = match parsed.map_err(|e| Fault::transport(format_args!("this is no HTTP/1.1 response: {e}")))? {
+        httparse::Status::Partial => return Ok(None),
+        httparse::Status::Complete(len) => len,
+    };
+    let status = response.code.unwrap_or(0);
+    let mut head = Head {
+        status,
+        length: Length::UntilClose,
+        content_length: None,
+        keep_alive: response.version == Some(1),
+        etag: String::new(),
+        content_range: None,
+        last_modified: None,
+        request_id: String::new(),
+        host_id: String::new(),
+        region: String::new(),
+        date: None,
+        retry_after_s: None,
+        raw: bytes[..len].into(),
+    };
+    let (mut fixed, mut chunked) = (None, false);
+    for header in response.headers.iter() {
+        let value = std::str::from_utf8(header.value).unwrap_or_default().trim();
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        match header.name.len() {
+            4 if is("etag") => head.etag = value.to_owned(),
+            4 if is("date") => head.date = parse_http_date(value),
+            10 if is("connection") => {
+                let has = |token: &str| value.split(',').any(|t| t.trim().eq_ignore_ascii_case(token));
+                head.keep_alive = has("keep-alive") || head.keep_alive && !has("close");
+            }
+            10 if is("x-amz-id-2") => head.host_id = value.to_owned(),
+            11 if is("retry-after") => {
+                head.retry_after_s = value.parse::<f64>().ok().filter(|s| s.is_finite() && *s >= 0.0)
+            }
+            13 if is("content-range") => head.content_range = parse_content_range(value),
+            13 if is("last-modified") => head.last_modified = parse_http_date(value),
+            14 if is("content-length") => {
+                let n: u64 = value.parse().map_err(|_| Fault::transport("a broken Content-Length"))?;
+                if fixed.is_some_and(|other| other != n) {
+                    return Err(Fault::transport("two different Content-Lengths"));
+                }
+                fixed = Some(n);
+            }
+            16 if is("x-amz-request-id") => head.request_id = value.to_owned(),
+            17 if is("transfer-encoding") => {
+                chunked = value.rsplit(',').next().is_some_and(|t| t.trim().eq_ignore_ascii_case("chunked"))
+            }
+            19 if is("x-amz-bucket-region") => head.region = value.to_owned(),
+            _ => (),
+        }
+    }
+    head.content_length = fixed;
+    head.length = match (chunked, fixed) {
+        _ if is_head || status == 204 || status == 304 || status / 100 == 1 => Length::Fixed(0),
+        (true, _) => Length::Chunked,
+        (false, Some(n)) => Length::Fixed(n),
+        (false, None) => Length::UntilClose,
+    };
+    head.keep_alive &= head.length != Length::UntilClose;
+    Ok(Some((len, head)))
+}
+
+/// "bytes 0-99/1000", "bytes 0-99/*", "bytes */1000"
+fn parse_content_range(value: &str) -> Option<ContentRange> {
+    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
+    let total = total.trim().parse().ok();
+    if range.trim() == "*" {
+        return Some(ContentRange { range: None, total });
+    }
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first <= last).then_some(ContentRange { range: Some((first, last)), total })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Head {
+        parse_head(text.as_bytes(), false).unwrap().unwrap().1
+    }
+
+    #[test]
+    fn reads_what_requests_need() {
+        let h = head(
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: 10\r\nETag: \"abc\"\r\ncontent-range: bytes 5-14/100\r\n\
+             x-amz-request-id: R1\r\nLast-Modified: Wed, 12 Oct 2009 17:50:00 GMT\r\nConnection: keep-alive\r\n\r\n",
+        );
+        assert_eq!((h.status, h.length, h.keep_alive), (206, Length::Fixed(10), true));
+        assert_eq!((h.etag.as_str(), h.request_id.as_str()), ("\"abc\"", "R1"));
+        assert_eq!(h.content_range, Some(ContentRange { range: Some((5, 14)), total: Some(100) }));
+    }
+
+    #[test]
+    fn framing_follows_the_standard() {
+        assert_eq!(
+            head("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n").length,
+            Length::Chunked
+        );
+        assert_eq!(head("HTTP/1.1 204 No Content\r\n\r\n").length, Length::Fixed(0));
+        let closing = head("HTTP/1.1 200 OK\r\n\r\n");
+        assert_eq!((closing.length, closing.keep_alive), (Length::UntilClose, false));
+        assert!(!head("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: Close\r\n\r\n").keep_alive);
+        assert!(!head("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n").keep_alive);
+    }
+
+    #[test]
+    fn refuses_what_is_broken() {
+        for text in [
+            "SSH-2.0-x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        ] {
+            assert!(parse_head(text.as_bytes(), false).is_err(), "{text}");
+        }
+        assert!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Le", false).unwrap().is_none());
+        assert_eq!(parse_content_range("bytes 9-3/10"), None);
+        assert_eq!(parse_content_range("bytes */7"), Some(ContentRange { range: None, total: Some(7) }));
+    }
+}

@@ -1,0 +1,35 @@
+//! The data plane of s3dataset: HTTP, signing, retries and memory. Knows nothing of Python.
+//!
+//! ```text
+//! engine    one a process: lanes, pool, budget, who may start next
+//! queue     submission and completion; what waits, what has ended
+//! lane      one thread: an event loop, its connections, its running requests
+//! attempt   one request over its attempts: sign, send, classify, back off
+//! fetch     GetObject: into the memory where the bytes are wanted      call   everything else
+//! connect   names, addresses, TLS settings, idle connections           http   HTTP/1.1 on one connection
+//! slot      deadlines and cancellation of a running request            budget bytes in flight
+//! raw       the only unsafe code: foreign memory, sockets, pooled buffers
+//! sign xml checksum date    pure: no I/O
+//! ```
+#![deny(unsafe_code)]
+
+pub mod budget;
+pub mod checksum;
+pub mod client;
+pub mod connect;
+pub mod date;
+pub mod engine;
+pub mod failure;
+pub mod http;
+pub mod queue;
+pub mod raw;
+pub mod request;
+pub mod sign;
+pub mod stats;
+pub mod xml;
+
+mod attempt;
+mod call;
+mod fetch;
+mod lane;
+mod slot;

@@ -1,0 +1,445 @@
+//! The one module with `unsafe`: memory that is not Rust's to borrow, and the system calls that move bytes in and out of it.
+//!
+//! Bodies land in memory that Python can see (a caller's buffer, a `Body` with live views), so no `&mut [u8]` to it may exist.
+//! A [`Span`] is a raw pointer with a length; it is copied to and from, received into and sent from, never dereferenced.
+#![allow(unsafe_code)]
+
+use std::alloc::Layout;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::*};
+use std::sync::{Arc, Mutex};
+
+/// How often this process was born by a fork since the engine was loaded. What was made under another number belongs to a parent.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+pub fn generation() -> u32 {
+    GENERATION.load(Relaxed)
+}
+
+/// Foreign memory. Whoever makes one promises that it stays mapped until the last use; the engine promises that a span it was
+/// given is not touched any more once the request's result was handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    ptr: *mut u8,
+    len: usize,
+}
+
+// SAFETY: a pointer and a length; every access goes through system calls or `ptr::copy`, and the scheduler gives each byte one writer.
+unsafe impl Send for Span {}
+unsafe impl Sync for Span {}
+
+impl Span {
+    pub const EMPTY: Span = Span { ptr: std::ptr::null_mut(), len: 0 };
+
+    /// # Safety
+    /// `ptr..ptr + len` must stay mapped (and writable, if it is a destination) until the request that uses it has ended.
+    pub unsafe fn new(ptr: *mut u8, len: usize) -> Span {
+        Span { ptr, len }
+    }
+
+    /// A span over memory that lives as long as the program.
+    pub fn of_static(bytes: &'static [u8]) -> Span {
+        Span { ptr: bytes.as_ptr() as *mut u8, len: bytes.len() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+
+    /// The part `[start, start + len)`; panics when that is not inside.
+    pub fn slice(&self, start: usize, len: usize) -> Span {
+        assert!(start <= self.len && len <= self.len - start, "span {start}+{len} of {}", self.len);
+        // SAFETY: inside the allocation, as just checked.
+        Span { ptr: unsafe { self.ptr.add(start) }, len }
+    }
+
+    pub fn copy_from(&self, start: usize, bytes: &[u8]) {
+        let to = self.slice(start, bytes.len());
+        // SAFETY: `to` has that many bytes; the two cannot overlap, since no reference to a span's memory exists.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.ptr, bytes.len()) }
+    }
+
+    pub fn copy_to(&self, start: usize, bytes: &mut [u8]) {
+        let from = self.slice(start, bytes.len());
+        // SAFETY: as above.
+        unsafe { std::ptr::copy_nonoverlapping(from.ptr, bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    pub fn copy_from_span(&self, other: Span) {
+        assert!(other.len <= self.len);
+        // SAFETY: both are valid for that length; `copy` allows them to overlap.
+        unsafe { std::ptr::copy(other.ptr, self.ptr, other.len) }
+    }
+
+    /// Calls `f` with the span's bytes in pieces copied to a scratch buffer, since others may write to them meanwhile.
+    pub fn for_each_chunk(&self, scratch: &mut [u8], mut f: impl FnMut(&[u8])) {
+        let mut at = 0;
+        while at < self.len {
+            let n = scratch.len().min(self.len - at);
+            self.copy_to(at, &mut scratch[..n]);
+            f(&scratch[..n]);
+            at += n;
+        }
+    }
+}
+
+/// A span over shared bytes, valid while they live; for sending only.
+pub fn span_of(bytes: &[u8]) -> Span {
+    Span { ptr: bytes.as_ptr() as *mut u8, len: bytes.len() }
+}
+
+/// A span over memory of one's own, to receive into; valid until it is moved or grown.
+pub fn span_of_mut(bytes: &mut [u8]) -> Span {
+    Span { ptr: bytes.as_mut_ptr(), len: bytes.len() }
+}
+
+/// Receives into a span: -> bytes (0: the peer closed), or the error, `WouldBlock` included.
+pub fn recv(fd: RawFd, into: Span) -> io::Result<usize> {
+    loop {
+        // SAFETY: the span is writable for its length.
+        let n = unsafe { libc::recv(fd, into.ptr.cast(), into.len, 0) };
+        if n >= 0 {
+            return Ok(n as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Sends a head and a span in one call, without SIGPIPE: -> bytes.
+pub fn send(fd: RawFd, head: &[u8], body: Span) -> io::Result<usize> {
+    let mut parts = [
+        libc::iovec { iov_base: head.as_ptr() as *mut _, iov_len: head.len() },
+        libc::iovec { iov_base: body.ptr.cast(), iov_len: body.len },
+    ];
+    let (first, count) = if head.is_empty() { (1, 1) } else { (0, if body.is_empty() { 1 } else { 2 }) };
+    // SAFETY: zeroed is a valid msghdr; the vectors live on this stack through the call.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts[first..].as_mut_ptr();
+    message.msg_iovlen = count as _;
+    loop {
+        // SAFETY: as above, and both memories are readable for their lengths.
+        let n = unsafe { libc::sendmsg(fd, &message, SEND_FLAGS) };
+        if n >= 0 {
+            return Ok(n as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+#[cfg(not(target_os = "linux"))]
+const SEND_FLAGS: libc::c_int = 0; // SO_NOSIGPIPE would be the option; Python ignores SIGPIPE
+
+/// Whether an idle connection has something to read, which means that it was closed (or is broken).
+pub fn is_stale(fd: RawFd) -> bool {
+    let mut byte = 0u8;
+    // SAFETY: one byte of our own stack.
+    let n = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+    n >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
+}
+
+/// Blocks every signal in this thread, so that they reach Python's threads.
+pub fn block_signals() {
+    // SAFETY: plain calls on a set of our own.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
+    }
+}
+
+/// CPU time of the calling thread, ns.
+pub fn thread_cpu_ns() -> u64 {
+    // SAFETY: zeroed is a valid timespec, the call fills it.
+    unsafe {
+        let mut t: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t);
+        t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+    }
+}
+
+// -- Sockets that a forked child has to close ---------------------------------------------------------------------------------
+
+const SOCKETS: usize = 16384;
+static OPEN_SOCKETS: [AtomicI32; SOCKETS] = [const { AtomicI32::new(-1) }; SOCKETS];
+static NEXT_SOCKET: AtomicUsize = AtomicUsize::new(0);
+
+/// Keeps a socket in the list that a forked child closes. Lock-free, since a fork may come at any instruction.
+#[derive(Debug)]
+pub struct SocketEntry(Option<usize>);
+
+impl SocketEntry {
+    pub fn new(fd: RawFd) -> SocketEntry {
+        let start = NEXT_SOCKET.fetch_add(1, Relaxed);
+        let free = (0..SOCKETS).map(|i| (start + i) % SOCKETS);
+        SocketEntry(free.into_iter().find(|&i| OPEN_SOCKETS[i].compare_exchange(-1, fd, AcqRel, Relaxed).is_ok()))
+    }
+}
+
+impl Drop for SocketEntry {
+    fn drop(&mut self) {
+        if let Some(i) = self.0 {
+            OPEN_SOCKETS[i].store(-1, Release);
+        }
+    }
+}
+
+/// In the child of a fork: a new generation begins, and the inherited sockets are closed without a word to the peer.
+pub fn after_fork_in_child() {
+    GENERATION.fetch_add(1, SeqCst);
+    for entry in &OPEN_SOCKETS {
+        let fd = entry.swap(-1, AcqRel);
+        if fd >= 0 {
+            // SAFETY: ours alone in this process: the parent's engine, which knew the number, does not exist here.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+// -- Pooled memory ------------------------------------------------------------------------------------------------------------
+
+const PAGE: usize = 4096;
+const HUGE_PAGE: usize = 2 << 20;
+/// From here on memory is mapped, in huge pages: their first touch costs a third of the CPU that 4 KiB pages cost.
+const MAPPED: usize = HUGE_PAGE;
+/// Idle memory that the pool keeps at most, and for how many trims in a row a buffer may lie unused.
+const IDLE_LIMIT: usize = 256 << 20;
+
+/// Rounds up so that no more than an eighth is wasted and sizes fall into few classes.
+fn class_of(size: usize) -> usize {
+    if size <= PAGE {
+        return PAGE;
+    }
+    let step = (1usize << (usize::BITS - 1 - (size - 1).leading_zeros())) >> 3;
+    let rounded = size.div_ceil(step.max(PAGE)) * step.max(PAGE);
+    if rounded >= MAPPED { rounded.next_multiple_of(64 << 10) } else { rounded }
+}
+
+#[derive(Debug)]
+struct Block {
+    ptr: *mut u8,
+    capacity: usize,
+}
+
+// SAFETY: an owned allocation.
+unsafe impl Send for Block {}
+
+impl Block {
+    fn new(capacity: usize) -> Block {
+        if capacity < MAPPED {
+            // SAFETY: the layout is not empty.
+            let ptr = unsafe { std::alloc::alloc(Self::layout(capacity)) };
+            assert!(!ptr.is_null(), "out of memory: {capacity} bytes");
+            return Block { ptr, capacity };
+        }
+        // SAFETY: a new private mapping, larger by one huge page so that the block can begin on one; what is over is unmapped.
+        unsafe {
+            let total = capacity + HUGE_PAGE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let base = libc::mmap(std::ptr::null_mut(), total, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+            assert!(base != libc::MAP_FAILED, "out of memory: {capacity} bytes");
+            let skip = base.align_offset(HUGE_PAGE);
+            if skip > 0 {
+                libc::munmap(base, skip);
+            }
+            let ptr = base.add(skip);
+            if HUGE_PAGE > skip {
+                libc::munmap(ptr.add(capacity), HUGE_PAGE - skip);
+            }
+            #[cfg(target_os = "linux")]
+            libc::madvise(ptr, capacity, libc::MADV_HUGEPAGE);
+            Block { ptr: ptr.cast(), capacity }
+        }
+    }
+
+    fn layout(capacity: usize) -> Layout {
+        Layout::from_size_align(capacity, 64).expect("a valid layout")
+    }
+
+    fn free(self) {
+        // SAFETY: made in `new` with this capacity, and freed once, since `self` is consumed.
+        unsafe {
+            if self.capacity < MAPPED {
+                std::alloc::dealloc(self.ptr, Self::layout(self.capacity));
+            } else {
+                libc::munmap(self.ptr.cast(), self.capacity);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Shelf {
+    blocks: Vec<Block>,
+    /// The fewest blocks that lay here since the last trim: so many were not needed.
+    unused: usize,
+}
+
+/// Idle memory by size class.
+#[derive(Default)]
+pub struct Pool {
+    shelves: Mutex<std::collections::BTreeMap<usize, Shelf>>,
+    idle_bytes: AtomicUsize,
+}
+
+impl Pool {
+    pub fn take(self: &Arc<Self>, len: usize) -> PooledBuffer {
+        let capacity = class_of(len);
+        let block = {
+            let mut shelves = self.shelves.lock().unwrap_or_else(|e| e.into_inner());
+            shelves.get_mut(&capacity).and_then(|shelf| {
+                let block = shelf.blocks.pop();
+                shelf.unused = shelf.unused.min(shelf.blocks.len());
+                block
+            })
+        };
+        let block = match block {
+            Some(block) => {
+                self.idle_bytes.fetch_sub(capacity, Relaxed);
+                block
+            }
+            None => Block::new(capacity),
+        };
+        PooledBuffer { block: Some(block), len, generation: generation(), pool: self.clone() }
+    }
+
+    fn put_back(&self, block: Block) {
+        let capacity = block.capacity;
+        if self.idle_bytes.fetch_add(capacity, Relaxed) + capacity > IDLE_LIMIT {
+            self.idle_bytes.fetch_sub(capacity, Relaxed);
+            return block.free();
+        }
+        self.shelves.lock().unwrap_or_else(|e| e.into_inner()).entry(capacity).or_default().blocks.push(block);
+    }
+
+    /// Frees what was not needed since the last call.
+    pub fn trim(&self) {
+        let mut unneeded = Vec::new();
+        let mut shelves = self.shelves.lock().unwrap_or_else(|e| e.into_inner());
+        for shelf in shelves.values_mut() {
+            let keep = shelf.blocks.len() - shelf.unused.min(shelf.blocks.len());
+            unneeded.extend(shelf.blocks.drain(keep..));
+            shelf.unused = shelf.blocks.len();
+        }
+        drop(shelves);
+        for block in unneeded {
+            self.idle_bytes.fetch_sub(block.capacity, Relaxed);
+            block.free();
+        }
+    }
+
+    pub fn idle_bytes(&self) -> usize {
+        self.idle_bytes.load(Relaxed)
+    }
+}
+
+/// Memory of a [`Pool`], which gets it back when this dies; in the child of a fork it is left alone.
+pub struct PooledBuffer {
+    block: Option<Block>,
+    len: usize,
+    generation: u32,
+    pool: Arc<Pool>,
+}
+
+// SAFETY: the memory is reached through spans only.
+unsafe impl Sync for PooledBuffer {}
+
+impl PooledBuffer {
+    pub fn span(&self) -> Span {
+        let ptr = self.block.as_ref().map_or(std::ptr::null_mut(), |b| b.ptr);
+        Span { ptr, len: self.len }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Makes it shorter: for a body that turned out smaller than was planned.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Drop for PooledBuffer {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            if self.generation == generation() {
+                self.pool.put_back(block);
+            } else if block.capacity >= MAPPED {
+                // The child's own copy of the mapping; the parent's pool, whose lock may be held forever here, stays untouched.
+                block.free();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_waste_little() {
+        for size in
+            [1, 4096, 4097, 5000, 100 << 10, (100 << 10) + 1, 1 << 20, (8 << 20) - 1, 8 << 20, 1 << 30, 3_000_000_001]
+        {
+            let class = class_of(size);
+            assert!(class >= size && (class - size) * 8 <= size.max(PAGE * 8) + (64 << 10) * 8, "{size} -> {class}");
+            assert_eq!(class_of(class), class);
+        }
+        assert_eq!(class_of(8 << 20), 8 << 20);
+        assert_eq!(class_of(100 << 10), 104 << 10);
+    }
+
+    #[test]
+    fn buffers_come_back_and_are_trimmed() {
+        let pool = Arc::new(Pool::default());
+        let first = pool.take(100 << 10);
+        let at = first.span().as_ptr();
+        first.span().copy_from(5, b"hello");
+        drop(first);
+        assert_eq!(pool.idle_bytes(), 104 << 10);
+        let again = pool.take(99 << 10);
+        assert_eq!(again.span().as_ptr(), at);
+        drop(again);
+        pool.trim(); // it was used since the shelf was made
+        pool.trim();
+        assert_eq!(pool.idle_bytes(), 0);
+    }
+
+    #[test]
+    fn large_blocks_begin_on_a_huge_page() {
+        let pool = Arc::new(Pool::default());
+        let buffer = pool.take(5 << 20);
+        assert_eq!(buffer.span().as_ptr() as usize % HUGE_PAGE, 0);
+        buffer.span().copy_from((5 << 20) - 3, b"end");
+        let mut end = [0; 3];
+        buffer.span().copy_to((5 << 20) - 3, &mut end);
+        assert_eq!(&end, b"end");
+    }
+
+    #[test]
+    #[should_panic(expected = "span 3+3 of 5")]
+    fn a_span_checks_its_bounds() {
+        Span::of_static(b"12345").slice(3, 3);
+    }
+}

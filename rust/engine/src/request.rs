@@ -1,0 +1,251 @@
+//! What can be asked of the engine, and what comes back.
+use crate::budget::Grant;
+use crate::checksum::Algorithm;
+use crate::client::Route;
+use crate::failure::Failure;
+use crate::queue::Queue;
+use crate::raw::{PooledBuffer, Span};
+use crate::xml::ListPage;
+use std::sync::{Arc, Mutex};
+
+/// A request with its place in its queue.
+pub struct Job {
+    pub queue: Arc<Queue>,
+    pub index: u64,
+    pub target: Target,
+    pub op: Op,
+    /// What it holds of the byte budget: until its result is taken.
+    pub grant: Option<Grant>,
+}
+
+impl Job {
+    pub fn operation(&self) -> &'static str {
+        match &self.op {
+            Op::Call(call) => call.kind.operation(&self.target.key),
+            _ => "GetObject",
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct Target {
+    pub route: Arc<Route>,
+    pub key: String,
+}
+
+pub enum Op {
+    Fetch(Fetch),
+    Part(Arc<Assembly>, Piece),
+    Call(Box<Call>),
+}
+
+/// Bytes of one object.
+#[derive(Clone, Debug)]
+pub struct Fetch {
+    pub what: What,
+    /// Of the whole object, where known.
+    pub size: Option<u64>,
+    /// At most so many bytes, from the start on.
+    pub limit: Option<u64>,
+    /// The ETag that the object must have.
+    pub pin: Option<String>,
+    /// The caller's memory: it must be filled exactly.
+    pub into: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Whole,
+    Range { start: u64, end: u64 },
+    Suffix(u64),
+}
+
+impl Fetch {
+    /// The bytes that are certain to be asked for, [start, end), where that is known before the answer.
+    pub fn extent(&self) -> Option<(u64, u64)> {
+        let (start, end) = match (self.what, self.size) {
+            (What::Range { start, end }, None) => (start, end),
+            (What::Range { start, end }, Some(size)) => (start.min(size), end.min(size)),
+            (What::Whole, Some(size)) => (0, size),
+            (What::Suffix(n), Some(size)) => (size - n.min(size), size),
+            _ => return None,
+        };
+        Some((start, end.min(start.saturating_add(self.limit.unwrap_or(u64::MAX)))))
+    }
+}
+
+/// Part of an assembly: offset in its destination, and length.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    pub at: usize,
+    pub len: usize,
+}
+
+/// One result that is fetched in parallel ranges, each straight into its place.
+pub struct Assembly {
+    pub queue: Arc<Queue>,
+    pub index: u64,
+    pub target: Target,
+    pub destination: Span,
+    /// Where in the object the destination's first byte comes from.
+    pub start: u64,
+    pub part_size: usize,
+    pub state: Mutex<AssemblyState>,
+}
+
+#[derive(Default)]
+pub struct AssemblyState {
+    /// Offset of the first byte that nobody was asked to fetch yet.
+    pub next: usize,
+    pub in_flight: usize,
+    /// The pin given, or the ETag of whichever answer came first.
+    pub etag: Option<String>,
+    pub object_size: u64,
+    pub last_modified: Option<i64>,
+    pub head: Box<[u8]>,
+    pub failure: Option<Failure>,
+    pub buffer: Option<PooledBuffer>,
+    pub grant: Option<Grant>,
+    pub attempts: u32,
+}
+
+impl Assembly {
+    pub fn lock(&self) -> std::sync::MutexGuard<'_, AssemblyState> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The next piece to fetch; None when all were handed out, or one failed.
+    pub fn next_piece(&self) -> Option<Piece> {
+        let mut state = self.lock();
+        if state.failure.is_some() || state.next >= self.destination.len() {
+            return None;
+        }
+        let piece = Piece { at: state.next, len: self.part_size.min(self.destination.len() - state.next) };
+        state.next += piece.len;
+        state.in_flight += 1;
+        Some(piece)
+    }
+
+    pub fn exhausted(&self) -> bool {
+        let state = self.lock();
+        state.failure.is_some() || state.next >= self.destination.len()
+    }
+}
+
+/// A request whose answer is small: everything but fetching.
+#[derive(Clone)]
+pub struct Call {
+    pub kind: CallKind,
+    pub method: &'static str,
+    /// Canonical, as it is sent and signed.
+    pub query: String,
+    /// Names in lower case; all of them are signed.
+    pub headers: Vec<(String, String)>,
+    pub payload: Payload,
+    pub checksum: Option<Algorithm>,
+    /// What the caller computed already, base64.
+    pub checksum_value: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallKind {
+    Head,
+    List,
+    Put,
+    UploadPart,
+    UploadPartCopy,
+    CreateUpload,
+    CompleteUpload,
+    AbortUpload,
+    Delete,
+    DeleteMany,
+    Copy,
+}
+
+impl CallKind {
+    pub fn operation(self, key: &str) -> &'static str {
+        match self {
+            CallKind::Head if key.is_empty() => "HeadBucket",
+            CallKind::Head => "HeadObject",
+            CallKind::List => "ListObjectsV2",
+            CallKind::Put => "PutObject",
+            CallKind::UploadPart => "UploadPart",
+            CallKind::UploadPartCopy => "UploadPartCopy",
+            CallKind::CreateUpload => "CreateMultipartUpload",
+            CallKind::CompleteUpload => "CompleteMultipartUpload",
+            CallKind::AbortUpload => "AbortMultipartUpload",
+            CallKind::Delete => "DeleteObject",
+            CallKind::DeleteMany => "DeleteObjects",
+            CallKind::Copy => "CopyObject",
+        }
+    }
+
+    /// May take minutes at the service: one deadline instead of a first-byte one.
+    pub fn is_long(self) -> bool {
+        matches!(self, CallKind::CompleteUpload | CallKind::Copy | CallKind::UploadPartCopy)
+    }
+}
+
+#[derive(Clone)]
+pub enum Payload {
+    None,
+    Owned(Arc<[u8]>),
+    /// The caller's memory, which does not change until the result is handed over.
+    Foreign(Span),
+}
+
+impl Payload {
+    /// The span is valid while this payload lives.
+    pub fn span(&self) -> Span {
+        match self {
+            Payload::None => Span::EMPTY,
+            Payload::Owned(bytes) => crate::raw::span_of(bytes),
+            Payload::Foreign(span) => *span,
+        }
+    }
+}
+
+/// How a request ended.
+pub enum Outcome {
+    Body(Body),
+    Reply(Box<Reply>),
+    List(Box<ListPage>),
+    Failure(Box<Failure>),
+}
+
+pub struct Body {
+    pub buffer: PooledBuffer,
+    pub start: u64,
+    pub object_size: u64,
+    pub etag: String,
+    pub last_modified: Option<i64>,
+    /// The response's head as it came, for whoever asks for headers.
+    pub head: Box<[u8]>,
+}
+
+#[derive(Default)]
+pub struct Reply {
+    pub status: u16,
+    pub etag: String,
+    pub object_size: u64,
+    pub nbytes: u64,
+    pub last_modified: Option<i64>,
+    pub upload_id: String,
+    pub checksum: String,
+    pub key_errors: Vec<(String, String, String)>,
+    pub head: Box<[u8]>,
+}
+
+/// The (name, value) pairs of a raw response head; values that are no UTF-8 are read as Latin-1.
+pub fn headers_of(head: &[u8]) -> Vec<(String, String)> {
+    let mut headers = [httparse::EMPTY_HEADER; crate::http::MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let text = |v: &[u8]| match std::str::from_utf8(v) {
+        Ok(v) => v.to_owned(),
+        Err(_) => v.iter().map(|b| char::from(*b)).collect(),
+    };
+    match response.parse(head) {
+        Ok(_) => response.headers.iter().map(|h| (h.name.to_ascii_lowercase(), text(h.value))).collect(),
+        Err(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,200 @@
+//! Clients and routes.
+use crate::memory::PyBuffer;
+use crate::process::{Local, engine, seconds};
+use crate::queue::PyQueue;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use s3dataset_engine::client::{Client, Route, Settings};
+use s3dataset_engine::connect::tls_config;
+use s3dataset_engine::sign::Credentials;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+#[pyclass(frozen, name = "Route", module = "s3dataset._native")]
+pub struct PyRoute(pub Arc<Route>);
+
+#[pymethods]
+impl PyRoute {
+    #[new]
+    #[pyo3(signature = (bucket, *, scheme, host, port=None, path_prefix="".to_owned(), region, service="s3".to_owned()))]
+    fn new(
+        bucket: String,
+        scheme: &str,
+        host: String,
+        port: Option<u16>,
+        path_prefix: String,
+        region: String,
+        service: String,
+    ) -> PyResult<PyRoute> {
+        let tls = match scheme {
+            "http" => false,
+            "https" => true,
+            other => return Err(PyValueError::new_err(format!("scheme {other:?} is neither http nor https"))),
+        };
+        let bad = |c: char| c.is_control() || c.is_whitespace();
+        if host.is_empty() || [&host, &path_prefix, &region].iter().any(|s| s.contains(bad)) {
+            return Err(PyValueError::new_err(format!("no valid endpoint: {scheme}://{host}{path_prefix} ({region})")));
+        }
+        Ok(PyRoute(Arc::new(Route::new(bucket, tls, host, port, path_prefix, region, service))))
+    }
+
+    #[getter]
+    fn bucket(&self) -> &str {
+        &self.0.bucket
+    }
+
+    #[getter]
+    fn region(&self) -> String {
+        self.0.place().region.clone()
+    }
+
+    fn __repr__(&self) -> String {
+        let place = self.0.place();
+        let scheme = if self.0.tls { "https" } else { "http" };
+        format!("<Route {scheme}://{}{} region={}>", place.authority, self.0.path_prefix, place.region)
+    }
+}
+
+#[pyclass(frozen, name = "Client", module = "s3dataset._native")]
+pub struct PyClient(Local<Arc<Client>>);
+
+impl Drop for PyClient {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.mine() {
+            client.close();
+        }
+    }
+}
+
+fn check_headers(headers: &[(String, String)]) -> PyResult<()> {
+    for (name, value) in headers {
+        let token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if name.is_empty() || !name.bytes().all(token) {
+            return Err(PyValueError::new_err(format!("{name:?} is no header name in lower case")));
+        }
+        if value.bytes().any(|b| b < b' ' && b != b'\t' || b == 127) {
+            return Err(PyValueError::new_err(format!("the value of header {name} has a control character")));
+        }
+    }
+    Ok(())
+}
+
+#[pymethods]
+impl PyClient {
+    #[new]
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (
+        *, unsigned=false, user_agent, part_size=8 << 20, max_attempts=10, max_connections=256, large_in_flight=32,
+        connect_timeout_s=3.0, first_byte_timeout_s=None, stall_timeout_s=15.0, retry_max_elapsed_s=600.0,
+        memory_limit_bytes=None, ca_bundle=None, headers=Vec::new()
+    ))]
+    fn new(
+        unsigned: bool,
+        user_agent: String,
+        part_size: usize,
+        max_attempts: u32,
+        max_connections: usize,
+        large_in_flight: usize,
+        connect_timeout_s: f64,
+        first_byte_timeout_s: Option<f64>,
+        stall_timeout_s: f64,
+        retry_max_elapsed_s: f64,
+        memory_limit_bytes: Option<usize>,
+        ca_bundle: Option<&[u8]>,
+        headers: Vec<(String, String)>,
+    ) -> PyResult<PyClient> {
+        check_headers(&headers)?;
+        check_headers(&[("user-agent".to_owned(), user_agent.clone())])?;
+        if max_attempts < 1 || max_connections < 1 || part_size < 1 {
+            return Err(PyValueError::new_err("max_attempts, max_connections and part_size must be at least 1"));
+        }
+        let settings = Settings {
+            unsigned,
+            user_agent,
+            part_size,
+            max_attempts,
+            max_connections,
+            large_in_flight,
+            connect_timeout: seconds(connect_timeout_s),
+            first_byte_timeout: first_byte_timeout_s.map(seconds),
+            stall_timeout: seconds(stall_timeout_s),
+            retry_max_elapsed: seconds(retry_max_elapsed_s),
+            headers,
+        };
+        let engine = engine();
+        let budget = memory_limit_bytes.map_or_else(|| engine.budget.clone(), |limit| engine.new_budget(limit));
+        let tls = ca_bundle.map(|pem| tls_config(Some(pem)).map_err(|fault| PyValueError::new_err(fault.message)));
+        let client = Arc::new(Client::new(settings, tls.transpose()?, budget));
+        engine.register(&client);
+        Ok(PyClient(Local::new(client)))
+    }
+
+    fn queue(&self) -> PyResult<PyQueue> {
+        Ok(PyQueue::new(engine().clone(), self.0.get()?.clone()))
+    }
+
+    #[pyo3(signature = (size, /, *, force=false))]
+    fn buffer(&self, size: usize, force: bool) -> PyResult<Option<PyBuffer>> {
+        let budget = &self.0.get()?.budget;
+        let grant = if force { Some(budget.acquire_forced(size)) } else { budget.try_acquire(size) };
+        Ok(grant.map(|grant| PyBuffer::new(engine().pool.take(size), grant)))
+    }
+
+    #[pyo3(signature = (access_key, secret_key, session_token, /))]
+    fn set_credentials(&self, access_key: String, secret_key: String, session_token: Option<String>) -> PyResult<()> {
+        let client = self.0.get()?;
+        let headers =
+            [("x".to_owned(), access_key.clone()), ("x".to_owned(), session_token.clone().unwrap_or_default())];
+        check_headers(&headers).map_err(|_| PyValueError::new_err("the credentials have a control character"))?;
+        client.set_credentials(Credentials { access_key, secret_key, session_token });
+        Ok(())
+    }
+
+    #[pyo3(signature = (timeout_s, /))]
+    fn wait_credentials_wanted(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Option<String>> {
+        let client = self.0.get()?;
+        Ok(py.detach(|| client.wait_credentials_wanted(seconds(timeout_s))))
+    }
+
+    #[pyo3(signature = (reason, /))]
+    fn refuse_credentials(&self, reason: String) -> PyResult<()> {
+        self.0.get()?.refuse_credentials(reason);
+        Ok(())
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let client = self.0.get()?;
+        let stats = &client.stats;
+        let dict = PyDict::new(py);
+        for (name, value) in [
+            ("requests", &stats.requests),
+            ("bytes_in", &stats.bytes_in),
+            ("bytes_out", &stats.bytes_out),
+            ("retries", &stats.retries),
+            ("throttles", &stats.throttles),
+            ("connections_opened", &stats.connections_opened),
+            ("connections_reused", &stats.connections_reused),
+            ("connections_open", &stats.connections_open),
+        ] {
+            dict.set_item(name, value.load(Relaxed))?;
+        }
+        dict.set_item("hedges", 0)?;
+        dict.set_item("in_flight", client.in_flight.load(Relaxed))?;
+        dict.set_item("network_wait_s", stats.network_wait_us.load(Relaxed) as f64 / 1e6)?;
+        dict.set_item("retries_by_cause", stats.causes())?;
+        dict.set_item("ttfb_s", stats.ttfb.read())?;
+        dict.set_item("latency_s", stats.latency.read())?;
+        let operations = PyDict::new(py);
+        for (name, count) in stats.operations() {
+            operations.set_item(name, count)?;
+        }
+        dict.set_item("by_operation", operations)?;
+        Ok(dict)
+    }
+
+    fn close(&self) -> PyResult<()> {
+        self.0.get()?.close();
+        Ok(())
+    }
+}
