@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -57,7 +58,7 @@ def measure(case: Case, name: str, server: servers.Server, python: Path, rounds:
     except subprocess.TimeoutExpired:
         return {**head, "error": f"not done after {CASE_TIMEOUT_S} s"}
     if done.returncode or not done.stdout.strip():
-        reasons = [line for line in done.stderr.strip().splitlines() if line and not line.startswith(" ")]
+        reasons = [line for line in done.stderr.splitlines() if re.match(r"[\w.]+(Error|Exception)\b", line)]
         return {**head, "error": (reasons or [f"exit {done.returncode}"])[-1][:300]}
     return {**head, **json.loads(done.stdout.splitlines()[-1])}
 

@@ -147,9 +147,11 @@ def local_s3(data: Path, **settings: Any) -> Iterator[Server]:
         "log_capacity": 0,
         **settings,
     }
-    program = "import sys; from s3dataset import _native; _native.run_local_s3(sys.argv[1])"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, json.dumps(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "s3dataset.testing", json.dumps(config)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         ready = json.loads(process.stdout.readline() if process.stdout else "")
@@ -163,7 +165,7 @@ def local_s3(data: Path, **settings: Any) -> Iterator[Server]:
         ca_bundle = ready.get("ca_bundle")
         if ca_bundle:
             environment |= {"AWS_CA_BUNDLE": ca_bundle, "SSL_CERT_FILE": ca_bundle}
-        yield Server("local S3", ready["endpoint"], f"{ready['control']}/stats", environment, ca_bundle)
+        yield Server("local S3", ready["endpoint"], f"{ready['control']}/_local/stats", environment, ca_bundle)
     finally:
         process.terminate()
         process.wait(10)

@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["s3dataset.testing.pytest_plugin"]
+
 # Set before anything is imported, so that subprocesses and DataLoader workers have them too.
 _ISOLATION = {
     "AWS_CONFIG_FILE": os.devnull,

@@ -63,9 +63,7 @@ def names_of(node):
 
 
 def test_importing_the_root_loads_neither_torch_nor_botocore():
-    program = (
-        "import sys, s3dataset; print([m for m in ('torch', 'botocore', 'numpy', 's3dataset._native') if m in sys.modules])"
-    )
+    program = "import sys, s3dataset; print([m for m in ('torch', 'botocore', 'numpy', 's3dataset._native') if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"
 
