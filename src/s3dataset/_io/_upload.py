@@ -223,7 +223,8 @@ class Upload:
             self._queue.cancel(range(index, index + 1))
         deadline = time.monotonic() + _ABORT_TIMEOUT_S
         while (self._in_flight or self._creating >= 0) and time.monotonic() < deadline:
-            self._take_results(1, max(deadline - time.monotonic(), 0.0))
+            if not self._take_results(1, max(deadline - time.monotonic(), 0.0)):
+                break
         if self._upload_id:
             index = self._queue.abort_upload(self._bucket, self._key, self._upload_id)
             self._queue.take(index, _ABORT_TIMEOUT_S)
@@ -254,9 +255,9 @@ class Upload:
 
     def _reap(self, *, wait: bool) -> None:
         """Takes results that are there, or waits for one; sends parts that waited for the upload's id."""
-        pending = self._creating >= 0 or bool(self._in_flight)
-        if pending:
-            self._take_results(1 if wait else 0, None if wait else 0.0)
+        under_way = self._creating >= 0 or bool(self._in_flight)
+        if under_way and not self._take_results(1 if wait else 0, None if wait else 0.0) and wait:
+            raise InternalError(f"a result of the upload of {self.uri} is missing", uri=self.uri)
         if self._error is not None:
             raise self._error
         if self._upload_id:
@@ -264,8 +265,9 @@ class Upload:
                 self._submit(part, data)
             self._waiting.clear()
 
-    def _take_results(self, min_items: int, timeout_s: float | None) -> None:
-        for index, result in self._queue.next(min_items, timeout_s=timeout_s):
+    def _take_results(self, min_items: int, timeout_s: float | None) -> int:
+        results = self._queue.next(min_items, timeout_s=timeout_s)
+        for index, result in results:
             part = self._in_flight.pop(index, None)
             if part is not None and part.buffer is not None:
                 self._in_flight_bytes -= part.nbytes
@@ -281,6 +283,7 @@ class Upload:
                 reply = cast("Reply", result)
                 self._etags[part.number] = (reply.etag, reply.checksum)
                 self._nbytes[part.number] = part.nbytes
+        return len(results)
 
     # -- Lost answers -----------------------------------------------------------------------------------------------
 

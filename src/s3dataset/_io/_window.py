@@ -30,6 +30,8 @@ _EXPECTED_RANGE_BYTES: Final = (2 * _MIB, 4 * _MIB)
 _DIRECT_PIECES: Final = 8
 
 _KEEP_AFTER_READ_BYTES: Final = _MIB  # larger objects read in one go are not held a second time for a seek back
+_KEEP_CHUNKS: Final = 128  # behind the position and far ahead of it, each; to stay quick with tiny ones
+_BLOCK_BYTES: Final = 8 * _KIB  # fetched at least where nobody says how much will be read, as for a line
 _MERGE_BYTES: Final = 32 * _KIB  # a rest of the object smaller than this comes with what precedes it
 
 _NOTHING: Final = Chunk(0, 0, data=memoryview(b""))
@@ -168,11 +170,12 @@ class Window:
         """What one request at most brings from `start` on, at least a byte unless the object ends there."""
         chunk = self._current
         if not (chunk.start <= start < chunk.end and start <= self._trigger):
-            end = self._clamped(start, start + 1)
+            end = self._clamped(start, start + _BLOCK_BYTES)
             if start >= end:
                 return memoryview(b"")
             self._note(start, start)
-            self._send_for(self._chunks.holes(start, end))
+            if self._chunks.at(start) is None:
+                self._send_for(self._chunks.holes(start, end)[:1])
             self._read_ahead(start, start)
             chunk = self._landed(start)
         return _part(chunk, start, chunk.end)
@@ -456,22 +459,20 @@ class Window:
         """Lets go of what is farthest from `position` once there is more than the policy keeps."""
         if len(self._chunks) < 2:
             return
-        behind = 0
-        dropped = []
         chunks = list(self._chunks)
-        for chunk in reversed(chunks):
-            if chunk.end <= position:
-                behind += chunk.nbytes
-                if behind > self._policy.keep_bytes:
-                    dropped.append(chunk)
+        behind = [chunk for chunk in reversed(chunks) if chunk.end <= position]
         beyond = position + max(self._policy.window_bytes, _EXPECTED_WINDOW_BYTES if self._expected else 0)
-        ahead = 0
-        for chunk in chunks:
-            if chunk.start > beyond:
-                ahead += chunk.nbytes
-                if ahead > self._policy.keep_bytes:
-                    dropped.append(chunk)
-        self._drop(dropped)
+        ahead = [chunk for chunk in chunks if chunk.start > beyond]
+        self._drop([*self._too_many(behind), *self._too_many(ahead)])
+
+    def _too_many(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """All but the first of these that the policy keeps."""
+        nbytes = 0
+        for i, chunk in enumerate(chunks):
+            nbytes += chunk.nbytes
+            if nbytes > self._policy.keep_bytes or i >= _KEEP_CHUNKS:
+                return list(chunks[i:])
+        return []
 
     def _drop(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
