@@ -1,0 +1,407 @@
+//! The engine against a server that plays from a script, byte for byte.
+use s3dataset_engine::client::{Client, Route, Settings};
+use s3dataset_engine::engine::Engine;
+use s3dataset_engine::failure::{Failure, Kind};
+use s3dataset_engine::queue::{Pending, Queue};
+use s3dataset_engine::raw::span_of_mut;
+use s3dataset_engine::request::{Body, Call, CallKind, Fetch, Job, Op, Outcome, Payload, Reply, Target, What};
+use s3dataset_engine::sign::Credentials;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// What the server does with one request: it is given the head and the connection, and says whether to read another.
+type Step = Box<dyn FnMut(&str, &mut TcpStream) -> bool + Send>;
+
+struct Server {
+    port: u16,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Steps are taken in order, over all connections; the last one repeats.
+    fn start(steps: Vec<Step>) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, steps) = (seen.clone(), Arc::new(Mutex::new((steps, 0))));
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let (mut connection, log, steps) = (connection.unwrap(), log.clone(), steps.clone());
+                std::thread::spawn(move || {
+                    while let Some(head) = read_head(&mut connection) {
+                        log.lock().unwrap().push(head.clone());
+                        let mut script = steps.lock().unwrap();
+                        let at = script.1.min(script.0.len() - 1);
+                        script.1 += 1;
+                        if !script.0[at](&head, &mut connection) {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Server { port, seen }
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+fn read_head(connection: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if connection.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+fn says(text: impl Into<String>) -> Step {
+    let text = text.into();
+    Box::new(move |_, c| c.write_all(text.as_bytes()).is_ok())
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
+}
+
+fn error(status: &str, code: &str) -> Step {
+    says(answer(status, "", &format!("<Error><Code>{code}</Code><Message>m</Message></Error>")))
+}
+
+/// The bytes that a ranged GET asks for, of `object`.
+fn range_of(object: &str, etag: &str, head: &str) -> String {
+    let range = head.lines().find_map(|l| l.strip_prefix("range: bytes=")).expect("a range");
+    let (first, last) = range.split_once('-').unwrap();
+    let first: usize = first.parse().unwrap();
+    let last = last.parse::<usize>().unwrap().min(object.len() - 1);
+    let headers = format!("ETag: {etag}\r\nContent-Range: bytes {first}-{last}/{}\r\n", object.len());
+    answer("206 Partial Content", &headers, &object[first..=last])
+}
+
+fn ranged(object: &'static str, etag: &'static str) -> Step {
+    Box::new(move |head, c| c.write_all(range_of(object, etag, head).as_bytes()).is_ok())
+}
+
+fn settings() -> Settings {
+    Settings {
+        unsigned: false,
+        user_agent: "test".into(),
+        part_size: 8 << 20,
+        max_attempts: 4,
+        max_connections: 16,
+        large_in_flight: 8,
+        connect_timeout: Duration::from_secs(3),
+        first_byte_timeout: None,
+        stall_timeout: Duration::from_secs(15),
+        retry_max_elapsed: Duration::from_secs(60),
+        headers: Vec::new(),
+    }
+}
+
+struct Bench {
+    queue: Arc<Queue>,
+    route: Arc<Route>,
+    client: Arc<Client>,
+}
+
+impl Bench {
+    fn new(port: u16, settings: Settings, memory: usize) -> Bench {
+        let engine = Engine::start(1, memory);
+        let client = Arc::new(Client::new(settings, None, engine.budget.clone()));
+        client.set_credentials(Credentials { access_key: "a".into(), secret_key: "s".into(), session_token: None });
+        let (host, prefix) = ("127.0.0.1".to_owned(), "/b".to_owned());
+        let route = Route::new("b".into(), false, host, Some(port), prefix, "us-east-1".into(), "s3".into());
+        Bench { queue: Queue::new(engine, client.clone()), route: Arc::new(route), client }
+    }
+
+    fn of(server: &Server) -> Bench {
+        Bench::new(server.port, settings(), 64 << 20)
+    }
+
+    fn submit(&self, key: &str, op: Op) -> u64 {
+        let mut op = Some(op);
+        let target = Target { route: self.route.clone(), key: key.into() };
+        self.queue.submit(1, |index| {
+            let (queue, target, op) = (self.queue.clone(), target.clone(), op.take().unwrap());
+            Pending::Job(Job { queue, index, target, op, grant: None })
+        })
+    }
+
+    fn run(&self, op: Op) -> Outcome {
+        let index = self.submit("k", op);
+        let taken = self.queue.take(index..index + 1, Duration::from_secs(20)).expect("a result in time");
+        taken.into_iter().next().unwrap().outcome
+    }
+
+    fn get(&self, what: What, size: Option<u64>, pin: Option<&str>) -> Result<Body, Failure> {
+        let pin = pin.map(str::to_owned);
+        match self.run(Op::Fetch(Fetch { what, size, limit: None, pin, into: None })) {
+            Outcome::Body(body) => Ok(body),
+            Outcome::Failure(failure) => Err(*failure),
+            _ => panic!("neither a body nor a failure"),
+        }
+    }
+
+    fn put(&self, data: Arc<[u8]>) -> Result<Reply, Failure> {
+        let mut call = Call::new(CallKind::Put, "PUT");
+        call.payload = Payload::Owned(data);
+        match self.run(Op::Call(Box::new(call))) {
+            Outcome::Reply(reply) => Ok(*reply),
+            Outcome::Failure(failure) => Err(*failure),
+            _ => panic!("neither a reply nor a failure"),
+        }
+    }
+}
+
+fn text(body: &Body) -> String {
+    let mut bytes = vec![0; body.buffer.len()];
+    body.buffer.span().copy_to(0, &mut bytes);
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_body_that_breaks_off_is_resumed_where_it_broke_and_pinned() {
+    let server = Server::start(vec![
+        Box::new(|_, c| {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nETag: \"e1\"\r\n\r\n0123";
+            c.write_all(head.as_bytes()).unwrap();
+            false
+        }),
+        ranged("0123456789", "\"e1\""),
+    ]);
+    let bench = Bench::of(&server);
+    let body = bench.get(What::Whole, Some(10), None).unwrap();
+    assert_eq!((text(&body).as_str(), body.etag.as_str(), body.object_size), ("0123456789", "\"e1\"", 10));
+    let seen = server.seen();
+    assert!(!seen[0].contains("range:"), "a known size needs no range");
+    assert!(seen[1].contains("range: bytes=4-9\r\n") && seen[1].contains("if-match: \"e1\"\r\n"), "{}", seen[1]);
+}
+
+#[test]
+fn an_object_that_changed_meanwhile_is_reported_and_never_mixed() {
+    for second in [ranged("ABCDEFGHIJ", "\"e2\""), error("412 Precondition Failed", "PreconditionFailed")] {
+        let server = Server::start(vec![
+            Box::new(|_, c| {
+                c.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nETag: \"e1\"\r\n\r\n0123").unwrap();
+                false
+            }),
+            second,
+        ]);
+        let failure = Bench::of(&server).get(What::Whole, Some(10), None).err().unwrap();
+        assert_eq!(failure.kind, Kind::Changed, "{failure:?}");
+    }
+}
+
+#[test]
+fn parallel_ranges_of_two_versions_are_never_mixed() {
+    // A server without conditions that replaces the object after the second range.
+    let old = "o".repeat(100).leak();
+    let new = "n".repeat(100).leak();
+    for size in [Some(100), None] {
+        let server = Server::start(vec![ranged(old, "\"e1\""), ranged(old, "\"e1\""), ranged(new, "\"e2\"")]);
+        let bench = Bench::new(server.port, Settings { part_size: 10, ..settings() }, 1 << 20);
+        let failure = bench.get(What::Whole, size, None).err().unwrap();
+        assert_eq!(failure.kind, Kind::Changed, "{failure:?}");
+    }
+}
+
+#[test]
+fn an_object_of_unknown_size_costs_one_request_when_small_and_ranges_when_large() {
+    let object: &'static str = (0..95).map(|i| char::from(b' ' + i)).collect::<String>().leak();
+    let server = Server::start(vec![ranged(object, "\"e\"")]);
+    let small = Bench::of(&server);
+    assert_eq!(text(&small.get(What::Whole, None, None).unwrap()), object);
+    assert_eq!(server.seen().len(), 1);
+    let large = Bench::new(server.port, Settings { part_size: 10, ..settings() }, 1 << 20);
+    assert_eq!(text(&large.get(What::Whole, None, None).unwrap()), object);
+    assert_eq!(server.seen().len(), 11);
+    let middle = large.get(What::Range { start: 3, end: 1000 }, None, None).unwrap();
+    assert_eq!((text(&middle).as_str(), middle.start), (&object[3..], 3));
+}
+
+#[test]
+fn framing_of_every_kind_is_read() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: \"e\"\r\n\r\n4;x=y\r\n0123\r\n6\r\n456789\r\n0\r\nT: v\r\n\r\n";
+    let bytewise: Step = Box::new(|_, c| {
+        c.set_nodelay(true).unwrap();
+        for byte in b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789" {
+            c.write_all(&[*byte]).unwrap();
+        }
+        true
+    });
+    let until_close: Step = Box::new(|_, c| {
+        c.write_all(b"HTTP/1.1 200 OK\r\n\r\n0123456789").unwrap();
+        c.shutdown(Shutdown::Write).unwrap();
+        false
+    });
+    let server = Server::start(vec![says(chunked), bytewise, until_close, ranged("0123456789", "\"e\"")]);
+    let bench = Bench::of(&server);
+    for _ in 0..4 {
+        assert_eq!(text(&bench.get(What::Whole, None, None).unwrap()), "0123456789");
+    }
+}
+
+#[test]
+fn a_connection_that_died_while_idle_costs_no_attempt() {
+    let once: Step = Box::new(|_, c| {
+        c.write_all(answer("200 OK", "", "a").as_bytes()).unwrap();
+        c.shutdown(Shutdown::Both).unwrap();
+        false
+    });
+    let server = Server::start(vec![once, says(answer("200 OK", "", "b"))]);
+    let bench = Bench::new(server.port, Settings { max_attempts: 1, ..settings() }, 1 << 20);
+    assert_eq!(text(&bench.get(What::Whole, Some(1), None).unwrap()), "a");
+    std::thread::sleep(Duration::from_millis(50)); // the FIN must be here before the next request
+    assert_eq!(text(&bench.get(What::Whole, Some(1), None).unwrap()), "b");
+}
+
+#[test]
+fn an_early_refusal_of_an_upload_is_read() {
+    let refuse: Step = Box::new(|_, c| {
+        let body = "<Error><Code>EntityTooLarge</Code><Message>too large</Message></Error>";
+        c.write_all(answer("400 Bad Request", "Connection: close\r\n", body).as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        false
+    });
+    let server = Server::start(vec![refuse]);
+    let failure = Bench::of(&server).put(vec![7u8; 64 << 20].into()).err().unwrap();
+    assert_eq!((failure.status, failure.code.as_str()), (400, "EntityTooLarge"), "{failure:?}");
+}
+
+#[test]
+fn errors_at_the_service_are_retried_and_counted() {
+    let server = Server::start(vec![
+        error("500 Internal Server Error", "InternalError"),
+        error("503 Slow Down", "SlowDown"),
+        says(answer("200 OK", "", "x")),
+    ]);
+    let bench = Bench::of(&server);
+    assert_eq!(text(&bench.get(What::Whole, Some(1), None).unwrap()), "x");
+    let causes: Vec<_> = bench.client.stats.causes().into_keys().collect();
+    assert_eq!(causes, ["500 InternalError", "503 SlowDown"]);
+    let server = Server::start(vec![error("500 Internal Server Error", "InternalError")]);
+    let failure = Bench::of(&server).get(What::Whole, Some(1), None).err().unwrap();
+    assert!(failure.retries_exhausted && failure.attempts == 4 && failure.causes.len() == 3, "{failure:?}");
+}
+
+#[test]
+fn retry_after_is_obeyed() {
+    let body = "<Error><Code>SlowDown</Code></Error>";
+    let server =
+        Server::start(vec![says(answer("503 Slow Down", "Retry-After: 1\r\n", body)), says(answer("200 OK", "", "x"))]);
+    let began = Instant::now();
+    Bench::of(&server).get(What::Whole, Some(1), None).unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn another_region_is_followed_and_remembered() {
+    let moved = answer(
+        "301 Moved Permanently",
+        "x-amz-bucket-region: eu-west-1\r\n",
+        "<Error><Code>PermanentRedirect</Code></Error>",
+    );
+    let server = Server::start(vec![says(moved), says(answer("200 OK", "", "x"))]);
+    let bench = Bench::of(&server);
+    bench.get(What::Whole, Some(1), None).unwrap();
+    bench.get(What::Whole, Some(1), None).unwrap();
+    let scopes: Vec<_> = server.seen().iter().map(|h| h.contains("/eu-west-1/s3/aws4_request")).collect();
+    assert_eq!(scopes, [false, true, true]);
+    assert_eq!(bench.route.place().region, "eu-west-1");
+}
+
+#[test]
+fn silence_and_stalls_end_in_time() {
+    let silent: Step = Box::new(|_, _| {
+        std::thread::sleep(Duration::from_secs(5));
+        false
+    });
+    let first_byte_timeout = Some(Duration::from_millis(200));
+    let quick =
+        Settings { max_attempts: 2, first_byte_timeout, stall_timeout: Duration::from_millis(300), ..settings() };
+    let server = Server::start(vec![silent]);
+    let failure = Bench::new(server.port, quick.clone(), 1 << 20).get(What::Whole, Some(1), None).err().unwrap();
+    assert_eq!(failure.kind, Kind::FirstByteTimeout);
+    let stalls: Step = Box::new(|_, c| {
+        c.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nabc").unwrap();
+        std::thread::sleep(Duration::from_secs(5));
+        false
+    });
+    let server = Server::start(vec![stalls]);
+    let once = Settings { max_attempts: 1, ..quick };
+    let failure = Bench::new(server.port, once, 1 << 20).get(What::Whole, Some(100_000), None).err().unwrap();
+    assert_eq!(failure.kind, Kind::StallTimeout);
+}
+
+#[test]
+fn closing_a_queue_gives_memory_up_at_once() {
+    let stalls: Step = Box::new(|head, c| {
+        let part = &range_of("0123456789", "\"e\"", head)[..90];
+        c.write_all(part.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_secs(5));
+        c.write_all(b"late").ok();
+        false
+    });
+    let server = Server::start(vec![stalls]);
+    let bench = Bench::of(&server);
+    let mut memory = vec![0u8; 10];
+    let into = Some(span_of_mut(&mut memory));
+    bench.submit(
+        "k",
+        Op::Fetch(Fetch { what: What::Range { start: 0, end: 10 }, size: None, limit: None, pin: None, into }),
+    );
+    std::thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
+    bench.queue.close();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    memory.fill(b'!');
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(memory.iter().all(|b| *b == b'!'), "poison was overwritten");
+}
+
+#[test]
+fn endless_heads_and_wrong_lengths_end() {
+    let endless: Step = Box::new(|_, c| {
+        c.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
+        while c.write_all(b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n").is_ok() {}
+        false
+    });
+    let cases = vec![
+        endless,
+        says("HTTP/1.1 206 Partial Content\r\nContent-Length: 10\r\nContent-Range: bytes 5-14/20\r\n\r\n0123456789"),
+        says("HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\nContent-Range: bytes 0-9/20\r\n\r\n012"),
+        says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"),
+        says("\0\0\0\0\r\n\r\n"),
+    ];
+    for case in cases {
+        let server = Server::start(vec![case]);
+        let bench = Bench::new(server.port, Settings { max_attempts: 2, ..settings() }, 1 << 20);
+        let failure = bench.get(What::Range { start: 0, end: 10 }, None, None).err().unwrap();
+        assert_eq!(failure.kind, Kind::Transport, "{failure:?}");
+    }
+}
+
+#[test]
+fn a_small_budget_never_stops_whoever_takes_in_order() {
+    let object: &'static str = "x".repeat(1000).leak();
+    let server = Server::start(vec![says(answer("200 OK", "ETag: \"e\"\r\n", object))]);
+    let bench = Bench::new(server.port, settings(), 1500);
+    let fetch = || Fetch { what: What::Whole, size: Some(1000), limit: None, pin: None, into: None };
+    let indices: Vec<u64> = (0..20).map(|i| bench.submit(&format!("k{i}"), Op::Fetch(fetch()))).collect();
+    let mut held = Vec::new();
+    for index in indices {
+        // Everything taken is kept: bodies have left the budget by then.
+        held.push(bench.queue.take(index..index + 1, Duration::from_secs(10)).expect("in time"));
+    }
+    assert!(bench.client.budget.used() >= 20 * 1000);
+    drop(held);
+    assert_eq!(bench.client.budget.used(), 0);
+}
