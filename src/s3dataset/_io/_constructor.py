@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from s3dataset._client import Client, ClientRef
 from s3dataset._io._policy import SEQUENTIAL, ReaderKind, ReaderPolicy, dcp_optimized, range_based
-from s3dataset._io._reader import DCPOptimizedS3Reader, RangedS3Reader, S3Reader, SequentialS3Reader
+from s3dataset._io._reader import DCPOptimizedS3Reader, Ledger, RangedS3Reader, S3Reader, SequentialS3Reader
 from s3dataset._io._source import Source
 
 if TYPE_CHECKING:
@@ -69,8 +69,11 @@ class ReaderConstructor:
         size: int | None = None,
         etag: str | None = None,
         body: "Body | None" = None,
+        ledger: "Ledger | None" = None,
     ) -> S3Reader:
-        return _CLASSES[self.policy.kind](client, bucket, key, policy=self.policy, size=size, etag=etag, body=body)
+        return _CLASSES[self.policy.kind](
+            client, bucket, key, policy=self.policy, size=size, etag=etag, body=body, ledger=ledger
+        )
 
 
 _SEQUENTIAL: Final = ReaderConstructor(SEQUENTIAL)
@@ -143,6 +146,7 @@ def open_reader(
     size: int | None = None,
     etag: str | None = None,
     body: "Body | None" = None,
+    ledger: "Ledger | None" = None,
 ) -> S3Reader:
     """Makes the reader that the user chose; sends nothing.
 
@@ -154,10 +158,11 @@ def open_reader(
         size: Bytes of the object where known.
         etag: Version where known.
         body: Bytes fetched ahead. A constructor of the user's own, which cannot take them, fetches again.
+        ledger: Where the reader notes whether it was read before it was dropped.
     """
     constructor = _SEQUENTIAL if reader_constructor is None else reader_constructor
     if isinstance(constructor, ReaderConstructor):
-        return constructor.open(client, bucket, key, size=size, etag=etag, body=body)
+        return constructor.open(client, bucket, key, size=size, etag=etag, body=body, ledger=ledger)
     if body is not None:
         size, etag = body.object_size, body.etag or etag
     source = Source(client, bucket, key, size=size, etag=etag)
@@ -167,6 +172,7 @@ def open_reader(
             f"reader_constructor must return an S3Reader, not {type(reader).__name__}: "
             "choose one with S3ReaderConstructor"
         )
+    reader._ledger = ledger  # noqa: SLF001 - of the same package
     return reader
 
 

@@ -5,7 +5,7 @@ import operator
 import os
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from s3dataset._client import Client, ClientRef
 from s3dataset._io._policy import DCP_OPTIMIZED, SEQUENTIAL, ReaderPolicy, range_based
@@ -17,13 +17,25 @@ if TYPE_CHECKING:
 
     from s3dataset._client import Body
 
-__all__ = ["DCPOptimizedS3Reader", "RangedS3Reader", "S3Reader", "SequentialS3Reader"]
+__all__ = ["DCPOptimizedS3Reader", "Ledger", "RangedS3Reader", "S3Reader", "SequentialS3Reader"]
 
 _PICKLED_BYTES: Final = 8 << 20  # a batch of images crosses with its bytes, a shard by reference
 _LINE_BLOCK_BYTES: Final = 64 << 10
 _READ1_BYTES: Final = 1 << 20
 
 _NO_BLOCK: Final = b""
+
+
+class Ledger(Protocol):
+    """What became of the readers that a dataset delivered.
+
+    Attributes:
+        read: How many were read, or pickled.
+        unread: How many were closed or collected without that since the last one that was.
+    """
+
+    read: int
+    unread: int
 
 
 class _ForkLock:
@@ -74,6 +86,7 @@ class S3Reader(io.BufferedIOBase):
         size: int | None = None,
         etag: str | None = None,
         body: "Body | None" = None,
+        ledger: "Ledger | None" = None,
     ) -> None:
         """Opens the object; sends nothing.
 
@@ -85,7 +98,9 @@ class S3Reader(io.BufferedIOBase):
             size: Bytes of the object where known, from a listing: saves finding out.
             etag: Version to read; default: the one found first.
             body: Bytes fetched already. They tell size and version too.
+            ledger: Where the reader notes whether it was read before it was dropped.
         """
+        self._ledger = ledger
         self._lock = threading.RLock()
         self._policy = policy or self._default_policy
         self._position = 0
@@ -288,6 +303,9 @@ class S3Reader(io.BufferedIOBase):
         """Cancels what is under way and lets the memory go. Any number of times."""
         if getattr(self, "_closed", True):
             return
+        if self._ledger is not None:
+            self._ledger.unread += 1
+            self._ledger = None
         if self._source.in_other_process:
             self._after_fork()
         with self._lock:
@@ -301,11 +319,18 @@ class S3Reader(io.BufferedIOBase):
             raise ValueError(f"I/O operation on the closed reader of {self.uri}")
 
     def _use(self) -> threading.RLock:
+        if self._ledger is not None:
+            self._note_read(self._ledger)
         if self._source.in_other_process:
             self._after_fork()
         if self._closed:
             self._check_open()
         return self._lock
+
+    def _note_read(self, ledger: "Ledger") -> None:
+        self._ledger = None
+        ledger.read += 1
+        ledger.unread = 0
 
     def _after_fork(self) -> None:
         with _ForkLock.lock:
@@ -316,6 +341,8 @@ class S3Reader(io.BufferedIOBase):
                 self._source.forget_queue()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._ledger is not None:
+            self._note_read(self._ledger)  # whoever unpickles it will read it, and is not to fetch it again
         if self._source.in_other_process:
             self._after_fork()
         with self._lock:
