@@ -395,7 +395,7 @@ class Fields:
 
     def __call__(self, source: Any) -> dict[str, Any]:
         """Returns the parts by name, in the order given."""
-        made = {}
+        made: dict[str, Any] = {}
         for name, part in self._parts.items():
             if callable(part):
                 if made:

@@ -1,0 +1,185 @@
+"""What both kinds of datasets have in common."""
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, Self, TypeVar
+
+from s3dataset._client import ClientRef
+from s3dataset._config import S3ClientConfig
+from s3dataset._datasets._agreement import Agreement
+from s3dataset._datasets._counters import Counters
+from s3dataset._datasets._listing import Listing
+from s3dataset._datasets._origin import Origin, Prefix
+from s3dataset._datasets._rank import Rank, is_spawning, rank_of_group
+from s3dataset._datasets._samples import Row, SampleMaker
+from s3dataset._io import S3Reader
+from s3dataset._manifest import Manifest
+from s3dataset._stats import Stats
+
+__all__ = ["S3Dataset", "client_ref"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+ROWS_AT_ONCE = 512
+
+
+def client_ref(region: str | None, endpoint: str | None, s3client_config: S3ClientConfig | None) -> ClientRef:
+    """Names the client, and checks what can be checked without files and network.
+
+    Raises:
+        InvalidConfigError: The endpoint is no URL.
+        TypeError: `s3client_config` is none.
+    """
+    ref = ClientRef(region or None, endpoint or None, s3client_config)
+    ref.get()
+    return ref
+
+
+class S3Dataset(Generic[T_co]):
+    """Listing, client, statistics and pickling of a dataset. Private: users meet the two classes derived from it.
+
+    Pickles as its options. The pickle that starts a worker takes along the shared page, the listing's place, the keys
+    and the rank; any other none of these.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        ref: ClientRef,
+        transform: Callable[[S3Reader], T_co],
+        reader_constructor: Any,
+    ) -> None:
+        self._client_ref = ref
+        self._maker: SampleMaker[T_co] = SampleMaker(ref, transform, reader_constructor)
+        self._listing = Listing(origin, ref)
+        self._begin_process()
+
+    def _begin_process(self) -> None:
+        """State that belongs to this process alone."""
+        self._parent_rank: Rank | None = None
+        self._agreement = Agreement(self._listing)
+        self._counters: tuple[int, Counters] | None = None
+
+    # -- What it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def region(self) -> str | None:
+        """The region given."""
+        return self._client_ref.region
+
+    @property
+    def endpoint(self) -> str | None:
+        """The endpoint given."""
+        return self._client_ref.endpoint
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the dataset consists of. Lists at first use.
+
+        Raises:
+            S3Exception: Listing failed.
+        """
+        return self._listing.manifest()
+
+    def prepare(self) -> Self:
+        """Lists now, and lets the other ranks have the listing; returns the dataset.
+
+        With a process group every rank must call it: rank 0 lists, the ranks of its machine map what it wrote, and
+        ranks elsewhere list too and compare. Without one it lists, and the first training step does not wait for that.
+
+        Raises:
+            ManifestMismatchError: Ranks found different objects.
+            S3Exception: Listing failed.
+        """
+        self._agreement.share()
+        return self
+
+    def stats(self) -> Stats:
+        """What reading cost since the dataset was made, over this process and its workers.
+
+        Workers report several times a second and when they end.
+        """
+        return self._count.totals()
+
+    def __repr__(self) -> str:
+        known = self._listing.known
+        facts = "not listed yet" if known is None else f"{len(known):,} objects"
+        return f"<{type(self).__name__} of {self._listing.origin} ({facts})>"
+
+    # -- For the classes derived ------------------------------------------------------------------------------------
+
+    @property
+    def _count(self) -> Counters:
+        counters = self._counters
+        if counters is None or counters[0] != os.getpid():
+            counters = self._counters = os.getpid(), Counters(self._page_of_listing, self._client_stats)
+        return counters[1]
+
+    def _page_of_listing(self) -> Any:
+        return self._listing.page
+
+    def _client_stats(self) -> dict[str, Any]:
+        return self._client_ref.get().stats()
+
+    def _rows(self, indices: Sequence[int]) -> list[Row]:
+        return self.manifest.rows(indices)
+
+    def _row_chunks(self, positions: Iterator[Sequence[int]]) -> Iterator[list[Row]]:
+        manifest = self.manifest
+        for chunk in positions:
+            for start in range(0, len(chunk), ROWS_AT_ONCE):
+                yield manifest.rows(chunk[start : start + ROWS_AT_ONCE])
+
+    def _compare_ranks(self, world_size: int) -> None:
+        """Sees to it that all ranks list the same; called where an iteration begins, never in a worker."""
+        if world_size == 1:
+            return
+        if rank_of_group() is not None:
+            self._agreement.check()
+        elif isinstance(self._listing.origin, Prefix):
+            self._warn_once(
+                "unshared",
+                f"each of the {world_size} ranks lists {self._listing.origin} by itself, and no process group lets "
+                "them "
+                "compare what they found: save the listing once with Manifest.save, and use from_manifest.",
+            )
+
+    def _warn_once(self, topic: str, text: str) -> None:
+        """Warns in one of the processes that share the page."""
+        if self._listing.page.add(f"warned_{topic}", 1) == 1:
+            warnings.warn(text, UserWarning, stacklevel=4)
+
+    # -- Pickling ---------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in {"_agreement", "_counters", "_parent_rank"}
+        }
+        # A spawned worker has no process group to ask, unlike a forked one. Plain pickles go anywhere, so they say
+        # nothing.
+        state["_parent_rank"] = (rank_of_group() or self._parent_rank) if is_spawning() else None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        parent = state["_parent_rank"]
+        self._begin_process()
+        self._parent_rank = parent
+
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        S3Dataset._begin_process(twin)
+        twin.__dict__["_parent_rank"] = self._parent_rank
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copies the transform; the listing, which nobody changes, is shared and not made again."""
+        twin = self.__copy__()
+        memo[id(self)] = twin
+        twin.__dict__["_maker"] = copy.deepcopy(self._maker, memo)
+        return twin

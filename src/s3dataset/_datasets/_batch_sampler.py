@@ -1,0 +1,155 @@
+"""BatchSampler: which samples make up each batch of a map dataset."""
+
+import sys
+from collections.abc import Iterator, Sequence, Sized
+
+from torch.utils.data import Sampler
+
+from s3dataset._datasets._look_ahead import look_ahead
+from s3dataset._datasets._rank import Rank, find_rank
+from s3dataset._order import BatchPlan, Permutation, Split, Tail
+
+__all__ = ["BatchSampler"]
+
+
+class BatchSampler(Sampler[list[int]]):
+    """Batches of indices for a map dataset: seeded, split over ranks, and looking ahead.
+
+    `s3dataset.DataLoader` makes one by itself. For PyTorch's own::
+
+        sampler = BatchSampler(dataset, 32, shuffle=True, num_workers=4)
+        loader = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, num_workers=4)
+
+    The batches of an epoch are one sequence that depends on the length of the dataset, `batch_size`, `seed` and the
+    epoch only; rank r takes the batches r, r + world size, ... of it. So every rank has the same order in mind without
+    a word exchanged, and it is the same on every machine and in every release. Rank and world size are found when an
+    iteration begins, as `Split` says. Memory: a few batches, whatever the length of the dataset.
+
+    The first iteration is epoch 0 and each further one the next epoch, unless `set_epoch` names another.
+
+    With `num_workers` each batch also names those that the same worker gets next, which an `S3MapDataset` fetches
+    ahead: at least 4, and enough for 128 samples, as far as they fit into the worker's byte budget. Batches go to
+        workers in turn
+    in a DataLoader with `in_order=True`; where something else deals them out (Accelerate), leave `num_workers` out.
+
+    Args:
+        data_source: The dataset, whose length is asked when an iteration begins, or the length itself.
+        batch_size: Samples in a batch.
+        shuffle: In an order of its own for every epoch; False: in that of the dataset.
+        seed: Names the orders; the same on every rank.
+        tail: What happens to samples that do not make up a batch for every rank: "pad", "drop" or "exact"; see
+            `Split`. Default: that of `split`.
+        split: Over which ranks; default: all that there are. `Split(ranks=False)`: every rank takes all batches.
+        num_workers: Workers of the loader that takes the batches, 0 for none; default: not known, so no look-ahead.
+        ahead: How many batches are named ahead; default: as above. 0: none.
+
+    Raises:
+        ValueError: A number is out of range, or `tail` and `split` contradict each other.
+    """
+
+    def __init__(
+        self,
+        data_source: Sized | int,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        tail: Tail | None = None,
+        split: Split | None = None,
+        num_workers: int | None = None,
+        ahead: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be a number of samples, at least 1; got {batch_size!r}")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"num_workers must not be negative, got {num_workers}")
+        if ahead is not None and ahead < 0:
+            raise ValueError(f"ahead must not be negative, got {ahead}")
+        if tail is not None and split is not None and split.tail not in {None, tail}:
+            raise ValueError(f"tail={tail!r} and split={split!r} contradict each other")
+        self.data_source = data_source
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.split = split
+        self.tail = Split(tail=tail).tail
+        self.num_workers = num_workers
+        self.ahead = ahead
+        self._next_epoch = 0
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether all batches are full; PyTorch's name for it."""
+        return self.tail == "drop" or (self.split is not None and self.split.tail == "drop")
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration begins."""
+        return self._next_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Names the epoch that the next iteration begins; the one after that follows on."""
+        self._next_epoch = epoch
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks share the batches, as far as is known now."""
+        return self._rank().world_size
+
+    def __len__(self) -> int:
+        """The number of batches of this rank in an epoch."""
+        plan, rank = self._plan()
+        return plan.steps(rank)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Iterates over this rank's batches of the next epoch."""
+        # A generator, so that the epoch counts on when the first batch is taken: PyTorch makes two iterators and uses
+        # one.
+        epoch = self._next_epoch
+        self._next_epoch = epoch + 1
+        plan, rank = self._plan()
+        batches = self._batches(plan, rank, epoch)
+        if self.num_workers is None or self.ahead == 0:
+            yield from batches
+        else:
+            yield from look_ahead(batches, self.num_workers, self.ahead)
+
+    def _batches(self, plan: BatchPlan, rank: int, epoch: int) -> Iterator[list[int]]:
+        order: Permutation | None = None
+        if self.shuffle:
+            order = Permutation(plan.num_samples, seed=self.seed, epoch=epoch)
+        for k in range(plan.steps(rank)):
+            places: Sequence[int] = plan.rank_batch(rank, k)
+            yield list(places) if order is None else order.take(places)
+
+    def _plan(self) -> tuple[BatchPlan, int]:
+        length = self.data_source if isinstance(self.data_source, int) else len(self.data_source)
+        rank = self._rank()
+        split = self.split or Split()
+        steps = split.steps_per_epoch
+        plan = BatchPlan(
+            num_samples=length,
+            batch_size=self.batch_size,
+            world_size=rank.world_size,
+            tail=self.tail or split.resolved_tail(rank.world_size),
+            steps_per_epoch=steps if self.tail is None else None,
+        )
+        return plan, rank.rank
+
+    def _rank(self) -> Rank:
+        rank = find_rank(self.split or Split(), None)
+        if self.split is None and rank.world_size > 1 and _accelerate_splits():
+            raise ValueError(
+                f"Accelerate runs on {rank.world_size} ranks and splits the batches of a loader by itself, so "
+                "splitting them "
+                "here too would lose samples. Give split=Split(ranks=False) if the loader goes through "
+                "Accelerator.prepare(), or split=Split() if it does not."
+            )
+        return rank
+
+
+def _accelerate_splits() -> bool:
+    """Whether Accelerate runs this process, going by what it loaded; it is not imported for the question."""
+    state = sys.modules.get("accelerate.state")
+    shared = getattr(getattr(state, "PartialState", None), "_shared_state", None)
+    return bool(shared)

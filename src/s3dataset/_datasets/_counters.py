@@ -1,0 +1,128 @@
+"""Counting what a dataset does, in this process and, through the page, in all that share it."""
+
+import multiprocessing
+import multiprocessing.util
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from s3dataset._stats import Stats
+
+if TYPE_CHECKING:
+    from s3dataset._page import Page
+
+__all__ = ["Counters"]
+
+_PUBLISH_EVERY_S: Final = 0.05
+_CLIENT_EVERY_S: Final = 0.25  # the client's histograms cost more to read
+_TTFB: Final = "ttfb_us<="
+
+
+class Counters:
+    """Adds up in this process, and publishes to the page from time to time: a lock and some additions there.
+
+    Belongs to one process; a worker makes its own, so that nothing the parent counted is published twice.
+
+    Args:
+        client_stats: Gives the client's totals in this process, {} before its first request.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bytes",
+        "_client_published_at",
+        "_client_seen",
+        "_client_stats",
+        "_consumer_wait_s",
+        "_network_wait_s",
+        "_page",
+        "_published_at",
+        "_samples",
+        "_transform_s",
+    )
+
+    def __init__(self, page: Callable[[], "Page"], client_stats: Callable[[], Mapping[str, Any]]) -> None:
+        self._page = page
+        self._client_stats = client_stats
+        self._client_seen = _client_counts(client_stats())
+        self._published_at = self._client_published_at = time.perf_counter()
+        self._samples = self._bytes = 0
+        self._network_wait_s = self._transform_s = self._consumer_wait_s = 0.0
+        if multiprocessing.parent_process() is not None:
+            # atexit does not run in multiprocessing's children.
+            multiprocessing.util.Finalize(None, _publish_last, args=(weakref.ref(self),), exitpriority=10)
+
+    def count(
+        self, samples: int, nbytes: int, network_wait_s: float, transform_s: float, consumer_wait_s: float = 0.0
+    ) -> None:
+        """Adds to the totals, and publishes them if it is time."""
+        self._samples += samples
+        self._bytes += nbytes
+        self._network_wait_s += network_wait_s
+        self._transform_s += transform_s
+        self._consumer_wait_s += consumer_wait_s
+        if time.perf_counter() - self._published_at > _PUBLISH_EVERY_S:
+            self.publish(client=False)
+
+    def publish(self, *, client: bool = True) -> None:
+        """Moves what was counted to the page.
+
+        Args:
+            client: Include the client's counts, however short the time since they were read last.
+        """
+        now = time.perf_counter()
+        deltas = {
+            "samples": self._samples,
+            "bytes": self._bytes,
+            "network_wait_ns": round(self._network_wait_s * 1e9),
+            "transform_ns": round(self._transform_s * 1e9),
+            "consumer_wait_ns": round(self._consumer_wait_s * 1e9),
+        }
+        self._samples = self._bytes = 0
+        self._network_wait_s = self._transform_s = self._consumer_wait_s = 0.0
+        self._published_at = now
+        if client or now - self._client_published_at > _CLIENT_EVERY_S:
+            self._client_published_at = now
+            counts = _client_counts(self._client_stats())
+            for name, count in counts.items():
+                deltas[name] = count - self._client_seen.get(name, 0)
+            self._client_seen = counts
+        deltas = {name: delta for name, delta in deltas.items() if delta}
+        if deltas:
+            self._page().add_many(deltas)
+
+    def totals(self) -> Stats:
+        """The totals of all processes, this one's brought up to date before."""
+        self.publish()
+        values = self._page().items()
+        histogram = sorted(
+            (int(name.removeprefix(_TTFB)) / 1e6, count) for name, count in values.items() if name.startswith(_TTFB)
+        )
+        return Stats(
+            samples=values.get("samples", 0),
+            bytes=values.get("bytes", 0),
+            requests=values.get("requests", 0),
+            retries=values.get("retries", 0),
+            throttles=values.get("throttles", 0),
+            network_wait_s=values.get("network_wait_ns", 0) / 1e9,
+            transform_s=values.get("transform_ns", 0) / 1e9,
+            consumer_wait_s=values.get("consumer_wait_ns", 0) / 1e9,
+            ttfb_histogram=tuple(histogram),
+        )
+
+
+def _publish_last(counters: "weakref.ref[Counters]") -> None:
+    alive = counters()
+    if alive is not None:
+        alive.publish()
+
+
+def _client_counts(stats: Mapping[str, Any]) -> dict[str, int]:
+    """What of a client's statistics goes into a dataset's, by the page's names."""
+    counts = {name: int(stats.get(name, 0)) for name in ("requests", "retries", "throttles")}
+    for bound_s, count in stats.get("ttfb_s", ()):
+        if count:
+            name = f"{_TTFB}{round(min(bound_s, 86_400.0) * 1e6)}"
+            counts[name] = counts.get(name, 0) + int(count)
+    return counts

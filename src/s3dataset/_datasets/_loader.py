@@ -1,0 +1,171 @@
+"""DataLoader: PyTorch's, which also looks ahead, counts epochs and keeps statistics."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch.utils.data
+from torch.utils.data import Dataset, IterableDataset, Sampler
+
+from s3dataset._datasets._base import S3Dataset
+from s3dataset._datasets._batch_sampler import BatchSampler
+from s3dataset._datasets._iterable import S3IterableDataset
+from s3dataset._datasets._look_ahead import LookAhead
+from s3dataset._order import Split, Tail
+from s3dataset._stats import Stats
+
+__all__ = ["DataLoader"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class DataLoader(torch.utils.data.DataLoader[T_co]):
+    """PyTorch's DataLoader with look-ahead, epochs and statistics. Takes all of its arguments, and a few more.
+
+    With a map dataset the batches come from a `BatchSampler`: shuffled by `seed` and epoch, the same on every rank and
+    for every number of workers, split over the ranks. Workers are told which batches they get next and fetch them
+    ahead, so that two workers reach thousands of samples a second where one batch after the other would allow hundreds.
+    A `sampler` or `batch_sampler` of one's own is used as it is, and looked ahead in.
+
+    With an `S3IterableDataset` the workers learn `batch_size`, so that the batches are the listing cut into pieces, in
+    order.
+
+    The first iteration is epoch 0 and each further one the next epoch, unless `set_epoch` names another.
+
+    Args:
+        dataset: Any dataset; look-ahead and statistics need one of s3dataset's.
+        batch_size: Samples in a batch. None: no batches, one sample after the other, without look-ahead.
+        shuffle: In an order of its own for every epoch.
+        sampler: As PyTorch's; neither split over ranks nor seeded here.
+        batch_sampler: As PyTorch's.
+        num_workers: As PyTorch's.
+        drop_last: All batches are full: the same as tail="drop".
+        seed: Names the orders of `shuffle`; the same on every rank. Default: the initial seed of `generator`, else 0.
+        tail: What happens at the end of an epoch to samples that do not make up a batch for every rank: "pad", "drop"
+            or "exact"; see `Split`.
+        split: Over which ranks; default: all that there are. For an `S3IterableDataset` give `enable_sharding=`
+            instead.
+        ahead: How many batches each worker fetches ahead; default: 4, and enough for 128 samples. 0: none.
+        **kwargs: All others of PyTorch's: collate_fn, pin_memory, timeout, worker_init_fn, multiprocessing_context,
+        generator,
+            prefetch_factor, persistent_workers, in_order.
+
+    Raises:
+        ValueError: Arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[T_co],
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: Sampler[int] | Iterable[int] | None = None,
+        batch_sampler: Sampler[list[int]] | Iterable[list[int]] | None = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        *args: Any,
+        seed: int | None = None,
+        tail: Tail | None = None,
+        split: Split | None = None,
+        ahead: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        own: dict[str, Any] = {"seed": seed, "tail": tail, "split": split}
+        given = [name for name, value in own.items() if value is not None]
+        iterable = isinstance(dataset, IterableDataset)
+        makes_batches = not iterable and sampler is None and batch_sampler is None and batch_size is not None
+        if given and not makes_batches:
+            raise ValueError(
+                f"DataLoader takes {'=, '.join(given)}= only for a map dataset whose batches it makes by itself"
+                + ("; give an S3IterableDataset enable_sharding=" if iterable else "")
+            )
+        if drop_last and tail not in {None, "drop"}:
+            raise ValueError(f"drop_last=True and tail={tail!r} contradict each other")
+        self._told_batch_size: int | None = None
+        stride = num_workers if kwargs.get("in_order", True) else None
+        sizes: dict[str, Any] = {"batch_size": batch_size, "drop_last": drop_last}
+        if makes_batches and batch_size is not None:
+            batch_sampler = BatchSampler(
+                dataset,  # type: ignore[arg-type]
+                batch_size,
+                shuffle=bool(shuffle),
+                seed=_seed(seed, args, kwargs),
+                tail="drop" if drop_last else tail,
+                split=split,
+                num_workers=stride,
+                ahead=ahead,
+            )
+            # PyTorch wants nothing beside a batch sampler.
+            shuffle, sizes = None, {}
+        elif not iterable and isinstance(dataset, S3Dataset) and stride is not None and ahead != 0:
+            if batch_sampler is None and sampler is not None and batch_size is not None:
+                batch_sampler = torch.utils.data.BatchSampler(sampler, batch_size, drop_last)
+                sampler, sizes = None, {}
+            if batch_sampler is not None and not isinstance(batch_sampler, BatchSampler):
+                batch_sampler = LookAhead(batch_sampler, stride, ahead)
+        elif iterable and isinstance(dataset, S3IterableDataset):
+            self._told_batch_size = batch_size or 1
+            dataset._check_batch_size(self._told_batch_size)  # noqa: SLF001 - of the same package
+        super().__init__(
+            dataset,
+            sizes.get("batch_size", 1),
+            shuffle,
+            sampler,
+            batch_sampler,
+            num_workers,
+            collate_fn,
+            pin_memory,
+            sizes.get("drop_last", False),
+            *args,
+            **kwargs,
+        )
+
+    def __iter__(self) -> Any:
+        """Begins an epoch.
+
+        Raises:
+            ManifestMismatchError: Another rank lists other objects.
+            S3Exception: Listing failed.
+        """
+        dataset = self.dataset
+        if isinstance(dataset, S3IterableDataset) and self._told_batch_size is not None:
+            dataset._take_batch_size(self._told_batch_size)  # noqa: SLF001 - of the same package
+        elif isinstance(dataset, S3Dataset) and isinstance(self.batch_sampler, BatchSampler):
+            dataset._compare_ranks(self.batch_sampler.world_size)  # noqa: SLF001
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        """The number of batches of this rank in an epoch."""
+        dataset = self.dataset
+        if isinstance(dataset, S3IterableDataset) and self._told_batch_size is not None:
+            return dataset._batches_of_rank(self._told_batch_size, self.num_workers, self.drop_last)  # noqa: SLF001
+        return super().__len__()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Names the epoch that the next iteration begins; the one after that follows on.
+
+        Samplers of one's own are told if they have a `set_epoch`, as PyTorch's DistributedSampler.
+        """
+        for part in (self.batch_sampler, getattr(self.batch_sampler, "sampler", None), self.sampler, self.dataset):
+            name_epoch = getattr(part, "set_epoch", None)
+            if name_epoch is not None:
+                name_epoch(epoch)
+
+    def stats(self) -> Stats:
+        """What reading cost since the dataset was made, over this process and its workers.
+
+        Raises:
+            TypeError: The dataset is none of s3dataset's.
+        """
+        if not isinstance(self.dataset, S3Dataset):
+            raise TypeError(f"only datasets of s3dataset keep statistics, and this is a {type(self.dataset).__name__}")
+        return self.dataset.stats()
+
+
+def _seed(seed: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """The seed given, else that of the generator which PyTorch's loader would shuffle with."""
+    generator = kwargs.get("generator", args[3] if len(args) > 3 else None)
+    if seed is None and isinstance(generator, torch.Generator):
+        return generator.initial_seed()
+    return seed or 0

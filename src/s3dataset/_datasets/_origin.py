@@ -1,0 +1,102 @@
+"""Where the objects of a dataset come from: a prefix, a list of URIs, or a manifest."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from s3dataset._client import ClientRef
+from s3dataset._manifest import Manifest, check_pattern, list_prefix
+from s3dataset._uri import S3Uri
+
+__all__ = ["Given", "Origin", "Prefix", "Saved", "given_objects", "manifest_origin", "prefix_origin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The objects under a prefix, as they are when they are listed."""
+
+    uri: S3Uri
+    pattern: str | None
+
+    def find(self, client_ref: ClientRef) -> Manifest:
+        """Lists."""
+        return list_prefix(client_ref.get(), self.uri, pattern=self.pattern)
+
+    def __str__(self) -> str:
+        return str(self.uri) + (f" with pattern {self.pattern!r}" if self.pattern is not None else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The objects of a manifest that was saved somewhere."""
+
+    location: str
+
+    def find(self, client_ref: ClientRef) -> Manifest:
+        """Loads it."""
+        return Manifest.load(
+            self.location, region=client_ref.region, endpoint=client_ref.endpoint, s3client_config=client_ref.config
+        )
+
+    def __str__(self) -> str:
+        return f"the manifest {self.location}"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The objects of a manifest at hand."""
+
+    manifest: Manifest
+
+    def find(self, client_ref: ClientRef) -> Manifest:  # noqa: ARG002 - of the same form as the others
+        """Returns it."""
+        return self.manifest
+
+    def __str__(self) -> str:
+        return f"{len(self.manifest):,} objects"
+
+
+Origin: TypeAlias = Prefix | Saved | Given
+
+
+def prefix_origin(s3_uri: str, pattern: str | None) -> Prefix:
+    """Checks URI and pattern.
+
+    Raises:
+        InvalidUriError: The URI is none.
+        ValueError: The pattern is none.
+    """
+    uri = S3Uri.parse_prefix(s3_uri)
+    if pattern is not None:
+        check_pattern(pattern)
+    return Prefix(uri, pattern)
+
+
+def given_objects(object_uris: str | Iterable[str], client_ref: ClientRef) -> Given:
+    """Takes the URIs, at once, so that the dataset pickles.
+
+    Raises:
+        InvalidUriError: One of them is none.
+    """
+    uris = [object_uris] if isinstance(object_uris, str) else object_uris
+    return Given(
+        Manifest.from_objects(
+            uris, region=client_ref.region, endpoint=client_ref.endpoint, s3client_config=client_ref.config
+        )
+    )
+
+
+def manifest_origin(manifest: Manifest | str) -> Given | Saved:
+    """Takes a manifest, or the place of one, which is loaded at first use.
+
+    Raises:
+        TypeError: It is neither.
+        InvalidUriError: The place begins as an S3 URI and is none.
+    """
+    if isinstance(manifest, Manifest):
+        return Given(manifest)
+    if not isinstance(manifest, str):
+        raise TypeError(f"manifest must be a Manifest, or the path or URI of one; got {type(manifest).__name__}")
+    if manifest.startswith("s3:"):
+        S3Uri.parse(manifest, need_key=True)
+    return Saved(manifest)

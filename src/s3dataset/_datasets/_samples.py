@@ -1,0 +1,172 @@
+"""From an object to a sample: opens the reader, calls the transform, names the object when that fails."""
+
+import io
+import os
+import pickle
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
+from types import FunctionType
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import torch.utils.data
+
+from s3dataset._client import Client, ClientRef, configure_process
+from s3dataset._io import ReaderConstructor, S3Reader, open_reader
+
+__all__ = ["Ledger", "Row", "SampleMaker", "identity"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+Row: TypeAlias = tuple[str, str, int | None, str | None]
+"""(bucket, key, size, ETag), the latter two None where no listing told them."""
+
+
+def identity(reader: S3Reader) -> S3Reader:
+    """The transform of a dataset that was given none: the sample is the reader."""
+    return reader
+
+
+class Ledger:
+    """What became of the readers that a dataset delivered; readers write in it.
+
+    Attributes:
+        read: How many were read.
+        unread: How many were dropped without being read since the last one that was.
+    """
+
+    __slots__ = ("read", "unread")
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.unread = 0
+
+
+class _Process:
+    """The process that this module last prepared."""
+
+    pid: int | None = None
+
+
+def _enter_process() -> None:
+    """A DataLoader worker takes its share of the machine before its first request."""
+    _Process.pid = os.getpid()
+    info = torch.utils.data.get_worker_info()
+    if info is not None and getattr(info, "worker_method", None) in {None, "multiprocessing"}:
+        configure_process(lanes=1, share=info.num_workers)
+
+
+class SampleMaker(Generic[T_co]):
+    """Makes samples of one dataset. Immutable and picklable, as long as the transform is.
+
+    Args:
+        client_ref: Whose connections are used.
+        transform: Makes the sample of a reader.
+        reader_constructor: Chooses the reader; None: the default.
+    """
+
+    __slots__ = ("_constructor", "_ref", "_transform")
+
+    def __init__(self, client_ref: ClientRef, transform: Callable[[S3Reader], T_co], reader_constructor: Any) -> None:
+        if not callable(transform):
+            raise TypeError(f"transform must be callable, taking an S3Reader; got {transform!r}")
+        if reader_constructor is not None and not callable(reader_constructor):
+            raise TypeError(
+                f"reader_constructor must be one of S3ReaderConstructor's or callable, got {reader_constructor!r}"
+            )
+        self._ref = client_ref
+        self._transform = transform
+        self._constructor = reader_constructor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _check_pickles(self._transform, "transform")
+        _check_pickles(self._constructor, "reader_constructor")
+        return SampleMaker, (self._ref, self._transform, self._constructor)
+
+    @property
+    def client(self) -> Client:
+        """The client in this process."""
+        if _Process.pid != os.getpid():
+            _enter_process()
+        return self._ref.get()
+
+    @property
+    def delivers_readers(self) -> bool:
+        """Whether samples are the readers themselves, so that it shows only later whether they are read."""
+        return self._transform is identity
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether fetching before the first read fits the reader: not if it was chosen for sparse access."""
+        constructor = self._constructor
+        return constructor is None or (
+            isinstance(constructor, ReaderConstructor) and constructor.policy.window_bytes > 0
+        )
+
+    def make(self, client: Client, row: Row, body: Any = None, ledger: Ledger | None = None) -> T_co:
+        """Makes the sample of an object.
+
+        Args:
+            client: This process's client.
+            row: The object.
+            body: Its beginning, or all of it, if it was fetched ahead.
+            ledger: Where the reader notes whether it was read.
+        """
+        bucket, key, size, etag = row
+        reader = open_reader(
+            client, bucket, key, reader_constructor=self._constructor, size=size, etag=etag, body=body, ledger=ledger
+        )
+        try:
+            return self._transform(reader)
+        except Exception as error:
+            uri = f"s3://{bucket}/{key}"
+            if uri not in str(error):
+                # A note shows in the traceback that a worker sends to the main process, and leaves the class as it is.
+                error.add_note(f"This happened in the transform of {uri}")
+            raise
+
+
+class _Nowhere(io.RawIOBase):
+    """Takes bytes and keeps none."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        return len(data)
+
+
+class _Checking:
+    """What is being checked, so that a transform which refers to its dataset does not recur for ever."""
+
+    now: Final[set[int]] = set()
+
+
+def _check_pickles(value: object, role: str) -> None:
+    """Names a transform that does not pickle; the error of pickle itself names only a piece of it.
+
+    Raises:
+        pickle.PicklingError: It does not.
+    """
+    if value is None or id(value) in _Checking.now:
+        return
+    if isinstance(value, FunctionType) and value.__closure__ is None and "<" not in value.__qualname__:
+        return  # pickles as its name
+    _Checking.now.add(id(value))
+    try:
+        ForkingPickler(_Nowhere()).dump(value)
+    except Exception as error:
+        raise pickle.PicklingError(
+            f"{role}={_named(value)} cannot be pickled, which workers started by spawn or forkserver need "
+            f"({error}): define it at the top level of a module (functools.partial binds arguments), or use "
+            "multiprocessing_context='fork'"
+        ) from error
+    finally:
+        _Checking.now.discard(id(value))
+
+
+def _named(value: object) -> str:
+    """A name by which its author finds it."""
+    code = getattr(value, "__code__", None)
+    if code is None:
+        return repr(value)
+    return f"{getattr(value, '__qualname__', value)} ({code.co_filename}:{code.co_firstlineno})"
