@@ -45,12 +45,17 @@ class S3Uri:
         if not bucket:
             raise InvalidUriError(f"Bucket name must be non-empty, got {text!r}: write 's3://bucket/key'", uri=text)
         if need_key and not key:
-            raise InvalidUriError(
-                f"Object key must be non-empty, got {text!r}: write 's3://{bucket}/key', "
-                "or give it where a prefix is taken",
-                uri=text,
-            )
+            raise cls.no_key(bucket, text)
         return cls(bucket, key)
+
+    @staticmethod
+    def no_key(bucket: str, text: str | None = None) -> InvalidUriError:
+        """What to raise for an empty key where an object is meant: such a request would be one about the bucket."""
+        text = f"{_SCHEME}{bucket}/" if text is None else text
+        return InvalidUriError(
+            f"Object key must be non-empty, got {text!r}: write 's3://{bucket}/key', or use a prefix where one fits",
+            uri=text,
+        )
 
     @classmethod
     def parse_prefix(cls, text: str) -> Self:
@@ -72,7 +77,7 @@ def split_object_uri(text: str) -> tuple[str, str]:
         InvalidUriError: It is something else, as `S3Uri.parse` says.
         TypeError: `text` is no string.
     """
-    if isinstance(text, str) and text.startswith(_SCHEME):
+    if text[: len(_SCHEME)] == _SCHEME:
         bucket, _, key = text[len(_SCHEME) :].partition("/")
         if bucket and key:
             return bucket, key

@@ -9,7 +9,7 @@ from s3dataset import errors
 from s3dataset._client import Client, ClientRef, GetRequest, ObjectInfo, get_client
 from s3dataset._config import S3ClientConfig
 from s3dataset._uri import S3Uri
-from s3dataset.testing import LocalS3
+from s3dataset.testing import Fault, LocalS3
 
 BUCKET = "bucket"
 MIB = 1 << 20
@@ -139,6 +139,31 @@ class TestGetMany:
         put(server, f"{prefix}k", 100)
         with pytest.raises(errors.ObjectChangedError):
             client.get_range(BUCKET, f"{prefix}k", 0, 10, etag='"another"')
+
+    def test_a_range_that_is_none(self, client: Client) -> None:
+        for start, end in ((4, 2), (-1, 2)):
+            with pytest.raises(ValueError, match="no range of bytes"):
+                client.get_range(BUCKET, "k", start, end)
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    def test_objects_larger_than_the_byte_budget(self, server: LocalS3, prefix: str, ordered: bool) -> None:
+        data = [put(server, f"{prefix}{i}", 700_000 + i, i) for i in range(30)]
+        large = put(server, f"{prefix}large", 9 * MIB)
+        client = Client(s3client_config=S3ClientConfig(memory_limit_bytes=MIB))
+        requests = [(BUCKET, f"{prefix}{i}") for i in range(30)] + [(BUCKET, f"{prefix}large")]
+        found = dict(client.get_many(requests, ordered=ordered))
+        assert [bytes(found[i]) for i in range(30)] == data
+        assert bytes(found[30]) == large
+
+    def test_bodies_stay_as_they_are_while_others_are_fetched(
+        self, server: LocalS3, client: Client, prefix: str
+    ) -> None:
+        data = [put(server, f"{prefix}{i}", 50_000, i) for i in range(40)]
+        requests = [(BUCKET, f"{prefix}{i}") for i in range(40)]
+        views = {i: memoryview(body) for i, body in client.get_many(requests)}
+        for _, body in client.get_many(requests * 5):
+            del body
+        assert [views[i].tobytes() for i in range(40)] == data
 
 
 class TestReadInto:
@@ -290,6 +315,90 @@ class TestSingleObjects:
         client.put_many([(BUCKET, prefix + key, b"here")])
         assert bytes(client.get_range(BUCKET, prefix + key, 0, 10)) == b"here"
         assert prefix + key in server.keys(BUCKET, prefix)
+
+
+class TestKeysThatAreNone:
+    """A request without a key would be one about the bucket: a DELETE would delete it."""
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            lambda c: c.delete_object(BUCKET, ""),
+            lambda c: c.head_object(BUCKET, ""),
+            lambda c: c.get_range(BUCKET, "", 0, 1),
+            lambda c: list(c.get_many([(BUCKET, "")])),
+            lambda c: list(c.get_many([S3Uri(BUCKET, "")])),
+            lambda c: list(c.get_many([f"s3://{BUCKET}/"])),
+            lambda c: c.read_into([(BUCKET, "", None, bytearray(1))]),
+            lambda c: c.put_many([(BUCKET, "", b"x")]),
+            lambda c: c.copy_object(BUCKET, "k", BUCKET, ""),
+        ],
+    )
+    def test_are_refused(self, server: LocalS3, client: Client, operation) -> None:
+        server.put(BUCKET, "k", b"")
+        with pytest.raises(errors.InvalidUriError, match="Object key must be non-empty"):
+            operation(client)
+
+    def test_so_are_empty_buckets(self, client: Client) -> None:
+        with pytest.raises(errors.InvalidUriError, match="Bucket name must be non-empty"):
+            client.head_object("", "k")
+
+
+class TestQueue:
+    def test_waiting_can_be_bounded(self, client: Client, server: LocalS3, prefix: str) -> None:
+        put(server, f"{prefix}k", 10)
+        server.add_fault(Fault.delay(0.5, key=f"{prefix}k"))
+        with client.queue() as queue:
+            (index,) = queue.get([(BUCKET, f"{prefix}k", None, None, None, None)])
+            with pytest.raises(TimeoutError):
+                queue.take(index, 0.01)
+            assert queue.next(1, 10, 0.01) == []
+            assert (queue.unfinished, queue.untaken, queue.ready(index)) == (1, 0, False)
+            assert len(queue.take(index)) == 10
+
+    def test_cancelled_requests_have_results_too(self, client: Client, server: LocalS3, prefix: str) -> None:
+        put(server, f"{prefix}k", 10)
+        server.add_fault(Fault.stall(at=None, key=f"{prefix}k", times=None))
+        with client.queue() as queue:
+            indices = queue.get([(BUCKET, f"{prefix}k", None, None, None, None)] * 20)
+            queue.cancel(indices)
+            assert {type(result) for result in queue.take_many(indices)} == {errors.CancelledError}
+        server.clear_faults()
+
+    def test_an_index_is_taken_once(self, client: Client, server: LocalS3, prefix: str) -> None:
+        put(server, f"{prefix}k", 10)
+        with client.queue() as queue:
+            (index,) = queue.get([(BUCKET, f"{prefix}k", None, None, None, None)])
+            queue.take(index)
+            with pytest.raises(IndexError):
+                queue.take(index)
+
+
+class TestEndpoints:
+    def test_tls_with_an_authority_of_ones_own(self) -> None:
+        with LocalS3(BUCKET, tls=True, activate=False) as server:
+            server.put(BUCKET, "k", b"over TLS")
+            keys = (server.access_key, server.secret_key)
+            config = S3ClientConfig(ca_bundle=server.ca_bundle, credentials=keys)
+            assert (
+                bytes(Client(endpoint=server.endpoint, s3client_config=config).get_range(BUCKET, "k", 0, 99))
+                == b"over TLS"
+            )
+            distrustful = S3ClientConfig(credentials=keys, max_attempts=1)
+            with pytest.raises(errors.TransportError, match="ca_bundle"):
+                Client(endpoint=server.endpoint, s3client_config=distrustful).head_object(BUCKET, "k")
+
+    def test_virtual_hosts(self, server: LocalS3, prefix: str) -> None:
+        put(server, f"{prefix}k", 10)
+        config = S3ClientConfig(addressing_style="virtual")
+        client = Client(endpoint=f"http://localhost:{server.port}", s3client_config=config)
+        assert client.head_object(BUCKET, f"{prefix}k").size == 10
+        hosts = [r.headers["host"] for r in server.requests("HeadObject") if r.key == f"{prefix}k"]
+        assert hosts == [f"{BUCKET}.localhost:{server.port}"]
+
+    def test_a_bundle_that_holds_nothing(self, server: LocalS3) -> None:
+        with pytest.raises(errors.InvalidConfigError, match="ca_bundle holds no certificate"):
+            Client(s3client_config=S3ClientConfig(ca_bundle=b"nonsense")).head_object(BUCKET, "k")
 
 
 class TestLife:

@@ -92,17 +92,31 @@ def test_another_region_is_followed_and_remembered(server: LocalS3) -> None:
     assert scopes == [400, 200, 200]
 
 
-def test_expired_keys_are_renewed_once(server: LocalS3) -> None:
+def test_expired_keys_are_renewed_unseen() -> None:
+    """All requests that meet expired keys wait for one renewal, which costs them no attempt."""
     asked = []
 
-    def keys() -> tuple[str, str, str]:
+    def keys() -> tuple[str, str]:
         asked.append(1)
-        return f"{server.access_key}", server.secret_key, f"token-{len(asked)}"
+        return f"KEY{len(asked)}", "secret"
 
-    renewing = client(credentials=keys)
-    server.add_fault(Fault.status(400, code="ExpiredToken", times=1))
-    # Keys with another access key are what a renewal is known by.
-    with pytest.raises(errors.CredentialsError):
+    server = LocalS3(BUCKET, access_key="KEY1", secret_key="secret")
+    server._config["credentials"].append({"access_key": "KEY2", "secret_key": "secret", "session_token": None})
+    with server:
+        server.put(BUCKET, "k", b"hello")
+        renewing = client(credentials=keys, max_attempts=1)
+        assert renewing.head_object(BUCKET, "k").size == 5
+        server.add_fault(Fault.status(400, code="ExpiredToken", times=8))
+        bodies = [bytes(body) for _, body in renewing.get_many([(BUCKET, "k")] * 50)]
+        assert bodies == [b"hello"] * 50
+        assert len(asked) == 2
+        renewing.close()
+
+
+def test_expired_keys_without_others(server: LocalS3) -> None:
+    renewing = client(credentials=lambda: (server.access_key, server.secret_key))
+    server.add_fault(Fault.status(400, code="ExpiredToken", times=None))
+    with pytest.raises(errors.CredentialsError, match="log in anew"):
         renewing.head_object(BUCKET, "k")
     renewing.close()
 

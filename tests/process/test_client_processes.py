@@ -1,10 +1,13 @@
 """A client in forked and spawned processes, and at exit."""
 
+import gc
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +16,7 @@ import pytest
 
 from s3dataset._client import Body, Client, ClientRef, ForeignProcessError
 from s3dataset._config import S3ClientConfig
-from s3dataset.testing import LocalS3
+from s3dataset.testing import Fault, LocalS3
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -132,6 +135,54 @@ def test_exit_with_requests_in_flight_is_quick_and_quiet(server: LocalS3, creden
         """
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+
+
+def test_ctrl_c_ends_a_wait(server: LocalS3) -> None:
+    program = f"""
+        from s3dataset._client import Client
+        with Client().queue() as queue:
+            queue.get([("{BUCKET}", "k", None, None, None, None)])
+            print("waiting", flush=True)
+            queue.take(0)
+    """
+    with LocalS3(BUCKET, faults=[Fault.stall(at=None, times=None)], activate=False) as stalling:
+        environment = {**os.environ, **stalling.environment}
+        arguments = [sys.executable, "-c", textwrap.dedent(program)]
+        with subprocess.Popen(arguments, env=environment, stdout=-1, stderr=-1, text=True) as process:
+            assert process.stdout.readline() == "waiting\n"
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=30)
+    assert stderr.strip().endswith("KeyboardInterrupt")
+
+
+def test_the_thread_that_renews_ends_with_its_client(server: LocalS3) -> None:
+    keys = (server.access_key, server.secret_key)
+    client = Client(s3client_config=S3ClientConfig(credentials=lambda: keys))
+    client.head_object(BUCKET, "k")
+    (thread,) = (t for t in threading.enumerate() if t.name == "s3dataset-credentials")
+    del client
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_clients_leave_no_sockets_and_threads(server: LocalS3) -> None:
+    done = run(
+        f"""
+        import gc, os, threading
+        from s3dataset._client import Client
+        def use():
+            list(Client().get_many([("{BUCKET}", "k")] * 50))
+            gc.collect()
+            return len(os.listdir("/proc/self/fd")), threading.active_count()
+        first = [use() for _ in range(5)][-1]
+        print(first, [use() for _ in range(20)][-1])
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, last = done.stdout.strip()[1:-1].split(") (")
+    assert first.split(", ")[1] == last.split(", ")[1]
+    assert int(last.split(", ")[0]) <= int(first.split(", ")[0]) + 10
 
 
 def test_the_request_log_of_the_environment_reaches_forked_and_spawned_processes(

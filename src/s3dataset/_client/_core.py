@@ -14,6 +14,7 @@ from s3dataset._client._queue import RequestQueue
 from s3dataset._client._routes import address_of, check_endpoint
 from s3dataset._config import ResolvedConfig, S3ClientConfig, open_session, resolved
 from s3dataset._secrets import CredentialSource
+from s3dataset.errors import InvalidConfigError, InvalidUriError
 
 if TYPE_CHECKING:
     from s3dataset._native import Buffer
@@ -35,6 +36,8 @@ class Routes(dict[str, _native.Route]):
         self._regions = regions
 
     def __missing__(self, bucket: str) -> _native.Route:
+        if not bucket:
+            raise InvalidUriError("Bucket name must be non-empty")
         region = self._regions.get(bucket, self._settings.region)
         address = address_of(bucket, replace(self._settings, region=region))
         route = _native.Route(
@@ -233,7 +236,7 @@ class ClientCore:
             check_endpoint(settings.endpoint)
         limits = _process.ensure_started(self._config.throughput_target_gbps)
         max_connections = settings.max_connections or limits.max_connections
-        native = _native.Client(
+        native = _made(
             unsigned=settings.unsigned,
             user_agent=_user_agent(self._user_agent),
             part_size=settings.part_size,
@@ -256,6 +259,13 @@ class ClientCore:
         self._finalizer = weakref.finalize(self, engine.close)
         self._finalizer.atexit = False  # uploads may go on while the interpreter ends
         return engine
+
+
+def _made(**settings: Any) -> _native.Client:
+    try:
+        return _native.Client(**settings)
+    except (ValueError, OverflowError) as error:
+        raise InvalidConfigError(f"Client error: The configuration cannot work: {error}") from error
 
 
 def _regions(engine: _Engine) -> dict[str, str]:

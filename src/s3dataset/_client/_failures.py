@@ -1,5 +1,6 @@
 """The one place where the engine's failures become exceptions."""
 
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -13,6 +14,7 @@ __all__ = ["exception_of"]
 
 _SERVICE: Final = "Service error: "
 _CLIENT: Final = "Client error: "
+_CAUSE_LENGTH: Final = 70
 
 
 class _Translation(NamedTuple):
@@ -187,7 +189,9 @@ def _circumstances(failure: "Failure", said: str) -> str:
         items.append(f"the bucket is in {failure.region}")
     if failure.attempts > 1:
         items.append(f"after {failure.attempts} attempts in {failure.elapsed_s:.1f} s")
-        if causes := [cause for cause in dict.fromkeys(failure.causes) if cause]:
+        if causes := dict.fromkeys(
+            textwrap.shorten(cause, _CAUSE_LENGTH, placeholder=" ...") for cause in failure.causes
+        ):
             items.append(f"earlier: {'; '.join(causes)}")
     if failure.request_id:
         items.append(f"request id {failure.request_id}")

@@ -114,9 +114,12 @@ class GetOperations(ClientCore):
 
         Raises:
             S3Exception: It failed.
+            ValueError: `start` is negative or behind `end`.
         """
+        if not 0 <= start <= end:
+            raise ValueError(f"s3://{bucket}/{key}: [{start}, {end}) is no range of bytes")
         with self.queue() as queue:
-            return cast(Body, queue.take(queue.get([(bucket, key, start, end, None, etag)])[0]))
+            return cast(Body, queue.take(queue.get([_row(GetRequest(bucket, key, (start, end), None, etag))])[0]))
 
     def read_into(self, requests: Iterable[ReadIntoRequest]) -> list[Reply]:
         """Fetches ranges straight into the callers' memory, large ones in parallel pieces.
@@ -145,6 +148,8 @@ class GetOperations(ClientCore):
 def _row(request: GetRequestLike) -> "Get":
     """Costs 0.2 to 0.5 us, which counts at 30,000 requests a second: hence the order of the cases."""
     if isinstance(request, tuple):
+        if not request[1]:
+            raise S3Uri.no_key(request[0])
         if len(request) == 2:
             bucket, key = request
             return bucket, key, None, None, None, None
@@ -156,11 +161,15 @@ def _row(request: GetRequestLike) -> "Get":
     if isinstance(request, str):
         bucket, key = split_object_uri(request)
         return bucket, key, None, None, None, None
+    if not request.key:
+        raise S3Uri.no_key(request.bucket)
     return request.bucket, request.key, None, None, None, None
 
 
 def _into(request: ReadIntoRequest) -> "tuple[str, str, int, str | None, ReadableBuffer]":
     bucket, key, span, buffer = request
+    if not key:
+        raise S3Uri.no_key(bucket)
     if span is None or isinstance(span, int):
         return bucket, key, span or 0, None, buffer
     start, end = span

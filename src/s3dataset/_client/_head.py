@@ -5,6 +5,7 @@ from typing import cast
 from s3dataset._client._core import ClientCore
 from s3dataset._client._object_info import ObjectInfo, info_of_reply
 from s3dataset._native import Reply
+from s3dataset._uri import S3Uri
 
 __all__ = ["HeadOperations"]
 
@@ -20,5 +21,7 @@ class HeadOperations(ClientCore):
                 stands in fields and notes.
             S3Exception: It failed otherwise.
         """
+        if not key:
+            raise S3Uri.no_key(bucket)
         with self.queue() as queue:
             return info_of_reply(key, cast(Reply, queue.take(queue.head(bucket, key))))

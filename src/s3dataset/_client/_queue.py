@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from s3dataset._client._failures import exception_of
 from s3dataset._native import Body, Failure, ListPage, Reply
+from s3dataset._uri import S3Uri
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
@@ -84,9 +85,12 @@ class RequestQueue:
         """Writes objects, one request each -> Reply each. Data must not change until its result is there."""
         routes = self._routes
         if self._write_headers:
-            rows = [(routes[bucket], key, data, self._for_write(headers)) for bucket, key, data, headers in requests]
+            rows = [
+                (routes[bucket], _object(bucket, key), data, self._for_write(headers))
+                for bucket, key, data, headers in requests
+            ]
         else:
-            rows = [(routes[bucket], key, data, headers) for bucket, key, data, headers in requests]
+            rows = [(routes[bucket], _object(bucket, key), data, headers) for bucket, key, data, headers in requests]
         first = self._native.put(rows, checksum=self._or_own(checksum))
         return range(first, first + len(rows))
 
@@ -113,7 +117,7 @@ class RequestQueue:
 
     def delete(self, bucket: str, key: str, headers: Headers = ()) -> int:
         """DeleteObject -> Reply."""
-        return self._native.delete(self._routes[bucket], key, headers)
+        return self._native.delete(self._routes[bucket], _object(bucket, key), headers)
 
     def delete_many(self, bucket: str, keys: Sequence[str]) -> int:
         """DeleteObjects, at most 1,000 keys -> Reply with `key_errors`."""
@@ -121,14 +125,16 @@ class RequestQueue:
 
     def copy(self, bucket: str, key: str, source_bucket: str, source_key: str, headers: Headers = ()) -> int:
         """CopyObject, up to 5 GiB -> Reply."""
-        return self._native.copy(self._routes[bucket], key, f"{source_bucket}/{source_key}", self._for_write(headers))
+        return self._native.copy(
+            self._routes[bucket], _object(bucket, key), f"{source_bucket}/{source_key}", self._for_write(headers)
+        )
 
     def create_upload(
         self, bucket: str, key: str, headers: Headers = (), *, checksum: str | EllipsisType | None = ...
     ) -> int:
         """CreateMultipartUpload -> Reply with `upload_id`."""
         return self._native.create_upload(
-            self._routes[bucket], key, self._for_write(headers), checksum=self._or_own(checksum)
+            self._routes[bucket], _object(bucket, key), self._for_write(headers), checksum=self._or_own(checksum)
         )
 
     def upload_part(
@@ -252,3 +258,10 @@ class RequestQueue:
     def _for_write(self, headers: Headers) -> Headers:
         given = {name for name, _ in headers}
         return (*headers, *(header for header in self._write_headers if header[0] not in given))
+
+
+def _object(bucket: str, key: str) -> str:
+    """The key, unless it is empty: then DELETE would be about the bucket, and so would PUT."""
+    if not key:
+        raise S3Uri.no_key(bucket)
+    return key
