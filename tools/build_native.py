@@ -60,7 +60,8 @@ def built_wheel(key: str, venv: Path) -> Path:
         sys.exit(NO_RUST)
     print("building the Rust part (a minute or two; only when its sources change)", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        command = [venv / "bin" / "maturin", "build", "--release", "--quiet", "--compatibility", "linux"]
+        command = [venv / "bin" / "maturin", "build", "--release", "--compatibility", "linux"]
+        command += [] if sys.stdout.isatty() else ["--quiet"]
         command += ["--interpreter", venv / "bin" / "python", "--out", folder]
         command += ["--locked"] if os.environ.get("CI") else []
         environment = {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import s3dataset
 from s3dataset._cli import _demo, _ls, _serve
 from s3dataset.errors import S3Exception
+from s3dataset.testing import ServerError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
-    except (S3Exception, ValueError, ImportError) as error:
+    except (S3Exception, ServerError, ValueError, ImportError) as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
         print(f"s3dataset: {error}{notes}", file=sys.stderr)
         return 1

@@ -1,0 +1,122 @@
+"""The command `s3dataset`, as a shell starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import s3dataset
+from s3dataset.testing import LocalS3
+
+TIMEOUT_S = 60
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "s3dataset", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def filled():
+    with LocalS3("bucket", "empty") as server:
+        for number in range(12):
+            server.put("bucket", f"images/{number:02d}.jpg", b"x" * number)
+        server.put("bucket", "images/notes.txt", b"notes")
+        yield server
+
+
+def test_version():
+    assert command("--version").stdout == f"s3dataset {s3dataset.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["ls"], ["demo", "--epochs", "0"]])
+def test_wrong_usage_exits_with_2_and_says_how(arguments):
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert "usage: s3dataset" in done.stderr
+
+
+@pytest.mark.usefixtures("filled")
+class TestLs:
+    def test_rows_are_in_key_order_with_sizes_and_counts_on_standard_error(self):
+        done = command("ls", "s3://bucket/images/")
+        assert done.returncode == 0, done.stderr
+        rows = [line.split() for line in done.stdout.splitlines()]
+        assert [row[-1] for row in rows] == [f"s3://bucket/images/{n:02d}.jpg" for n in range(12)] + [
+            "s3://bucket/images/notes.txt"
+        ]
+        assert [int(row[0]) for row in rows] == [*range(12), 5]
+        assert done.stderr.startswith("13 objects, 71 bytes (71 B), listed in ")
+
+    def test_pattern_and_count(self):
+        done = command("ls", "s3://bucket/images/", "--pattern", "*.jpg", "--count")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("12 objects, 66 bytes (66 B), listed in ")
+
+    def test_an_empty_prefix_exits_with_1_and_names_what_there_is(self):
+        done = command("ls", "s3://bucket/imges/")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert "images/" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_a_missing_bucket_is_one_line_with_the_uri(self):
+        done = command("ls", "s3://no-such-bucket/")
+        assert done.returncode == 1
+        assert "s3://no-such-bucket" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_no_uri_of_s3(self):
+        done = command("ls", "images/")
+        assert done.returncode == 1
+        assert "Only s3:// URIs are supported" in done.stderr
+
+    def test_a_reader_that_goes_away_is_no_error(self, filled):
+        filled.add_synthetic("bucket", "many/{}.jpg", count=20_000, size_bytes=1)
+        line = f"{sys.executable} -m s3dataset ls s3://bucket/many/ | head -n 1"
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.stdout.count("\n") == 1
+        assert "Traceback" not in done.stderr
+        assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_prints_how_to_reach_it_and_ends_cleanly(number, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s3dataset", "serve", "pictures", "--directory", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = []
+        while not lines or "Ctrl-C" not in lines[-1]:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            lines.append(line)
+        exported = dict(line.split(maxsplit=1)[1].rstrip().split("=", 1) for line in lines if "export " in line)
+        upload = "import s3dataset; s3dataset.S3Client().put_many([('pictures', 'a/b.txt', b'hello')])"
+        subprocess.run([sys.executable, "-c", upload], env={**os.environ, **exported}, check=True, timeout=TIMEOUT_S)
+        assert (tmp_path / "pictures" / "a" / "b.txt").read_bytes() == b"hello"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert errors == ""
+
+
+def test_serve_on_a_port_that_is_taken_says_so():
+    with LocalS3("bucket", activate=False) as other:
+        done = command("serve", "--port", str(other.port))
+    assert done.returncode == 1
+    assert "did not start" in done.stderr
+    assert "Traceback (most recent call last):\n  File" not in done.stderr.split("did not start")[0]
