@@ -169,9 +169,10 @@ impl Outcome {
 async fn serve(server: &Server, connection: &mut Connection, id: u64) -> io::Result<()> {
     let mut served = 0;
     loop {
-        let config = server.config();
-        let idle = Some(config.traffic.idle_timeout_s).filter(|s| *s > 0.0).map(Duration::from_secs_f64);
+        let idle = Some(server.config().traffic.idle_timeout_s).filter(|s| *s > 0.0).map(Duration::from_secs_f64);
         let Some(request) = connection.next_request(idle).await? else { return Ok(()) };
+        // Not before: the settings may have changed while the connection was idle.
+        let config = server.config();
         let goes_on = if control::is_for(&request) {
             control::serve(server, connection, &request).await?
         } else {

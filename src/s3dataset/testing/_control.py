@@ -31,14 +31,14 @@ class Control:
     def __init__(self, url: str) -> None:
         self._host = urlsplit(url).netloc
 
-    def transfer(self, method: str, *path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
+    def transfer(
+        self, method: str, *path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> bytes:
         """Sends a command; a path of several parts has them percent-encoded and joined by slashes."""
         target = "/_local/" + "/".join(quote(part, safe="" if number < 2 else "/") for number, part in enumerate(path))
         return self._send(method, target, body, headers or {})
 
-    def call(
-        self, method: str, *path: str, document: object = None, query: dict[str, str] | None = None
-    ) -> Any:  # noqa: ANN401 - whatever the command answers
+    def call(self, method: str, *path: str, document: object = None, query: dict[str, str] | None = None) -> Any:  # noqa: ANN401 - whatever the command answers
         """Sends a command with a document and reads the one that it answers with."""
         target = "/_local/" + "/".join(quote(part, safe="") for part in path)
         if query:

@@ -113,7 +113,12 @@ class Fault:
 
     @classmethod
     def wrong_region(
-        cls, region: str, *, status: Literal[301, 307, 400] = 400, location: str | None = None, **where: Unpack[Selection]
+        cls,
+        region: str,
+        *,
+        status: Literal[301, 307, 400] = 400,
+        location: str | None = None,
+        **where: Unpack[Selection],
     ) -> Self:
         """Says that the bucket is in another region."""
         return cls._make("region", {"status": status, "region": region, "location": location}, where)

@@ -23,7 +23,7 @@ _SECRET_KEY = "local-s3-secret-key"  # noqa: S105 - opens nothing but a server o
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 # Another binary in place of `python -m s3dataset.testing`: for work on the server itself.
-_COMMAND_VARIABLE = "S3DATASET_LOCAL_S3_COMMAND"
+_COMMAND_VARIABLE = "_S3DATASET_LOCAL_S3_COMMAND"
 
 # Settings of an account that would take precedence over, or mix with, those that `activate` sets.
 _SHADOWING = (
