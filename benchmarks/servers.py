@@ -32,6 +32,7 @@ http {{
   }}
 }}
 """
+WRITING = ("put-large", "put-small", "save")
 REGION = "us-east-1"
 KEYS = {
     "AWS_ACCESS_KEY_ID": "benchmark",
@@ -102,6 +103,7 @@ class Running:
 
     nginx: Server | None
     plain: Server
+    sink: Server
     latency: Server
     tls: Server
 
@@ -110,6 +112,8 @@ class Running:
             return self.latency
         if case.server == "tls":
             return self.tls
+        if case.name in WRITING:
+            return self.sink
         reads_only = case.kind == "client" and case.name.startswith("get-")
         return self.nginx if self.nginx is not None and reads_only else self.plain
 
@@ -119,6 +123,7 @@ def start_all(stack: ExitStack, data: Path, *, use_nginx: bool) -> Running:
     return Running(
         nginx=stack.enter_context(nginx(data)) if use_nginx else None,
         plain=stack.enter_context(local_s3(data)),
+        sink=stack.enter_context(local_s3(None)),
         latency=stack.enter_context(local_s3(data, traffic=latency)),
         tls=stack.enter_context(local_s3(data, tls=True)),
     )
@@ -129,8 +134,8 @@ def describe(running: Running) -> str:
 
 
 @contextmanager
-def local_s3(data: Path, **settings: Any) -> Iterator[Server]:
-    """The local S3 over the plain files, with a sink for uploads and computed keys for listings.
+def local_s3(data: Path | None, **settings: Any) -> Iterator[Server]:
+    """The local S3 over the plain files (None: in memory), with a sink for uploads and computed keys for listings.
 
     It neither checks signatures nor hashes what it receives: the client is what is measured, on the same cores.
     """
@@ -140,7 +145,7 @@ def local_s3(data: Path, **settings: Any) -> Iterator[Server]:
         buckets.append({"name": name, "synthetic": [{"key": pattern, "count": LISTED_KEYS, "size_bytes": 100_000}]})
     config = {
         "buckets": buckets,
-        "directory": str(data),
+        "directory": data and str(data),
         "region": REGION,
         "check_signatures": False,
         "etag": "opaque",

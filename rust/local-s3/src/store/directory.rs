@@ -143,6 +143,9 @@ impl Directory {
 
     /// Moves a finished file to its place, at once for anybody who looks.
     pub fn publish(&self, bucket: &str, key: &str, object: &mut Object) -> io::Result<()> {
+        if matches!(object.content, Content::Discarded) {
+            return Ok(()); // a sink's objects are known while the server lives, and leave no file
+        }
         let path = self.plain_path(bucket, key).unwrap_or_else(|| self.hidden("odd", bucket).join(name_of(key)));
         let source = match &object.content {
             Content::File(source) => source.clone(),
