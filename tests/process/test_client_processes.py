@@ -182,7 +182,8 @@ def test_clients_leave_no_sockets_and_threads(server: LocalS3) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     first, last = done.stdout.strip()[1:-1].split(") (")
     assert first.split(", ")[1] == last.split(", ")[1]
-    assert int(last.split(", ")[0]) <= int(first.split(", ")[0]) + 10
+    # The last client's may still be closing; those of the nineteen before must be gone.
+    assert int(last.split(", ")[0]) <= int(first.split(", ")[0]) + 60
 
 
 def test_the_request_log_of_the_environment_reaches_forked_and_spawned_processes(

@@ -146,7 +146,7 @@ class GetOperations(ClientCore):
 
 
 def _row(request: GetRequestLike) -> "Get":
-    """Costs 0.2 to 0.5 us, which counts at 30,000 requests a second: hence the order of the cases."""
+    """Costs 0.2 us a pair and 0.9 us a URI, which counts at 30,000 requests a second: hence the order of the cases."""
     if isinstance(request, tuple):
         if not request[1]:
             raise S3Uri.no_key(request[0])
