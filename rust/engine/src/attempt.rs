@@ -1,7 +1,9 @@
 //! One request from its start to its end: attempts, what each failure means, and when to try again.
+use crate::classify::classify;
 use crate::client::{Client, Place};
 use crate::failure::{Failure, Fault, Kind, Retry};
-use crate::http::{Connection, Head, Sent};
+use crate::head::Head;
+use crate::http::{Connection, Sent};
 use crate::lane::{Lane, Running};
 use crate::raw::Span;
 use crate::request::{Job, Op, Outcome, Target};
@@ -327,12 +329,12 @@ impl<'a> Attempts<'a> {
                 fault.retry = Retry::Corrected; // another request has corrected it meanwhile
             }
             fault.region = region;
-        } else if fault.code == "RequestTimeTooSkewed" {
-            if let Some(theirs) = head.date {
-                let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-                route.clock_offset_s.store(theirs - ours, Relaxed);
-                fault.retry = Retry::Corrected;
-            }
+        } else if fault.code == "RequestTimeTooSkewed"
+            && let Some(theirs) = head.date
+        {
+            let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+            route.clock_offset_s.store(theirs - ours, Relaxed);
+            fault.retry = Retry::Corrected;
         }
         if read.is_ok() {
             self.end(exchange);
@@ -498,51 +500,5 @@ impl<'a> Attempts<'a> {
             region: fault.region,
             ..Failure::new(fault.kind, self.operation, &self.target.route.bucket, &self.target.key, fault.message)
         }
-    }
-}
-
-/// What an error answer means.
-fn classify(status: u16, code: &str, is_head: bool) -> Fault {
-    let (kind, retry) = match (status, code) {
-        (_, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => (Kind::Credentials, Retry::Corrected),
-        (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken") => (Kind::Credentials, Retry::Never),
-        (_, "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "Throttling" | "ThrottlingException")
-        | (_, "RequestLimitExceeded" | "TooManyRequests")
-        | (429, _) => (Kind::Throttled, Retry::Throttle),
-        (_, "RequestTimeTooSkewed") => (Kind::AccessDenied, Retry::Never),
-        (301 | 302 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
-            (Kind::Redirect, Retry::Never)
-        }
-        // A HEAD's refusal has no body, so no code: 400 is how S3 tells it of another region.
-        (400, "") if is_head => (Kind::Redirect, Retry::Never),
-        (400, "RequestTimeout") | (408, _) => (Kind::Transport, Retry::Counted),
-        (400, "BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch") => (Kind::Checksum, Retry::Counted),
-        (401 | 403, _) => (Kind::AccessDenied, Retry::Never),
-        (404, "NoSuchBucket") => (Kind::BucketNotFound, Retry::Never),
-        (404, "NoSuchKey" | "NoSuchVersion" | "") => (Kind::NotFound, Retry::Never),
-        (404, "NoSuchUpload") => (Kind::Service, Retry::Never),
-        (404, _) => (Kind::NotFound, Retry::Never),
-        (409, _) => (Kind::Conflict, Retry::Never),
-        (412, _) => (Kind::PreconditionFailed, Retry::Never),
-        (416, _) => (Kind::Invalid, Retry::Never),
-        (501 | 505, _) => (Kind::Service, Retry::Never),
-        (500..=599, _) => (Kind::Service, Retry::Counted),
-        _ => (Kind::Service, Retry::Never),
-    };
-    Fault { status, ..Fault::new(kind, retry, reason(status)) }
-}
-
-fn reason(status: u16) -> &'static str {
-    match status {
-        301 | 302 | 307 | 308 => "the bucket is reached elsewhere",
-        400 => "bad request",
-        401 | 403 => "access denied",
-        404 => "not found",
-        409 => "conflict",
-        412 => "a precondition failed",
-        416 => "the range lies outside the object",
-        429 | 503 => "the service asks to slow down",
-        500..=599 => "an error at the service",
-        _ => "an unexpected answer",
     }
 }

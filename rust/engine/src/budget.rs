@@ -128,7 +128,12 @@ mod tests {
     fn admits_up_to_the_limit_and_wakes_after_a_refusal() {
         let woken = Arc::new(AtomicU32::new(0));
         let count = woken.clone();
-        let budget = Budget::new(100, Box::new(move || drop(count.fetch_add(1, SeqCst))));
+        let budget = Budget::new(
+            100,
+            Box::new(move || {
+                count.fetch_add(1, SeqCst);
+            }),
+        );
         let first = budget.try_acquire(60).unwrap();
         let second = budget.try_acquire(40).unwrap();
         drop(second);

@@ -2,7 +2,7 @@
 use crate::attempt::{Attempts, Exchange, FirstByte, Request};
 use crate::checksum::{self, Algorithm};
 use crate::failure::{Fault, Kind, Retry};
-use crate::http::Length;
+use crate::head::Length;
 use crate::raw::Span;
 use crate::request::{Call, CallKind, Outcome, Payload, Reply};
 use crate::xml;
@@ -72,7 +72,7 @@ async fn once(attempts: &mut Attempts<'_>, call: &mut Call, body: Span) -> Resul
 async fn hash(algorithm: Algorithm, body: Span) -> Result<String, Fault> {
     let compute = move || {
         let mut digest = checksum::Digest::new(algorithm);
-        let mut scratch = vec![0; body.len().min(64 << 10)];
+        let mut scratch = [0; 16 << 10]; // stays in the fastest cache
         body.for_each_chunk(&mut scratch, |chunk| digest.update(chunk));
         checksum::encode(algorithm, digest.value())
     };

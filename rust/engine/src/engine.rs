@@ -46,7 +46,8 @@ impl Engine {
         let engine = Arc::new(Engine {
             budget: Budget::new(memory_limit, waker(&notifies)),
             lanes: notifies,
-            pool: Arc::default(),
+            // A quarter more than can be in flight, so that what goes out and comes back finds its place.
+            pool: Arc::new(Pool::new(memory_limit / 4 * 5)),
             log: RequestLog::default(),
             generation: crate::raw::generation(),
             ring: Mutex::default(),

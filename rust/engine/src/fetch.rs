@@ -2,7 +2,7 @@
 use crate::attempt::{Attempts, Exchange, FirstByte, Request, SMALL};
 use crate::budget::Grant;
 use crate::failure::{Failure, Fault, Kind, Retry};
-use crate::http::{Head, Length};
+use crate::head::{Head, Length};
 use crate::lane::{Lane, Running};
 use crate::queue::{Pending, Queue};
 use crate::raw::{PooledBuffer, Span};

@@ -7,6 +7,7 @@
 //! attempt   one request over its attempts: sign, send, classify, back off
 //! fetch     GetObject: into the memory where the bytes are wanted      call   everything else
 //! connect   names, addresses, TLS settings, idle connections           http   HTTP/1.1 on one connection
+//! head      the head of a response                                     classify what an error answer means
 //! slot      deadlines and cancellation of a running request            budget bytes in flight
 //! raw       the only unsafe code: foreign memory, sockets, pooled buffers
 //! sign xml checksum date    pure: no I/O
@@ -20,7 +21,6 @@ pub mod connect;
 pub mod date;
 pub mod engine;
 pub mod failure;
-pub mod http;
 pub mod queue;
 pub mod raw;
 pub mod request;
@@ -30,6 +30,9 @@ pub mod xml;
 
 mod attempt;
 mod call;
+mod classify;
 mod fetch;
+mod head;
+mod http;
 mod lane;
 mod slot;

@@ -137,10 +137,9 @@ impl Queue {
         let before = self.lowest.load(Relaxed);
         for result in results {
             let index = result.index;
-            if let Some(done) = index.checked_sub(before).and_then(|i| state.finished.get_mut(i as usize)) {
-                if std::mem::replace(done, true) {
-                    continue; // cannot be: each request ends once
-                }
+            let slot = index.checked_sub(before).and_then(|i| state.finished.get_mut(i as usize));
+            if slot.is_none_or(|done| std::mem::replace(done, true)) {
+                continue; // cannot be: each request ends once
             }
             state.finished_count += 1;
             state.order.push_back(index);

@@ -218,8 +218,6 @@ const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 /// From here on memory is mapped, in huge pages: their first touch costs a third of the CPU that 4 KiB pages cost.
 const MAPPED: usize = HUGE_PAGE;
-/// Idle memory that the pool keeps at most, and for how many trims in a row a buffer may lie unused.
-const IDLE_LIMIT: usize = 256 << 20;
 
 /// Rounds up so that no more than an eighth is wasted and sizes fall into few classes.
 fn class_of(size: usize) -> usize {
@@ -291,14 +289,19 @@ struct Shelf {
     unused: usize,
 }
 
-/// Idle memory by size class.
-#[derive(Default)]
+/// Idle memory by size class, up to a limit, and for some seconds only: memory that a virtual machine has given back to its
+/// host costs 2 CPU seconds a gigabyte at its next touch, ten times what receiving into it costs.
 pub struct Pool {
+    idle_limit: usize,
     shelves: Mutex<std::collections::BTreeMap<usize, Shelf>>,
     idle_bytes: AtomicUsize,
 }
 
 impl Pool {
+    pub fn new(idle_limit: usize) -> Pool {
+        Pool { idle_limit, shelves: Mutex::default(), idle_bytes: AtomicUsize::new(0) }
+    }
+
     pub fn take(self: &Arc<Self>, len: usize) -> PooledBuffer {
         let capacity = class_of(len);
         let block = {
@@ -321,7 +324,7 @@ impl Pool {
 
     fn put_back(&self, block: Block) {
         let capacity = block.capacity;
-        if self.idle_bytes.fetch_add(capacity, Relaxed) + capacity > IDLE_LIMIT {
+        if self.idle_bytes.fetch_add(capacity, Relaxed) + capacity > self.idle_limit {
             self.idle_bytes.fetch_sub(capacity, Relaxed);
             return block.free();
         }
@@ -412,7 +415,7 @@ mod tests {
 
     #[test]
     fn buffers_come_back_and_are_trimmed() {
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(64 << 20));
         let first = pool.take(100 << 10);
         let at = first.span().as_ptr();
         first.span().copy_from(5, b"hello");
@@ -428,7 +431,7 @@ mod tests {
 
     #[test]
     fn large_blocks_begin_on_a_huge_page() {
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(64 << 20));
         let buffer = pool.take(5 << 20);
         assert_eq!(buffer.span().as_ptr() as usize % HUGE_PAGE, 0);
         buffer.span().copy_from((5 << 20) - 3, b"end");

@@ -238,7 +238,7 @@ pub struct Reply {
 
 /// The (name, value) pairs of a raw response head; values that are no UTF-8 are read as Latin-1.
 pub fn headers_of(head: &[u8]) -> Vec<(String, String)> {
-    let mut headers = [httparse::EMPTY_HEADER; crate::http::MAX_HEADERS];
+    let mut headers = [httparse::EMPTY_HEADER; crate::head::MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let text = |v: &[u8]| match std::str::from_utf8(v) {
         Ok(v) => v.to_owned(),
