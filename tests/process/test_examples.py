@@ -1,0 +1,62 @@
+"""The README's Python and the examples run as they stand."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from s3dataset.testing import LocalS3
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="module")
+def server():
+    with LocalS3("my-bucket") as running:
+        for number in range(48):
+            file = io.BytesIO()
+            Image.new("RGB", (8, 8), (number * 5, 0, 0)).save(file, "JPEG")
+            label = ("cat", "dog")[number % 2]
+            running.put("my-bucket", f"images/{label}/{number:02d}.jpg", file.getvalue())
+        yield running
+
+
+def run(*command):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *command], capture_output=True, text=True, timeout=TIMEOUT_S, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.usefixtures("server")
+def test_the_readmes_python_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    setting = "import torch\nmodel = torch.nn.Linear(2, 2)\n"
+    program = setting + "\n".join(blocks).replace("    ...", "    print(images.shape, labels.tolist())")
+    program = f"def main():\n{indented(program)}\nif __name__ == '__main__':\n    main()\n"
+    output = run("-c", program)
+    assert output.count("torch.Size([") == 2  # 48 images in batches of 32
+
+
+def indented(program):
+    return "\n".join("    " + line for line in program.splitlines())
+
+
+def test_train_on_images(server):
+    output = run("examples/train_on_images.py", "s3://my-bucket/images/", "s3://my-bucket/model.pt", "--workers", "0")
+    assert "epoch 2: loss" in output
+    assert "model.pt" in server.keys("my-bucket")
+
+
+@pytest.mark.usefixtures("server")
+def test_read_many():
+    output = run("examples/read_many.py", "s3://my-bucket/images/")
+    assert "48 objects" in output
+    assert "into one's own memory" in output
