@@ -132,6 +132,16 @@ class S3Dataset(Generic[T_co]):
             for start in range(0, len(chunk), ROWS_AT_ONCE):
                 yield manifest.rows(chunk[start : start + ROWS_AT_ONCE])
 
+    def _prepare_workers(self) -> None:
+        """Lists and finds credentials before workers are forked, so that they inherit both and errors show here.
+
+        Raises:
+            S3Exception: Listing failed, or there are no credentials.
+        """
+        self._listing.manifest()
+        with self._client_ref.get().queue():
+            pass
+
     def _compare_ranks(self, world_size: int) -> None:
         """Sees to it that all ranks list the same; called where an iteration begins, never in a worker."""
         if world_size == 1:

@@ -80,7 +80,8 @@ class BatchFetcher(Generic[T]):
                 raise
             finally:
                 self._idle_since = time.perf_counter()
-                self._counters.publish(client=False)
+                # With nothing under way this batch may be the last for long, and the totals are to be complete.
+                self._counters.publish(client=not self._sent)
 
     def close(self) -> None:
         """Cancels what is under way."""
@@ -94,7 +95,7 @@ class BatchFetcher(Generic[T]):
         started = time.perf_counter()
         samples = [self._maker.make(self._client, row) for row in self._rows(wanted)]
         self._counters.count(len(samples), 0, 0.0, time.perf_counter() - started)
-        self._counters.publish(client=False)
+        self._counters.publish()
         return samples
 
     def _fetch(self, wanted: list[int], ahead: list[list[int]]) -> list[T]:

@@ -1,5 +1,6 @@
 """The listing of a dataset: made once, by the first process that needs it, for all that share the page."""
 
+import importlib
 import os
 import threading
 import weakref
@@ -31,6 +32,9 @@ class _Forks:
 
     @classmethod
     def _before(cls) -> None:
+        if cls.listings:
+            # Every worker needs it for its first request, and would spend the better part of a second on it each epoch.
+            importlib.import_module("botocore.session")
         for listing in list(cls.listings):
             listing.share()
 
