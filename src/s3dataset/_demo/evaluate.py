@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import IO, cast
 
 import torch
 
@@ -55,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     place = Place(arguments.uri, arguments.region, arguments.endpoint)
     with s3dataset.S3Checkpoint(region=place.region, endpoint=place.endpoint).reader(arguments.checkpoint) as reader:
-        state = torch.load(reader, weights_only=True)
+        state = torch.load(cast("IO[bytes]", reader), weights_only=True)
     model = DigitNet()
     model.load_state_dict(state["model"])
     _, batches = validation_batches(place, split_images(place)["val"], workers=0)

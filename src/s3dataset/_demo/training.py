@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import IO, TypeAlias, TypeVar, cast
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from s3dataset._uri import S3Uri
 from s3dataset.transforms import Image, LabelFromKey, Pair
 
 T = TypeVar("T")
+Sample: TypeAlias = tuple[torch.Tensor, int | str]
 HIGHEST_LEARNING_RATE = 1e-2
 SPLIT = {"train": 0.8, "val": 0.2}
 
@@ -87,14 +88,14 @@ def split_images(place: Place) -> dict[str, s3dataset.Manifest]:
     return listing.split(SPLIT, seed=0)
 
 
-def to_sample() -> Pair[torch.Tensor, int]:
+def to_sample() -> Pair[torch.Tensor, int | str]:
     """What makes a sample of an object: a uint8 tensor of (1, 8, 8), and the label that stands in the key."""
     return Pair(Image(mode="L", output="tensor"), LabelFromKey(level=-2, classes=images.CLASSES))
 
 
 def validation_batches(
     place: Place, manifest: s3dataset.Manifest, workers: int
-) -> tuple[s3dataset.S3IterableDataset, Iterable[Batch]]:
+) -> tuple[s3dataset.S3IterableDataset[Sample], Iterable[Batch]]:
     dataset = s3dataset.S3IterableDataset.from_manifest(
         manifest, transform=to_sample(), region=place.region, endpoint=place.endpoint
     )
@@ -179,4 +180,4 @@ class Training:
     def save(self, uri: str, epoch: int) -> None:
         checkpoint = s3dataset.S3Checkpoint(region=self.place.region, endpoint=self.place.endpoint)
         with checkpoint.writer(uri) as writer:
-            torch.save({"epoch": epoch, "model": self.model.state_dict()}, writer)
+            torch.save({"epoch": epoch, "model": self.model.state_dict()}, cast("IO[bytes]", writer))
