@@ -1,0 +1,183 @@
+"""The directories of a listing as far as they are known, and how many keys each seems to hold.
+
+Names of directories come from a few requests with the delimiter "/", at most a thousand a request. They are exact places
+to cut a listing at, where a guess from the spelling of keys would often hit a void: class names, dates, hashes.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+
+class Outline(NamedTuple):
+    """What a range of keys seems to consist of."""
+
+    cuts: list[tuple[bytes, float]]
+    """Places where a directory begins, ascending, each with the number of keys that seem to lie before it in the range."""
+    keys: float
+    """How many keys the range seems to hold."""
+    first: bytes
+    """The directory in which the range begins ("" or ending in "/"), of which no names are known."""
+    unlisted: bytes | None
+    """The first directory whose further names would be worth a request, and after which name, in it."""
+
+
+class _Directory:
+    """The names in one directory: files, and directories with a "/" at their end."""
+
+    __slots__ = ("closed", "complete", "keys", "names", "stale", "sums", "usual")
+
+    def __init__(self) -> None:
+        self.names: list[bytes] = []
+        self.complete = False  # whether there are no further names
+        self.keys: list[int] = []  # seen in each so far
+        self.closed: list[bool] = []  # whether these are all
+        self.sums: list[float] = [0.0]
+        self.usual = 0.0  # keys of a directory whose keys are all known, in the mean
+        self.stale = True
+
+
+class DirectoryTree:
+    """Directories with known names, from the root ("") on."""
+
+    __slots__ = ("_directories",)
+
+    def __init__(self) -> None:
+        self._directories: dict[bytes, _Directory] = {}
+
+    def __contains__(self, path: bytes) -> bool:
+        return path in self._directories
+
+    def add(self, path: bytes, names: Sequence[bytes], *, complete: bool) -> None:
+        """Takes names of the directory `path`, ascending, with their paths; more than once for a large directory."""
+        directory = self._directories.setdefault(path, _Directory())
+        known = directory.names
+        fresh = [name[len(path) :] for name in names]
+        if known:
+            fresh = fresh[bisect_right(fresh, known[-1]) :]
+        known.extend(fresh)
+        directory.keys.extend([0] * len(fresh))
+        directory.closed.extend(not name.endswith(b"/") for name in fresh)
+        directory.complete = complete
+        for length in [0, *(at + 1 for at, symbol in enumerate(path) if symbol == 0x2F)]:
+            if path[:length] in self._directories:
+                self._directories[path[:length]].stale = True
+
+    def count(self, keys: Sequence[bytes], after: bytes, until: bytes | None) -> None:
+        """Takes a page: `keys`, and that nothing else lies between `after` and `until` (None: the end)."""
+        if self._directories:
+            self._count(b"", keys, 0, len(keys), after, until)
+
+    def _count(self, path: bytes, keys: Sequence[bytes], start: int, stop: int, after: bytes, until: bytes | None) -> None:
+        directory = self._directories.get(path)
+        if directory is None or start == stop:
+            return
+        directory.stale = True
+        length = len(path)
+        names = directory.names
+        index = max(bisect_right(names, keys[start][length:]) - 1, 0)
+        at = start
+        while at < stop and index < len(names):
+            name = path + names[index]
+            at = bisect_left(keys, name, at, stop)
+            if at == stop:
+                break
+            end = _end(name)
+            here = bisect_left(keys, end, at, stop)
+            if here > at:
+                directory.keys[index] += here - at
+                if after < name and (until is None or until >= end):
+                    directory.closed[index] = True
+                elif until is None or until >= end:
+                    # Walked to its end, though not from here: nothing more is to come after what is counted elsewhere.
+                    directory.closed[index] = directory.closed[index] or after.startswith(name)
+                if name.endswith(b"/"):
+                    self._count(name, keys, at, here, after, until)
+                at = here
+            index += 1
+
+    def leaf(self, key: bytes) -> bytes:
+        """The deepest directory that is known to exist and holds `key`, of which no names are known; "" if there is none."""
+        path = b""
+        while path in self._directories:
+            slash = key.find(b"/", len(path))
+            if slash < 0:
+                return b""
+            path = key[: slash + 1]
+        return path
+
+    def _sums(self, path: bytes, expected: float) -> list[float]:
+        """Keys that seem to lie before each name of a directory, and in all of it; `expected` where nothing is known."""
+        directory = self._directories[path]
+        if directory.stale:
+            counts = directory.keys
+            inner = [
+                self._sums(path + name, 0.0)[-1] if path + name in self._directories else 0.0 for name in directory.names
+            ] if len(self._directories) > 1 else [0.0] * len(counts)
+            closed = [count for count, shut in zip(counts, directory.closed, strict=True) if shut and count > 1]
+            directory.usual = sum(closed) / len(closed) if closed else 0.0
+            touched = [max(count, own) for count, own in zip(counts, inner, strict=True) if count]
+            mean = sum(touched) / len(touched) if touched else expected / max(len(counts), 1)
+            directory.sums = [
+                0.0,
+                *accumulate(
+                    count if closed else max(own or mean, 1.5 * count)
+                    for count, own, closed in zip(counts, inner, directory.closed, strict=True)
+                ),
+            ]
+            directory.stale = False
+        return directory.sums
+
+    def outline(self, lo: bytes, hi: bytes | None, *, page_keys: int) -> Outline | None:
+        """What the keys k, lo < k <= hi (None: to the end), seem to be; None where no directory is known."""
+        if b"" not in self._directories:
+            return None
+        cuts: list[tuple[bytes, float]] = []
+        total = 0.0
+        first = b""
+        unlisted: bytes | None = None
+
+        def visit(path: bytes, expected: float, *, after_lo: bool, before_hi: bool) -> None:
+            """Adds what `path` holds; after_lo: all of it lies after lo; before_hi: before hi."""
+            nonlocal total, first, unlisted
+            directory = self._directories[path]
+            sums = self._sums(path, expected)
+            names = directory.names
+            low = 0 if after_lo else bisect_right(names, lo[len(path) :]) - 1
+            high = len(names) if before_hi or hi is None else bisect_right(names, hi[len(path) :])
+            for index in range(max(low, 0), high):
+                name = path + names[index]
+                inside_low = index == low and not after_lo and lo.startswith(name)
+                inside_high = index == high - 1 and not before_hi and hi is not None and hi.startswith(name)
+                if index == low and not after_lo and not inside_low:
+                    continue  # it ends before lo
+                if not inside_low and name > lo and (hi is None or name < hi):
+                    cuts.append((name, total))
+                weight = sums[index + 1] - sums[index]
+                if name in self._directories:
+                    visit(name, weight, after_lo=not inside_low, before_hi=not inside_high)
+                elif inside_low:
+                    first = name
+                    seen = directory.keys[index]
+                    if seen < 1.5 * directory.usual:
+                        total += max(directory.usual - seen, 0.0)
+                    else:  # larger than others; how much so is open, so as much again as was seen, or twice that
+                        total += 2.0 * seen if directory.usual else max(weight, 1.0 * seen)
+                elif inside_high:
+                    total += weight / 2
+                else:
+                    total += weight
+            if not directory.complete and high == len(names):
+                # What follows the known names is as much as they are, for all one knows.
+                total += sums[-1]
+                if unlisted is None and names and sums[-1] >= 8 * page_keys:
+                    unlisted = path + names[-1]
+
+        visit(b"", 0.0, after_lo=not lo, before_hi=hi is None)
+        return Outline(cuts, total, first, unlisted)
+
+
+def _end(name: bytes) -> bytes:
+    """The first key behind all that begin with `name`, a directory, or behind the key `name`."""
+    return name[:-1] + b"0" if name.endswith(b"/") else name + b"\0"
