@@ -7,9 +7,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.unit.io.fake_service import BUCKET, FakeClient, FakeService
 
 from s3dataset._io import S3ReaderConstructor, open_reader
-from tests.unit.io.fake_service import BUCKET, FakeClient, FakeService
 
 KIB = 1 << 10
 MIB = 1 << 20

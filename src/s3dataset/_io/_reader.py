@@ -5,7 +5,7 @@ import operator
 import os
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 from s3dataset._client import Client, ClientRef
 from s3dataset._io._policy import DCP_OPTIMIZED, SEQUENTIAL, ReaderPolicy, range_based
@@ -107,6 +107,7 @@ class S3Reader(io.BufferedIOBase):
         self._block = _NO_BLOCK
         self._block_start = 0
         self._closed = False
+        self._masked: BaseException | None = None
         if body is not None:
             size, etag = body.object_size, body.etag or etag
         self._source = Source(client, bucket, key, size=size, etag=etag)
@@ -166,6 +167,8 @@ class S3Reader(io.BufferedIOBase):
             ValueError: The reader is closed.
             TypeError: `size` is no integer.
         """
+        if self._masked is not None:
+            self._raise_masked()
         nbytes = -1 if size is None else operator.index(size)
         with self._use():
             if nbytes < 0:
@@ -196,8 +199,14 @@ class S3Reader(io.BufferedIOBase):
             TypeError: `buffer` is read-only, or not contiguous.
         """
         view = _writable(buffer)
+        self._masked = None
         with self._use():
-            nbytes = self._window.readinto(self._position, view) if len(view) else 0
+            try:
+                nbytes = self._window.readinto(self._position, view) if len(view) else 0
+            except BaseException as error:
+                if cast("object | None", view.obj) is None:
+                    self._masked = error
+                raise
             self._position += nbytes
             return nbytes
 
@@ -310,9 +319,21 @@ class S3Reader(io.BufferedIOBase):
             self._after_fork()
         with self._lock:
             self._closed = True
+            self._masked = None
             self._block = _NO_BLOCK
             self._source.close_queue()
             self._window.clear()
+
+    def _raise_masked(self) -> None:
+        """Raises once more what the last `readinto` raised.
+
+        torch.load ignores it and goes on to `read`, with the exception still set, after which nobody would learn of it
+        ("object has no attribute 'read'"). Its targets are known by memory that no Python object owns. The readers'
+        classes name `read` themselves, because a lookup with an exception set ends at the first class.
+        """
+        error, self._masked = self._masked, None
+        if error is not None:
+            raise error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -381,16 +402,20 @@ class S3Reader(io.BufferedIOBase):
 class SequentialS3Reader(S3Reader):
     """A reader with the default read-ahead: `S3ReaderConstructor.sequential()` makes it."""
 
+    read = S3Reader.read
+
 
 class RangedS3Reader(S3Reader):
     """A reader that fetches one buffer where a read misses, nothing ahead: `S3ReaderConstructor.range_based()`."""
 
+    read = S3Reader.read
     _default_policy = range_based(8 << 20)
 
 
 class DCPOptimizedS3Reader(S3Reader):
     """A reader for files of torch.distributed.checkpoint: `S3ReaderConstructor.dcp_optimized()` makes it."""
 
+    read = S3Reader.read
     _default_policy = DCP_OPTIMIZED
 
 

@@ -1,7 +1,7 @@
 """An object store in memory behind the interface of `s3dataset._client.Client`, whose answers come in any order.
 
-A request does its work when it ends, not when it is sent: data that changes meanwhile, or memory that is read or written
-too late, shows.
+A request does its work when it ends, not when it is sent: data that changes meanwhile, or memory that is read or
+written too late, shows.
 """
 
 import hashlib

@@ -8,6 +8,7 @@ import random
 import threading
 
 import pytest
+from tests.unit.io.fake_service import BUCKET, FakeBody, FakeClient, FakeService
 
 from s3dataset._io import (
     DCPOptimizedS3Reader,
@@ -18,7 +19,6 @@ from s3dataset._io import (
     open_reader,
 )
 from s3dataset.errors import ObjectChangedError, ObjectNotFoundError, TransportError
-from tests.unit.io.fake_service import BUCKET, FakeBody, FakeClient, FakeService
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -49,7 +49,9 @@ def open_large(service, client):
 
 def opened(client, data, *, known=False, **options):
     etag = client.service.put("key", data)
-    return open_reader(client, BUCKET, "key", size=len(data) if known else None, etag=etag if known else None, **options)
+    return open_reader(
+        client, BUCKET, "key", size=len(data) if known else None, etag=etag if known else None, **options
+    )
 
 
 class TestWhatIsSentFor:

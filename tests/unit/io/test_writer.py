@@ -9,6 +9,7 @@ import random
 import threading
 
 import pytest
+from tests.unit.io.fake_service import BUCKET, FakeClient, FakeService
 
 from s3dataset._io import S3Writer
 from s3dataset._io._part_sizes import MAX_PARTS, PartSizes
@@ -20,7 +21,6 @@ from s3dataset.errors import (
     S3Exception,
     TransportError,
 )
-from tests.unit.io.fake_service import BUCKET, FakeClient, FakeService
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -187,7 +187,9 @@ class TestNothingIsHalfPublished:
         with pytest.raises(ValueError, match="was not saved"):
             writer.result  # noqa: B018
 
-    @pytest.mark.parametrize("operation", ["PutObject", "UploadPart", "CreateMultipartUpload", "CompleteMultipartUpload"])
+    @pytest.mark.parametrize(
+        "operation", ["PutObject", "UploadPart", "CreateMultipartUpload", "CompleteMultipartUpload"]
+    )
     def test_after_a_failed_request(self, client, service, data, operation, caplog):
         failed = []
 
@@ -237,7 +239,7 @@ class TestNothingIsHalfPublished:
         writer = writer_of(client)
         writer.write(b"data")
         writer._pid = -1
-        with pytest.raises(S3Exception, match="another process|the process that opened it"):
+        with pytest.raises(S3Exception, match="the process that opened it"):
             writer.write(b"data")
         writer.close()
         assert writer.closed

@@ -1,0 +1,286 @@
+"""Readers and writers across forks, spawned processes and the end of the interpreter; what they send for."""
+
+import gc
+import io
+import multiprocessing
+import os
+import pickle
+import random
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from s3dataset import ObjectChangedError, PreconditionFailedError, S3Client, S3ClientConfig, S3Reader
+from s3dataset.testing import Fault, LocalS3
+
+KIB = 1 << 10
+MIB = 1 << 20
+DATA = random.Random(0).randbytes(64 * MIB)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with LocalS3("bucket") as s3:
+        s3.put("bucket", "large", DATA)
+        s3.put("bucket", "small", DATA[: 100 * KIB])
+        yield s3
+
+
+@pytest.fixture
+def s3(server):
+    server.clear_faults()
+    server.reset_stats()
+    return server
+
+
+@pytest.fixture
+def client(s3):
+    return S3Client("us-east-1")
+
+
+class TestRequests:
+    def test_reading_a_small_object_is_one_get(self, client, s3):
+        assert client.get_object("bucket", "small").read() == DATA[: 100 * KIB]
+        assert s3.stats()["operations"] == {"GetObject": 1}
+
+    @pytest.mark.parametrize("known", [False, True])
+    def test_the_tail_of_a_large_object(self, client, s3, known):
+        info = client.head_object("bucket", "large") if known else None
+        s3.reset_stats()
+        reader = client.get_object("bucket", "large", object_info=info)
+        reader.seek(-10, io.SEEK_END)
+        assert reader.read() == DATA[-10:]
+        assert s3.stats()["operations"] == {"GetObject": 1}
+        assert s3.stats()["bytes_out"] <= 64 * KIB
+
+    def test_reading_all_of_a_large_object(self, client, s3):
+        assert client.get_object("bucket", "large").read() == DATA
+        assert s3.stats()["bytes_out"] == len(DATA)
+        assert s3.stats()["max_in_flight"] > 1
+
+    def test_saving_two_bytes_is_one_put(self, client, s3):
+        with client.put_object("bucket", "two") as writer:
+            writer.write(b"ok")
+        assert s3.stats()["operations"] == {"PutObject": 1}
+        assert s3.get("bucket", "two") == b"ok"
+
+    def test_checksums_go_with_parts_and_the_whole(self, client, s3):
+        with client.put_object("bucket", "parts") as writer:
+            writer.write(DATA[: 20 * MIB])
+        assert s3.get("bucket", "parts") == DATA[: 20 * MIB]
+        for record in s3.requests("UploadPart") + s3.requests("CompleteMultipartUpload"):
+            assert record.headers["x-amz-checksum-crc64nvme"]
+        (complete,) = s3.requests("CompleteMultipartUpload")
+        assert complete.headers["x-amz-mp-object-size"] == str(20 * MIB)
+
+    @pytest.mark.parametrize("checksum", ["CRC32", "CRC32C", None])
+    def test_other_checksums(self, s3, checksum):
+        client = S3Client("us-east-1", s3client_config=S3ClientConfig(checksum=checksum))
+        for nbytes in (10, 12 * MIB):
+            with client.put_object("bucket", "other") as writer:
+                writer.write(DATA[:nbytes])
+            assert s3.get("bucket", "other") == DATA[:nbytes]
+
+    def test_empty_objects(self, client, s3):
+        with client.put_object("bucket", "empty"):
+            pass
+        reader = client.get_object("bucket", "empty")
+        assert reader.read() == b""
+        assert reader.size == 0
+        assert reader.etag == client.head_object("bucket", "empty").etag
+        other = client.get_object("bucket", "empty")
+        assert other.seek(0, io.SEEK_END) == 0
+        assert other.read(10) == b""
+        third = client.get_object("bucket", "empty")
+        assert third.readinto(bytearray(5)) == 0
+        assert bytes(third.getbuffer()) == b""
+
+    @pytest.mark.parametrize("nbytes", [10, 12 * MIB])
+    def test_conditional_writes(self, client, s3, nbytes):
+        from s3dataset import S3Checkpoint
+
+        checkpoint = S3Checkpoint("us-east-1")
+        uri = f"s3://bucket/conditional-{nbytes}"
+        with checkpoint.writer(uri, if_none_match=True) as writer:
+            writer.write(DATA[:nbytes])
+        with pytest.raises(PreconditionFailedError), checkpoint.writer(uri, if_none_match=True) as second:
+            second.write(DATA[:nbytes])
+        with checkpoint.writer(uri, if_match=writer.etag) as third:
+            third.write(b"new")
+        with pytest.raises(PreconditionFailedError), checkpoint.writer(uri, if_match=writer.etag) as fourth:
+            fourth.write(b"newer")
+        assert s3.get("bucket", f"conditional-{nbytes}") == b"new"
+        assert not s3.uploads("bucket")
+
+    @pytest.mark.parametrize("nbytes", [10, 12 * MIB])
+    def test_a_save_whose_answer_is_lost_is_not_reported_failed(self, s3, nbytes):
+        from s3dataset import S3Checkpoint
+
+        s3.add_fault(
+            Fault.lost_answer(operation="PutObject"),
+            Fault.lost_answer(operation="CompleteMultipartUpload"),
+        )
+        uri = f"s3://bucket/lost-{nbytes}"
+        with S3Checkpoint("us-east-1").writer(uri, if_none_match=True) as writer:
+            writer.write(DATA[:nbytes])
+        assert s3.get("bucket", f"lost-{nbytes}") == DATA[:nbytes]
+        assert writer.etag
+
+    def test_parts_are_read_from_the_writers_own_memory(self, client, s3):
+        s3.add_fault(
+            Fault.status(503, operation="UploadPart", times=6), Fault.delay(0.05, operation="UploadPart", times=None)
+        )
+        source = bytearray(66 * MIB)
+        expected = b""
+        with client.put_object("bucket", "overwritten") as writer:
+            for nbytes in (3 * MIB, 66 * MIB, 9 * MIB, 100):
+                view = memoryview(source)[:nbytes]
+                view[:] = DATA[:nbytes] if nbytes <= len(DATA) else (DATA + DATA[: 2 * MIB])[:nbytes]
+                expected += view
+                writer.write(view)
+                view[:] = b"\xee" * nbytes
+        assert s3.get("bucket", "overwritten") == expected
+
+
+class TestChangedObjects:
+    def test_replaced_between_two_reads(self, client, s3):
+        s3.put("bucket", "changing", DATA[: 10 * MIB])
+        reader = client.get_object("bucket", "changing")
+        reader.read(10)
+        s3.put("bucket", "changing", DATA[10 * MIB : 20 * MIB])
+        with pytest.raises(ObjectChangedError, match="s3://bucket/changing"):
+            reader.read()
+
+
+def read_in_child(connection, reader):
+    connection.send((reader.tell(), reader.read(5), reader.read(), reader.size))
+    connection.close()
+
+
+class TestForksAndPickles:
+    @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+    def test_a_reader_goes_on_in_another_process(self, client, s3, method):
+        reader = client.get_object("bucket", "large")
+        assert reader.read(3 * MIB) == DATA[: 3 * MIB]
+        context = multiprocessing.get_context(method)
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=read_in_child, args=(sender, reader))
+        process.start()
+        sender.close()
+        position, five, rest, size = receiver.recv()
+        process.join()
+        assert process.exitcode == 0
+        assert (position, size) == (3 * MIB, len(DATA))
+        assert five + rest == DATA[3 * MIB :]
+        assert reader.read(10) == DATA[3 * MIB : 3 * MIB + 10]
+
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+    def test_what_was_handed_over_before_a_fork_stays_readable(self, client, s3):
+        reader = client.get_object("bucket", "small")
+        view = reader.getbuffer()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if view == DATA[: 100 * KIB] and reader.read() == DATA[: 100 * KIB] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert s3.stats()["operations"] == {"GetObject": 1}
+
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+    def test_a_lock_held_by_another_thread_at_the_fork_stops_nobody(self, client, s3):
+        reader = client.get_object("bucket", "large")
+        reader.read(10)
+        held, release = threading.Event(), threading.Event()
+
+        def hold():
+            with reader._lock:
+                held.set()
+                release.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if reader.read(10) == DATA[10:20] else 1)
+        release.set()
+        thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def test_a_small_reader_carries_its_bytes(self, client, s3):
+        reader = client.get_object("bucket", "small")
+        reader.getbuffer()
+        copy = pickle.loads(pickle.dumps(reader))
+        s3.reset_stats()
+        assert isinstance(copy, S3Reader)
+        assert copy.read() == DATA[: 100 * KIB]
+        assert copy.getbuffer()[:3] == DATA[:3]
+        assert not s3.stats()["requests"]
+
+    def test_a_large_reader_goes_by_reference_to_the_same_version(self, client, s3):
+        s3.put("bucket", "pinned", DATA)
+        reader = client.get_object("bucket", "pinned")
+        reader.getbuffer()
+        pickled = pickle.dumps(reader)
+        assert len(pickled) < MIB
+        assert pickle.loads(pickled).read(10) == DATA[:10]
+        s3.put("bucket", "pinned", DATA[::-1])
+        with pytest.raises(ObjectChangedError):
+            pickle.loads(pickled).read(10)
+
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+    def test_a_child_never_ends_its_parents_upload(self, client, s3):
+        writer = client.put_object("bucket", "parents")
+        writer.write(DATA[: 20 * MIB])
+        pid = os.fork()
+        if pid == 0:
+            try:
+                writer.close()
+                del writer
+                gc.collect()
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        writer.write(b"more")
+        writer.close()
+        assert s3.get("bucket", "parents") == DATA[: 20 * MIB] + b"more"
+
+
+class TestTheEndOfTheInterpreter:
+    @pytest.mark.parametrize("nbytes", [10, 20 * MIB])
+    def test_a_writer_left_open_publishes_nothing(self, s3, nbytes):
+        s3.put("bucket", "left", b"before")
+        program = (
+            "import s3dataset\n"
+            "writer = s3dataset.S3Client('us-east-1').put_object('bucket', 'left')\n"
+            f"writer.write(bytes({nbytes}))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0
+        assert "s3://bucket/left was NOT saved" in done.stderr
+        assert "ResourceWarning" in done.stderr
+        assert s3.get("bucket", "left") == b"before"
+        assert not s3.uploads("bucket")
+
+    def test_reads_under_way_do_not_hold_it_up(self, s3):
+        program = (
+            "import s3dataset\n"
+            "reader = s3dataset.S3Client('us-east-1').get_object('bucket', 'large')\n"
+            "for _ in range(40): reader.read(65536)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_a_dropped_writer_publishes_nothing(self, client, s3, caplog):
+        s3.put("bucket", "dropped", b"before")
+        writer = client.put_object("bucket", "dropped")
+        writer.write(DATA[: 20 * MIB])
+        with pytest.warns(ResourceWarning, match="s3://bucket/dropped was NOT saved"):
+            del writer
+            gc.collect()
+        assert "s3://bucket/dropped was NOT saved" in caplog.text
+        assert s3.get("bucket", "dropped") == b"before"
+        assert not s3.uploads("bucket")
