@@ -73,6 +73,12 @@ class Body:
     @property
     def nbytes(self) -> int: ...
     @property
+    def size(self) -> int:
+        """The same as `nbytes`."""
+    @property
+    def uri(self) -> str:
+        """s3://bucket/key."""
+    @property
     def start(self) -> int:
         """Offset of the first byte within the object."""
     @property

@@ -245,6 +245,10 @@ impl<'a> Attempts<'a> {
     /// The request's head, signed now.
     fn head_of(&self, request: &Request<'_>, place: &Place) -> Result<Vec<u8>, Fault> {
         let (client, route) = (self.client, &self.target.route);
+        let of_bucket = matches!(self.operation, "ListObjectsV2" | "HeadBucket" | "DeleteObjects");
+        if self.target.key.is_empty() && !of_bucket {
+            return Err(Fault::invalid("the key is empty: that names the bucket, not an object"));
+        }
         let mut path = String::with_capacity(route.path_prefix.len() + self.target.key.len() + 16);
         path.push_str(&route.path_prefix);
         if !self.target.key.is_empty() || path.is_empty() {

@@ -97,15 +97,9 @@ impl Connections {
         });
     }
 
-    /// Forgets a client that was closed.
-    pub fn forget(&self, client: u64) -> usize {
-        let mut closed = 0;
-        self.idle.borrow_mut().retain(|key, list| {
-            let keep = key.client != client;
-            closed += if keep { 0 } else { list.len() };
-            keep
-        });
-        closed
+    /// Closes the idle connections of clients that are closed.
+    pub fn keep_clients(&self, is_open: impl Fn(u64) -> bool) {
+        self.idle.borrow_mut().retain(|key, _| is_open(key.client));
     }
 
     async fn connect(&self, host: &str, port: u16, slot: &Slot) -> Result<TcpStream, Fault> {

@@ -27,6 +27,7 @@ pub struct Engine {
     /// Queues with pending requests; the first is served next.
     ring: Mutex<VecDeque<Arc<Queue>>>,
     cancellations: AtomicU64,
+    closings: AtomicU64,
     clients: Mutex<HashMap<u64, Weak<Client>>>,
     /// The system's roots take milliseconds to load: at the first TLS connection, once.
     system_tls: OnceLock<Result<Arc<rustls::ClientConfig>, Fault>>,
@@ -52,6 +53,7 @@ impl Engine {
             generation: crate::raw::generation(),
             ring: Mutex::default(),
             cancellations: AtomicU64::new(0),
+            closings: AtomicU64::new(0),
             clients: Mutex::default(),
             system_tls: OnceLock::new(),
         });
@@ -79,6 +81,7 @@ impl Engine {
         }
     }
 
+    /// An idle connection of a client was closed.
     pub fn connection_closed(&self, client: u64) {
         let clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(client) = clients.get(&client).and_then(Weak::upgrade) {
@@ -86,11 +89,19 @@ impl Engine {
         }
     }
 
-    /// Those whose idle connections nobody will use.
-    pub fn closed_clients(&self) -> Vec<u64> {
-        let clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
-        let closed = clients.iter().filter(|(_, c)| c.upgrade().is_none_or(|c| c.closed.load(Acquire)));
-        closed.map(|(id, _)| *id).collect()
+    /// A client was closed or dropped: nobody will use its idle connections.
+    pub fn forget(&self, client: u64) {
+        self.clients.lock().unwrap_or_else(|e| e.into_inner()).remove(&client);
+        self.closings.fetch_add(1, AcqRel);
+        self.lanes.iter().for_each(|lane| lane.notify_one());
+    }
+
+    pub fn closings(&self) -> u64 {
+        self.closings.load(Acquire)
+    }
+
+    pub fn is_open(&self, client: u64) -> bool {
+        self.clients.lock().unwrap_or_else(|e| e.into_inner()).contains_key(&client)
     }
 
     pub fn enqueue(&self, queue: &Arc<Queue>, count: usize) {

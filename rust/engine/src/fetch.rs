@@ -6,7 +6,7 @@ use crate::head::{Head, Length};
 use crate::lane::{Lane, Running};
 use crate::queue::{Pending, Queue};
 use crate::raw::{PooledBuffer, Span};
-use crate::request::{Assembly, AssemblyState, Body, Fetch, Outcome, Piece, Reply, What};
+use crate::request::{Assembly, AssemblyState, Body, Fetch, Outcome, Piece, Reply, Target, What};
 use std::future::poll_fn;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -114,7 +114,7 @@ pub async fn run(
     let first = opened.first;
     let mut pin = fetch.pin.or(Some(meta.etag.clone()).filter(|e| !e.is_empty()));
     match receive(attempts, opened, span, &mut pin).await {
-        Ok(()) => Some((outcome(buffer, first, total, meta), grant)),
+        Ok(()) => Some((outcome(attempts.target, buffer, first, total, meta), grant)),
         Err(failure) => failed(failure),
     }
 }
@@ -135,10 +135,12 @@ impl Meta {
     }
 }
 
-fn outcome(buffer: Option<PooledBuffer>, start: u64, nbytes: usize, meta: Meta) -> Outcome {
+fn outcome(target: &Target, buffer: Option<PooledBuffer>, start: u64, nbytes: usize, meta: Meta) -> Outcome {
     let Meta { etag, object_size, last_modified, head } = meta;
     match buffer {
-        Some(buffer) => Outcome::Body(Body { buffer, start, object_size, etag, last_modified, head }),
+        Some(buffer) => {
+            Outcome::Body(Body { target: target.clone(), buffer, start, object_size, etag, last_modified, head })
+        }
         None => Outcome::Reply(Box::new(Reply {
             status: 206,
             etag,
@@ -155,7 +157,7 @@ fn empty(attempts: &Attempts<'_>, fetch: &Fetch, start: u64, object_size: u64) -
     let meta =
         Meta { etag: fetch.pin.clone().unwrap_or_default(), object_size, last_modified: None, head: Box::default() };
     let buffer = fetch.into.is_none().then(|| attempts.lane.engine.pool.take(0));
-    outcome(buffer, start, 0, meta)
+    outcome(attempts.target, buffer, start, 0, meta)
 }
 
 /// Sends the first request of a fetch, and finds out what it will deliver.
@@ -402,7 +404,7 @@ pub fn end_piece(lane: &Lane, assembly: &Arc<Assembly>, result: Result<u32, Box<
         Some(failure) => lane.finish(assembly.queue.clone(), assembly.index, Outcome::Failure(Box::new(failure)), None),
         None => {
             let meta = Meta { etag: etag.unwrap_or_default(), object_size, last_modified, head };
-            let outcome = outcome(buffer, assembly.start, assembly.destination.len(), meta);
+            let outcome = outcome(&assembly.target, buffer, assembly.start, assembly.destination.len(), meta);
             lane.finish(assembly.queue.clone(), assembly.index, outcome, grant);
         }
     }

@@ -205,7 +205,7 @@ pub fn run(engine: Arc<Engine>, number: usize) {
 
 async fn work(lane: Rc<Lane>) {
     let (mut watched, mut kept) = (Instant::now(), Instant::now());
-    let mut cancellations = 0;
+    let (mut cancellations, mut closings) = (0, 0);
     // Since when the ramp holds transfers back, and how long the lane had idled by then.
     let mut ramp: Option<(Instant, Duration)> = None;
     loop {
@@ -239,6 +239,11 @@ async fn work(lane: Rc<Lane>) {
             (cancellations, watched) = (seen, now);
             lane.watch(now);
         }
+        let closed = lane.engine.closings();
+        if closed != closings {
+            closings = closed;
+            part(&lane);
+        }
         if now - kept >= HOUSEKEEP {
             kept = now;
             housekeep(&lane);
@@ -246,14 +251,14 @@ async fn work(lane: Rc<Lane>) {
     }
 }
 
+/// Clients were closed: their sockets go now.
+fn part(lane: &Lane) {
+    lane.connections.keep_clients(|client| lane.engine.is_open(client));
+    lane.signers.borrow_mut().retain(|(client, ..)| lane.engine.is_open(*client));
+}
+
 fn housekeep(lane: &Lane) {
     lane.connections.close_idle(Instant::now(), |client| lane.engine.connection_closed(client));
-    for client in lane.engine.closed_clients() {
-        for _ in 0..lane.connections.forget(client) {
-            lane.engine.connection_closed(client);
-        }
-        lane.signers.borrow_mut().retain(|(id, ..)| *id != client);
-    }
     if lane.number == 0 {
         lane.engine.pool.trim();
     }

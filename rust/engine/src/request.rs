@@ -214,6 +214,7 @@ pub enum Outcome {
 }
 
 pub struct Body {
+    pub target: Target,
     pub buffer: PooledBuffer,
     pub start: u64,
     pub object_size: u64,

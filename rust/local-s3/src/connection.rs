@@ -174,11 +174,13 @@ pub struct Connection {
     input: BytesMut,
     scratch: Vec<u8>,
     stats: Arc<Stats>,
+    /// Ended by a fault; there is nothing left to do politely.
+    ended: bool,
 }
 
 impl Connection {
     pub fn new(stream: Stream, stats: Arc<Stats>) -> Self {
-        Self { stream, input: BytesMut::with_capacity(8 << 10), scratch: Vec::new(), stats }
+        Self { stream, input: BytesMut::with_capacity(8 << 10), scratch: Vec::new(), stats, ended: false }
     }
 
     /// The next head. None when the client has gone, kept silent for `idle`, or sent something else than HTTP.
@@ -335,8 +337,8 @@ impl Connection {
     /// Ends the connection in one of the ways of the fault plan. It is not to be used afterwards.
     pub async fn end(&mut self, ending: Ending, stall: Option<Duration>) {
         match ending {
-            Ending::Reset => self.stream.reset_on_drop(),
             Ending::Close => self.close().await,
+            Ending::Reset => self.stream.reset_on_drop(),
             Ending::Stall => {
                 let silence = async {
                     // Ends when the client gives up; what it still sends is not looked at.
@@ -347,12 +349,13 @@ impl Connection {
                 let _ = tokio::time::timeout(stall.unwrap_or(Duration::from_secs(86_400)), silence).await;
             }
         }
+        self.ended = true;
     }
 
     /// FIN; then reads what is still on its way, because unread bytes would turn it into RST and the client might
     /// lose an answer that it has not read yet.
     pub async fn close(&mut self) {
-        if self.stream.shutdown().await.is_err() {
+        if self.ended || self.stream.shutdown().await.is_err() {
             return;
         }
         let drain = async {

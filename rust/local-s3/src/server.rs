@@ -606,6 +606,7 @@ pub fn run(config: Config, on_ready: impl FnOnce(&ReadyInfo)) -> io::Result<()> 
         let _ = thread.join();
     }
     if let Some(ca_file) = ca_file {
+        // Its owner may have removed it already.
         let _ = std::fs::remove_file(ca_file);
     }
     result

@@ -63,6 +63,7 @@ impl Drop for PyClient {
     fn drop(&mut self) {
         if let Some(client) = self.0.mine() {
             client.close();
+            engine().forget(client.id);
         }
     }
 }
@@ -194,7 +195,9 @@ impl PyClient {
     }
 
     fn close(&self) -> PyResult<()> {
-        self.0.get()?.close();
+        let client = self.0.get()?;
+        client.close();
+        engine().forget(client.id);
         Ok(())
     }
 }

@@ -75,6 +75,17 @@ impl PyBody {
         self.body.buffer.len()
     }
 
+    /// The same as `nbytes`.
+    #[getter]
+    fn size(&self) -> usize {
+        self.body.buffer.len()
+    }
+
+    #[getter]
+    fn uri(&self) -> String {
+        format!("s3://{}/{}", self.body.target.route.bucket, self.body.target.key)
+    }
+
     #[getter]
     fn start(&self) -> u64 {
         self.body.start
@@ -100,7 +111,8 @@ impl PyBody {
     }
 
     fn __repr__(&self) -> String {
-        format!("<Body: {} bytes from {} of {}>", self.body.buffer.len(), self.body.start, self.body.object_size)
+        let (nbytes, start) = (self.body.buffer.len(), self.body.start);
+        format!("<Body {}: {nbytes} bytes from {start} of {}>", self.uri(), self.body.object_size)
     }
 }
 
