@@ -1,13 +1,18 @@
 """Our adapters for an outside harness called peerbench: `PEER_PLUGINS=peerbench_plugin` with this folder on PYTHONPATH.
 
 Through the public API with default settings but the concurrency that the harness hands over, as a user would write it.
+Importing it loads no torch, so that what the client takes is measured alone.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import s3dataset
 from clients import BUCKET, Client, buffer, endpoint, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 REGION = "us-east-1"
 
@@ -65,6 +70,10 @@ def iterable_dataset(url: str, count: int) -> s3dataset.S3IterableDataset[Any]:
     return s3dataset.S3IterableDataset.from_objects(small(count), region=REGION, endpoint=url, transform=read)
 
 
+def look_ahead(dataset: Any, **options: Any) -> s3dataset.DataLoader[Any]:
+    return s3dataset.DataLoader(dataset, **options)
+
+
 class Stream:
     """torch.save and torch.load through a writer and a reader."""
 
@@ -89,7 +98,7 @@ class Stream:
 CLIENTS = {"ours": Ours}
 DATASETS = {
     "ours-map": (map_dataset, False),
-    "ours-map-ahead": (map_dataset, False, s3dataset.DataLoader),
+    "ours-map-ahead": (map_dataset, False, look_ahead),
     "ours-iterable": (iterable_dataset, False),
 }
 CHECKPOINTS = {"ours-stream": Stream}
