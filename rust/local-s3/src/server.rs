@@ -34,6 +34,8 @@ pub struct Server {
     /// CRC64NVME of synthetic objects by seed and size, as Base64.
     pub synthetic_checksums: Mutex<HashMap<(u64, u64), String>>,
     requests: AtomicU64,
+    /// Makes request ids of two servers differ.
+    salt: u64,
     rates: Mutex<HashMap<u64, Bucket>>,
     outages: mpsc::UnboundedSender<Duration>,
     /// Counts outages; a connection ends when it changes.
@@ -212,7 +214,7 @@ async fn serve_request(
     let effects = server.plan.effects(&fault_call);
     server.stats.faults.fetch_add(effects.names.len() as u64, Ordering::Relaxed);
     let number = server.requests.fetch_add(1, Ordering::Relaxed);
-    let request_id = format!("{:016X}", mix(number));
+    let request_id = format!("{:016X}", mix(number ^ server.salt));
     let exchange = Exchange {
         server,
         config,
@@ -540,7 +542,8 @@ pub fn run(config: Config, on_ready: impl FnOnce(&ReadyInfo)) -> io::Result<()> 
         plan: Plan::default(),
         store,
         synthetic_checksums: Mutex::default(),
-        requests: AtomicU64::new(now_s() as u64),
+        requests: AtomicU64::new(0),
+        salt: mix((now_s() * 1e3) as u64),
         rates: Mutex::default(),
         outages,
         generation: watch::Sender::new(0),

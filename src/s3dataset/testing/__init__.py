@@ -9,7 +9,10 @@ The server is not for production: nothing in memory outlives it, and it knows no
 listens on loopback only.
 """
 
+from s3dataset.testing._control import ServerError
 from s3dataset.testing._faults import Fault
-from s3dataset.testing._local_s3 import LocalS3, RequestRecord, ServerError, synthetic_bytes
+from s3dataset.testing._local_s3 import LocalS3
+from s3dataset.testing._records import RequestRecord
+from s3dataset.testing._synthetic import synthetic_bytes
 
 __all__ = ["Fault", "LocalS3", "RequestRecord", "ServerError", "synthetic_bytes"]

@@ -38,7 +38,7 @@ class Control:
         target = "/_local/" + "/".join(quote(part, safe="" if number < 2 else "/") for number, part in enumerate(path))
         return self._send(method, target, body, headers or {})
 
-    def call(self, method: str, *path: str, document: object = None, query: dict[str, str] | None = None) -> Any:  # noqa: ANN401 - whatever the command answers
+    def call(self, method: str, *path: str, document: object = None, query: dict[str, str] | None = None) -> Any:
         """Sends a command with a document and reads the one that it answers with."""
         target = "/_local/" + "/".join(quote(part, safe="") for part in path)
         if query:

@@ -1,29 +1,20 @@
-"""`LocalS3`: the server process and what can be asked of it."""
+"""`LocalS3`: the server and what can be asked of it."""
 
+import importlib
 import json
 import os
-import subprocess
-import sys
-import tempfile
-import threading
-import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from s3dataset.testing._control import Control, ServerError
 from s3dataset.testing._faults import Fault
-
-__all__ = ["LocalS3", "RequestRecord", "ServerError", "synthetic_bytes"]
+from s3dataset.testing._process import Process
+from s3dataset.testing._records import RequestRecord
 
 _ACCESS_KEY = "LOCALS3ACCESSKEY"
 _SECRET_KEY = "local-s3-secret-key"  # noqa: S105 - opens nothing but a server on loopback
-_START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 10.0
-# Another binary in place of `python -m s3dataset.testing`: for work on the server itself.
-_COMMAND_VARIABLE = "_S3DATASET_LOCAL_S3_COMMAND"
 
 # Settings of an account that would take precedence over, or mix with, those that `activate` sets.
 _SHADOWING = (
@@ -39,51 +30,6 @@ _SHADOWING = (
     "AWS_USE_FIPS_ENDPOINT",
     "AWS_USE_DUALSTACK_ENDPOINT",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
-    """A request that the server has answered, or whose connection has ended.
-
-    Attributes:
-        number: Rises by one with every request that ends.
-        time_s: When it came, in seconds since 1970.
-        duration_s: From its head to the end of its answer.
-        connection: Number of the connection that it came on.
-        method: HTTP's method.
-        operation: S3's name, such as `GetObject`.
-        bucket: Empty for ListBuckets.
-        key: Decoded; empty for operations on buckets.
-        query: As it was sent.
-        range: The Range header.
-        status: 0 when no answer was sent.
-        code: S3's error code.
-        attempt: 1 for the first request of its kind (same operation, key, range and part), 2 for the next, and so on.
-        bytes_in: Bytes of body received.
-        bytes_out: Bytes of body sent.
-        request_id: As the client was told.
-        faults: Kinds of the faults that picked it.
-        headers: Names in lower case; signatures and tokens are left out.
-    """
-
-    number: int
-    time_s: float
-    duration_s: float
-    connection: int
-    method: str
-    operation: str
-    bucket: str
-    key: str
-    query: str
-    range: str | None
-    status: int
-    code: str | None
-    attempt: int
-    bytes_in: int
-    bytes_out: int
-    request_id: str
-    faults: list[str] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 class LocalS3:
@@ -188,7 +134,7 @@ class LocalS3:
             "log_capacity": log_capacity,
             "tls": tls,
         }
-        self._process: _Process | None = None
+        self._process: Process | None = None
         self._saved: dict[str, str | None] = {}
 
     # -- Life ----------------------------------------------------------------------------------------------------------
@@ -200,7 +146,7 @@ class LocalS3:
             ServerError: It did not start: the port is taken, the directory cannot be written, or the like.
         """
         if self._process is None:
-            self._process = _Process(self._config)
+            self._process = Process(self._config)
             if self._activate:
                 self._set_environment()
         return self
@@ -225,7 +171,7 @@ class LocalS3:
         return f"<LocalS3 {state}>"
 
     @property
-    def _running(self) -> "_Process":
+    def _running(self) -> Process:
         if self._process is None:
             raise ServerError("the local S3 is not running; use it in a `with` block or call start()")
         return self._process
@@ -448,7 +394,7 @@ class LocalS3:
 
     # -- Other clients -------------------------------------------------------------------------------------------------
 
-    def boto3_client(self, **options: object) -> Any:  # noqa: ANN401 - boto3 has no types
+    def boto3_client(self, **options: object) -> Any:
         """A boto3 S3 client of this server.
 
         Args:
@@ -457,8 +403,8 @@ class LocalS3:
         Raises:
             ModuleNotFoundError: boto3 is not installed.
         """
-        import boto3  # noqa: PLC0415 - not needed by the rest
-
+        # By name: neither the package nor its types are needed by the rest.
+        boto3: Any = importlib.import_module("boto3")
         settings: dict[str, object] = {
             "endpoint_url": self.endpoint,
             "region_name": self.region,
@@ -471,88 +417,9 @@ class LocalS3:
         return boto3.session.Session().client("s3", **(settings | options))
 
 
-def synthetic_bytes(seed: int, start: int, end: int) -> bytes:
-    """Bytes [start, end) of a synthetic object, as the server computes them. For small ranges: 1 MB takes 0.2 s."""
-    mask = (1 << 64) - 1
-    gamma = 0x9E3779B97F4A7C15
-
-    def mix(x: int) -> int:
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-        return x ^ (x >> 31)
-
-    state = mix((seed + gamma) & mask)
-    first = start // 8
-    words = (mix((state + index * gamma) & mask).to_bytes(8, "little") for index in range(first, (end + 7) // 8))
-    return b"".join(words)[start - first * 8 : end - first * 8]
-
-
 def _set_variables(values: Mapping[str, str | None]) -> None:
     for name, value in values.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-class _Process:
-    """The child process, which ends with this object, this process or `end`, whichever comes first."""
-
-    def __init__(self, config: Mapping[str, object]) -> None:
-        other = os.environ.get(_COMMAND_VARIABLE)
-        command = [other] if other else [sys.executable, "-P", "-m", "s3dataset.testing"]
-        environment = dict(os.environ)
-        # The child imports this very package, wherever it was found.
-        root = str(Path(__file__).parents[2])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self._popen = subprocess.Popen(  # noqa: S603 - this interpreter or a developer's binary
-            [*command, json.dumps(config)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment,
-            # Ctrl-C at the terminal is for the program that uses the server, which may still want to save to it.
-            start_new_session=True,
-        )
-        self._owner = os.getpid()
-        self._finalizer = weakref.finalize(self, _end, self._popen, self._errors, self._owner)
-        self.ready = self._wait()
-        self.control = Control(str(self.ready["control"]))
-
-    def _wait(self) -> dict[str, Any]:
-        if self._popen.stdout is None:
-            raise ServerError("the local S3 has no output")
-        watchdog = threading.Timer(_START_TIMEOUT_S, self._popen.kill)
-        watchdog.daemon = True
-        watchdog.start()
-        line = self._popen.stdout.readline()
-        watchdog.cancel()
-        if not line:
-            self._popen.wait()
-            self._errors.seek(0)
-            reason = self._errors.read().decode(errors="replace").strip()
-            self.end()
-            raise ServerError(f"the local S3 did not start: {reason or 'it ended without a word'}")
-        ready: dict[str, Any] = json.loads(line)
-        return ready
-
-    def end(self) -> None:
-        self._finalizer()
-
-
-def _end(popen: subprocess.Popen[bytes], errors: Any, owner: int) -> None:  # noqa: ANN401 - a file object
-    # A forked child has a copy of everything; the server is its parent's.
-    if os.getpid() != owner:
-        return
-    # SIGTERM as well as the end of stdin, because a forked child may hold the other end of the pipe open.
-    popen.terminate()
-    for pipe in (popen.stdin, popen.stdout):
-        if pipe is not None:
-            pipe.close()
-    try:
-        popen.wait(_STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        popen.kill()
-        popen.wait()
-    errors.close()
