@@ -44,6 +44,21 @@ class Window:
     for seeks back; a `read` or `readinto` of more takes what it returns.
     """
 
+    __slots__ = (
+        "_archive",
+        "_chunks",
+        "_continues",
+        "_current",
+        "_expected",
+        "_limit_bytes",
+        "_may_be_archive",
+        "_policy",
+        "_run_end",
+        "_run_start",
+        "_source",
+        "_trigger",
+    )
+
     def __init__(self, source: Source, policy: ReaderPolicy) -> None:
         self._source = source
         self._policy = policy
@@ -84,7 +99,8 @@ class Window:
         self._trigger = 0
 
     def clear(self) -> None:
-        self._chunks.clear()
+        if len(self._chunks):
+            self._chunks.clear()
         self._current = _NOTHING
         self._trigger = 0
 
@@ -146,12 +162,19 @@ class Window:
 
     def read_rest(self, start: int) -> bytes:
         """Bytes from `start` to the end of the object."""
-        if self._source.size is None:
+        size = self._source.size
+        if size is None:
             # As much as one request should bring: an object that fits is read with it alone.
             self._identify(start, self._part_bytes)
-        if start >= self._known_size:
+            size = self._known_size
+        if start >= size:
             return b""
-        data = self.read(start, self._known_size - start)
+        chunk = self._current
+        if chunk.start <= start and chunk.end == size:
+            self._run_end = size
+            data = _part(chunk, start, size).tobytes()
+        else:
+            data = self.read(start, size - start)
         if start == 0 and len(data) > _KEEP_AFTER_READ_BYTES:
             self._drop(list(self._chunks))
             self._current = _NOTHING

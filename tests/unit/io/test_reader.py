@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import os
 import pickle
 import random
 import threading
@@ -490,7 +489,7 @@ class TestForks:
         reader = open_large()
         while reader.tell() < 2 * MIB:
             reader.read(64 * KIB)
-        reader._source._pid = -1  # as it is found in a child
+        reader._source._forks = -1  # as it is found in a child
         reader._lock.acquire()  # by a thread that the child does not have
         child = threading.Thread(target=lambda: seen.append(reader.read(8 * MIB)))
         seen = []
@@ -499,4 +498,4 @@ class TestForks:
         assert seen == [LARGE[2 * MIB : 10 * MIB]]
         assert len(client.queues) == 2
         assert not client.queues[0].closed  # it belongs to the parent
-        assert reader._source._pid == os.getpid()
+        assert not reader._source.in_other_process
