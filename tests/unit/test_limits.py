@@ -18,7 +18,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_large_machine_gives_a_gibibyte_and_256_connections() -> None:
-    assert process_limits() == _limits.ProcessLimits(lanes=1, memory_limit_bytes=GIB, max_connections=256)
+    assert process_limits() == _limits.ProcessLimits(lanes=4, memory_limit_bytes=GIB, max_connections=256)
 
 
 def test_a_small_container_gives_five_percent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_connections_leave_file_descriptors_to_the_program(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("target", "ranks", "lanes"), [(10.0, 1, 1), (40.0, 1, 4), (400.0, 1, 8), (100.0, 8, 2), (100.0, 64, 1)]
+    ("target", "ranks", "lanes"), [(10.0, 1, 4), (60.0, 1, 6), (400.0, 1, 8), (100.0, 8, 2), (100.0, 64, 1)]
 )
 def test_engine_threads_follow_the_target_within_the_cores(
     monkeypatch: pytest.MonkeyPatch, target: float, ranks: int, lanes: int
