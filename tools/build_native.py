@@ -26,6 +26,11 @@ Install one, then run this again:
 or your system's packages of rustc and cargo, 1.92 or later."""
 
 
+def demand_rust() -> None:
+    if shutil.which("cargo") is None or shutil.which("rustc") is None:
+        sys.exit(NO_RUST)
+
+
 def sources() -> Iterable[Path]:
     yield from (ROOT / "Cargo.toml", ROOT / "Cargo.lock", ROOT / "pyproject.toml")
     yield from sorted(path for path in (ROOT / "rust").rglob("*") if path.suffix in {".rs", ".toml"})
@@ -33,10 +38,7 @@ def sources() -> Iterable[Path]:
 
 def build_key() -> str:
     """Names a build by everything that it depends on."""
-    try:
-        compiler = subprocess.run(["rustc", "-vV"], capture_output=True, check=True, cwd=ROOT).stdout
-    except (OSError, subprocess.CalledProcessError):
-        sys.exit(NO_RUST)
+    compiler = subprocess.run(["rustc", "-vV"], capture_output=True, check=True, cwd=ROOT).stdout
     digest = hashlib.sha256(compiler)
     free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED") or 0
     for setting in (os.environ.get("RUSTFLAGS", ""), sysconfig.get_platform(), f"free-threaded {free_threaded}"):
@@ -56,8 +58,6 @@ def built_wheel(key: str, venv: Path) -> Path:
     if cached.exists():
         cached.touch()
         return cached
-    if shutil.which("cargo") is None:
-        sys.exit(NO_RUST)
     print("building the Rust part (a minute or two; only when its sources change)", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         command = [venv / "bin" / "maturin", "build", "--release", "--compatibility", "linux"]

@@ -33,6 +33,8 @@ if sys.version_info < OLDEST:
 
 import tomllib
 
+import build_native
+
 
 def requirements(extras: list[str]) -> list[str]:
     """What pyproject.toml asks for, with references to its own extras resolved; the build's requirements come along."""
@@ -118,11 +120,11 @@ def main() -> None:
     parser.add_argument("extras", nargs="*", metavar="EXTRA")
     parser.add_argument("--no-native", action="store_true", help="leave the Rust part and the package itself out")
     arguments = parser.parse_args()
+    if not arguments.no_native:
+        build_native.demand_rust()  # before gigabytes are downloaded in vain
     make_venv()
     install(arguments.extras)
     if not arguments.no_native:
-        import build_native  # noqa: PLC0415 - it is only needed here
-
         build_native.build_and_install(VENV, pip_install)
 
 
