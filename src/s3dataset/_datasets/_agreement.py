@@ -108,7 +108,7 @@ class Agreement:
             raise S3Exception(f"rank 0 could not list {self._listing.origin} for rank {rank.rank}: {facts['error']}")
         if facts["host"] == socket.gethostname() and facts["path"]:
             with contextlib.suppress(FileNotFoundError):  # a container elsewhere may have the same name
-                self._listing.adopt(Manifest.open(facts["path"]))
+                self._listing.adopt(Manifest.open(facts["path"], ref=self._listing.client_ref))
         self._compare(facts, self._listing.manifest())
 
     def _compare(self, first: dict[str, Any], manifest: Manifest) -> None:

@@ -19,7 +19,7 @@ __all__ = ["BatchFetcher"]
 
 T = TypeVar("T")
 
-_SURPRISES: Final = 3
+_SURPRISES: Final = 2
 _UNKNOWN_BYTES: Final = 1 << 20  # of an object whose size no listing told
 
 
@@ -37,8 +37,9 @@ class BatchFetcher(Generic[T]):
     """Makes batches of samples. Safe between threads, which take turns; belongs to one process.
 
     Requests of a batch go out together. Those of the batches named ahead follow, as many as fit into the byte budget's
-    share, and wait in the engine. When what comes is not what was named, the requests are cancelled; after three such
+    share, and wait in the engine. When what comes is not what was named, the requests are cancelled; after two such
     surprises in a row nothing is fetched ahead any more, since something reorders the batches on their way here.
+    Leaving an iteration and beginning another is no surprise.
 
     Args:
         maker: Makes the samples.
@@ -56,6 +57,7 @@ class BatchFetcher(Generic[T]):
         self._queue: RequestQueue | None = None
         self._sent: deque[_Sent] = deque()
         self._surprises = 0
+        self._iteration = 0
         self._lock = threading.Lock()
         self._idle_since: float | None = None
 
@@ -74,6 +76,7 @@ class BatchFetcher(Generic[T]):
             if self._idle_since is not None:
                 self._counters.count(0, 0, 0.0, 0.0, started - self._idle_since)
             try:
+                self._begin_iteration(getattr(indices, "iteration", 0))
                 return self._fetch(wanted, ahead)
             except BaseException:
                 self.close()
@@ -104,6 +107,12 @@ class BatchFetcher(Generic[T]):
             self._send_ahead(ahead, current.nbytes)
         return self._make(current)
 
+    def _begin_iteration(self, iteration: int) -> None:
+        """Drops what was named by an iteration that was left early."""
+        if iteration != self._iteration:
+            self._iteration = iteration
+            self._drop_sent()
+
     def _expected(self, wanted: list[int], ahead: list[list[int]]) -> _Sent | None:
         """The batch wanted, if it was sent for; whatever else was sent for and is not named any more is cancelled."""
         if not self._sent:
@@ -115,16 +124,17 @@ class BatchFetcher(Generic[T]):
             self._surprises += 1
             current = None
         if current is None or [sent.indices for sent in self._sent] != ahead[: len(self._sent)]:
-            for sent in self._sent:
-                self._give_up(sent)
-            self._sent.clear()
+            self._drop_sent()
         return current
 
-    def _give_up(self, sent: _Sent) -> None:
-        """Cancels the requests of a batch and drops what came of them, which counts in the byte budget until then."""
+    def _drop_sent(self) -> None:
+        """Cancels what is under way and takes what came of it, which counts in the byte budget until then."""
         if self._queue is not None:
-            self._queue.cancel(sent.results)
-            self._queue.take_many(sent.results)
+            for sent in self._sent:
+                self._queue.cancel(sent.results)
+            for sent in self._sent:
+                self._queue.take_many(sent.results)
+        self._sent.clear()
 
     def _send(self, indices: list[int]) -> _Sent:
         if self._queue is None:

@@ -124,7 +124,7 @@ class Listing:
         if not place:
             return None
         try:
-            return Manifest.open(os.fsdecode(place))
+            return Manifest.open(os.fsdecode(place), ref=self.client_ref)
         except FileNotFoundError:
             return None
 

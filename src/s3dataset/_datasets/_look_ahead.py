@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import Any, Final
 
 __all__ = ["Batch", "LookAhead", "look_ahead"]
@@ -12,6 +13,9 @@ _SAMPLES_AHEAD: Final = (
 )
 
 
+_iterations: Final = count(1)
+
+
 class Batch(list[int]):
     """The indices of a batch, and those of the batches that the same worker will be asked for next.
 
@@ -19,16 +23,18 @@ class Batch(list[int]):
 
     Attributes:
         ahead: The next batches of the worker that gets this one, nearest first.
+        iteration: Number of the iteration, in the process that names the batches.
     """
 
-    __slots__ = ("ahead",)
+    __slots__ = ("ahead", "iteration")
 
-    def __init__(self, indices: Sequence[int], ahead: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(self, indices: Sequence[int], ahead: Sequence[Sequence[int]] = (), iteration: int = 0) -> None:
         super().__init__(indices)
         self.ahead = ahead
+        self.iteration = iteration
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Batch, (list(self), [list(batch) for batch in self.ahead])
+        return Batch, (list(self), [list(batch) for batch in self.ahead], self.iteration)
 
 
 def look_ahead(batches: Iterable[Iterable[int]], num_workers: int, ahead: int | None = None) -> Iterator[list[int]]:
@@ -40,6 +46,7 @@ def look_ahead(batches: Iterable[Iterable[int]], num_workers: int, ahead: int | 
         ahead: How many are named; default: 4, and enough for 128 samples.
     """
     source = iter(batches)
+    iteration = next(_iterations)
     stride = max(1, num_workers)
     coming: deque[list[int]] = deque()
     reach: int | None = None if ahead is None else stride * ahead
@@ -54,7 +61,8 @@ def look_ahead(batches: Iterable[Iterable[int]], num_workers: int, ahead: int | 
         if not coming or reach is None:
             return
         current = coming.popleft()
-        yield Batch(current, [coming[i] for i in range(stride - 1, min(len(coming), reach), stride)])
+        ahead_of_it = [coming[i] for i in range(stride - 1, min(len(coming), reach), stride)]
+        yield Batch(current, ahead_of_it, iteration)
 
 
 class LookAhead:
