@@ -106,7 +106,9 @@ class KeyModel:
                 if head[length] != tail[length]:
                     break
                 symbol = head[length]
-                self._note(depth, offset, previous, (symbol,), *self._covered(start, stop, length, keys, after, until), times)
+                self._note(
+                    depth, offset, previous, (symbol,), *self._covered(start, stop, length, keys, after, until), times
+                )
                 length += 1
                 if symbol == _SLASH:
                     depth, offset, previous = depth + 1, 0, _PREV
@@ -143,7 +145,9 @@ class KeyModel:
         symbol = keys[start][length]
         return min(first, symbol), max(final, keys[stop - 1][length])
 
-    def _note(self, depth: int, offset: int, previous: int, present: Sequence[int], first: int, last: int, times: int) -> None:
+    def _note(
+        self, depth: int, offset: int, previous: int, present: Sequence[int], first: int, last: int, times: int
+    ) -> None:
         self._any.update(present)
         for place in (_place(depth, offset, previous), _place(depth, offset, 0x1FF)):
             seen = self._places.get(place)

@@ -31,13 +31,13 @@ LONG = 1.6
 STRETCH = 1.7
 CHARGE = 1.0
 FEW = 4
-FEWB=4
-DOUBT=1.0
+FEWB = 4
+DOUBT = 1.0
 WONDER = 8
 WALK = 2
 GSTEP = 2
 DIR_TIMES = 4
-SAFETY=0.08
+SAFETY = 0.08
 _AGREE: Final = 2.5  # densities at both ends of a gap that differ by less make it an even one
 
 
@@ -134,10 +134,6 @@ class ListingPlan:
         """Keys known so far."""
         return self._keys
 
-    def obsolete(self) -> list[int]:
-        """Numbers of requests under way that have nothing to find any more."""
-        return [number for number, gap in self._in_flight.items() if gap is None]
-
     # -- requests ---------------------------------------------------------------------------------------------------
 
     def requests(self) -> list[PageRequest]:
@@ -162,15 +158,18 @@ class ListingPlan:
                 free -= 1
         return found
 
-    def directory(self, number: int, directory: bytes, prefixes: Sequence[bytes], *, is_truncated: bool) -> None:
-        """Takes the answer to a request for a directory: the prefixes below it, ascending."""
+    def directory(
+        self, number: int, directory: bytes, names: Sequence[bytes] | None, *, is_truncated: bool = False
+    ) -> None:
+        """Takes the answer to a request for a directory: keys and prefixes in it, ascending; None: they are not to be had."""
         del self._in_flight[number]
         self._pages_done += 1
         self._names_wanted -= 1
-        if prefixes:
-            until = prefixes[-1] if is_truncated else directory + b"\xff"
-            self._models[b""].observe(prefixes, directory, until, smallest=1, times=DIR_TIMES)
-        self._tree.add(directory, prefixes, complete=not is_truncated)
+        if names is not None:
+            if names:
+                until = names[-1] if is_truncated else directory + b"\xff"
+                self._models[b""].observe(names, directory, until, smallest=1, times=DIR_TIMES)
+            self._tree.add(directory, names, complete=not is_truncated)
         if not self._names_wanted and self._first_page:
             self._tree.count(self._first_page, b"", self._first_page[-1])
             self._first_page = ()
@@ -266,7 +265,10 @@ class ListingPlan:
         if model is None:
             model = self._models[directory] = KeyModel()
         model.observe(
-            [key[cut:] for key in keys], after[cut:] if after.startswith(directory) else b"", keys[-1][cut:], smallest=smallest
+            [key[cut:] for key in keys],
+            after[cut:] if after.startswith(directory) else b"",
+            keys[-1][cut:],
+            smallest=smallest,
         )
 
     def _close_from(self, gap: _Gap) -> None:

@@ -69,7 +69,9 @@ class DirectoryTree:
         if self._directories:
             self._count(b"", keys, 0, len(keys), after, until)
 
-    def _count(self, path: bytes, keys: Sequence[bytes], start: int, stop: int, after: bytes, until: bytes | None) -> None:
+    def _count(
+        self, path: bytes, keys: Sequence[bytes], start: int, stop: int, after: bytes, until: bytes | None
+    ) -> None:
         directory = self._directories.get(path)
         if directory is None or start == stop:
             return
@@ -112,9 +114,14 @@ class DirectoryTree:
         directory = self._directories[path]
         if directory.stale:
             counts = directory.keys
-            inner = [
-                self._sums(path + name, 0.0)[-1] if path + name in self._directories else 0.0 for name in directory.names
-            ] if len(self._directories) > 1 else [0.0] * len(counts)
+            inner = (
+                [
+                    self._sums(path + name, 0.0)[-1] if path + name in self._directories else 0.0
+                    for name in directory.names
+                ]
+                if len(self._directories) > 1
+                else [0.0] * len(counts)
+            )
             closed = [count for count, shut in zip(counts, directory.closed, strict=True) if shut and count > 1]
             directory.usual = sum(closed) / len(closed) if closed else 0.0
             touched = [max(count, own) for count, own in zip(counts, inner, strict=True) if count]

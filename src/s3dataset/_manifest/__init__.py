@@ -1,0 +1,33 @@
+"""What a dataset consists of.
+
+::
+
+    Manifest             immutable columns, mapped from one file
+    ├── _listing         a prefix listed with many requests at once
+    │   ├── _plan        which pages to ask for: gaps, cuts, and a bound on requests. Pure
+    │   ├── _model       where keys probably lie
+    │   └── _tree        directories whose names are known
+    ├── _columns         the file's layout; reading rows in place
+    │   └── _etags       ETags in 18 bytes
+    ├── _builder         writing it with bounded memory
+    ├── _lookup          finding a key
+    ├── _nearest         what to say of an empty prefix
+    └── _pattern         globs on keys
+"""
+
+from s3dataset._manifest._listing import Progress
+from s3dataset._manifest._manifest import Change, Manifest, ManifestEntry, ManifestObjects, list_prefix
+from s3dataset._manifest._nearest import EmptyPrefixWarning
+from s3dataset._manifest._pattern import Pattern, check_pattern
+
+__all__ = [
+    "Change",
+    "EmptyPrefixWarning",
+    "Manifest",
+    "ManifestEntry",
+    "ManifestObjects",
+    "Pattern",
+    "Progress",
+    "check_pattern",
+    "list_prefix",
+]

@@ -1,0 +1,274 @@
+"""Makes a manifest's columns from chunks of rows, with bounded memory, whatever the order in which they come."""
+
+import hashlib
+import io
+import json
+import mmap
+import os
+import tempfile
+import weakref
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+from s3dataset._manifest._columns import ALIGNMENT, FORMAT_VERSION, MAGIC, NO_SIZE, PREAMBLE, Columns
+from s3dataset._manifest._etags import NO_ETAG, OTHER_ETAG, PLACE
+
+_IN_MEMORY_BYTES: Final = 64 << 20
+"""Rows wait in memory up to here, and in an unnamed file from then on: half a million objects."""
+
+SMALL_BYTES: Final = 4 << 20
+"""A manifest up to this size is kept in memory; a larger one is a file that is mapped, which forks and workers share."""
+
+
+class Chunk(NamedTuple):
+    """Consecutive rows of one bucket; columns of which nothing is known are None."""
+
+    bucket: str
+    keys: bytes
+    key_ends: Sequence[int]
+    sizes: bytes | None = None  # uint64
+    mtimes: bytes | None = None  # uint32
+    digests: bytes | None = None
+    parts: bytes | None = None  # uint16
+    texts: bytes = b""
+
+
+class _Stored(NamedTuple):
+    """Where a chunk is kept: its columns one behind the other."""
+
+    position: Any
+    bucket: int
+    rows: int
+    offset: int  # in the spool
+    lengths: tuple[int, int, int, int, int, int, int]  # of the columns; -1: not known
+
+
+class Builder:
+    """Collects chunks and writes the manifest.
+
+    Args:
+        sources: What the header says of where the rows come from.
+    """
+
+    def __init__(self, sources: Sequence[dict[str, Any]] = ()) -> None:
+        self._sources = list(sources)
+        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, prefix="s3dataset-")  # noqa: SIM115
+        self._end = 0
+        self._stored: list[_Stored] = []
+        self._buckets: dict[str, int] = {}
+        self.num_objects = 0
+
+    def add(self, chunk: Chunk, position: Any = None) -> None:
+        """Takes rows.
+
+        Args:
+            chunk: The rows.
+            position: Orders the chunks; where it is given once it must be given always. Default: as they come.
+        """
+        if not chunk.key_ends:
+            return
+        columns = (
+            chunk.keys,
+            array("I", chunk.key_ends).tobytes(),
+            chunk.sizes,
+            chunk.mtimes,
+            chunk.digests,
+            chunk.parts,
+            chunk.texts,
+        )
+        lengths = tuple(-1 if column is None else len(column) for column in columns)
+        payload = b"".join(column for column in columns if column is not None)
+        self._spool.seek(self._end)
+        self._spool.write(payload)
+        bucket = self._buckets.setdefault(chunk.bucket, len(self._buckets))
+        rows = len(chunk.key_ends)
+        self._stored.append(_Stored(position, bucket, rows, self._end, lengths))  # type: ignore[arg-type]
+        self._end += len(payload)
+        self.num_objects += rows
+
+    def close(self) -> None:
+        """Gives up what was collected. Idempotent."""
+        self._spool.close()
+
+    def finish(self, *, path: str | None = None) -> Columns:
+        """Writes the manifest.
+
+        Args:
+            path: Where to; default: memory for a small one, a private file that goes with the columns for a large one.
+
+        Raises:
+            OSError: The disk is full, or the place cannot be written to.
+        """
+        try:
+            if self._stored and self._stored[0].position is not None:
+                self._stored.sort(key=lambda stored: stored.position)  # type: ignore[no-any-return]
+            self._renumber_buckets()
+            if path is None and self._end < SMALL_BYTES:
+                memory = io.BytesIO()
+                self._write(memory)
+                return Columns(memory.getvalue(), "a manifest in memory")
+            if path is None:
+                path = private_file()
+                columns = self._to_file(path)
+                weakref.finalize(columns, remove_own, path, os.getpid())
+                return columns
+            return self._to_file(path)
+        finally:
+            self._spool.close()
+
+    def _to_file(self, path: str) -> Columns:
+        with Path(path).open("wb") as file:
+            self._write(file)
+        return map_file(path)
+
+    def _renumber_buckets(self) -> None:
+        """Numbers buckets in the order of the rows, so that equal rows make equal files."""
+        names = list(self._buckets)
+        order: dict[int, int] = {}
+        for stored in self._stored:
+            order.setdefault(stored.bucket, len(order))
+        self._buckets = {names[old]: new for old, new in order.items()}
+        self._stored = [stored._replace(bucket=order[stored.bucket]) for stored in self._stored]
+
+    def _column(self, stored: _Stored, index: int) -> bytes:
+        length = stored.lengths[index]
+        if length <= 0:
+            return b""
+        self._spool.seek(stored.offset + sum(max(other, 0) for other in stored.lengths[:index]))
+        return self._spool.read(length)
+
+    def _write(self, file: IO[bytes]) -> None:
+        sections: dict[str, tuple[int, int]] = {}
+        digests: dict[str, str] = {}
+        file.write(PREAMBLE.pack(MAGIC, 0, 0))
+        at = PREAMBLE.size
+
+        def write(section: str, parts: Iterable[bytes], *, identifies: bool = True) -> None:
+            nonlocal at
+            padding = -at % ALIGNMENT
+            file.write(bytes(padding))
+            start = at = at + padding
+            digest = hashlib.sha256()
+            for part in parts:
+                file.write(part)
+                digest.update(part)
+                at += len(part)
+            sections[section] = (start, at - start)
+            if identifies:
+                digests[section] = digest.hexdigest()
+
+        def column(index: int, missing: Callable[[int], bytes]) -> Iterable[bytes]:
+            for stored in self._stored:
+                yield self._column(stored, index) if stored.lengths[index] >= 0 else missing(stored.rows)
+
+        write("keys", column(0, lambda _: b""))
+        write("key_ends", self._key_ends())
+        num_bytes = unknown_sizes = 0
+
+        def sizes() -> Iterable[bytes]:
+            nonlocal num_bytes, unknown_sizes
+            for part in column(2, lambda rows: array("Q", [NO_SIZE]).tobytes() * rows):
+                numbers = array("Q", part)
+                none = numbers.count(NO_SIZE)
+                unknown_sizes += none
+                num_bytes += sum(numbers) - none * NO_SIZE
+                yield part
+
+        if self._knows(2):
+            write("sizes", sizes())
+        else:
+            unknown_sizes = self.num_objects
+        if self._knows(3):
+            write("mtimes", column(3, lambda rows: bytes(4 * rows)), identifies=False)
+        if self._knows(4):
+            write("etags", self._etags())
+            write("etag_parts", column(5, lambda rows: array("H", [NO_ETAG]).tobytes() * rows))
+            if any(stored.lengths[6] > 0 for stored in self._stored):
+                write("etag_texts", column(6, lambda _: b""))
+        if len(self._buckets) > 1:
+            write("buckets", (array("H", [stored.bucket]).tobytes() * stored.rows for stored in self._stored))
+        identity = {"version": FORMAT_VERSION, "buckets": list(self._buckets), "columns": digests}
+        header = {
+            "version": FORMAT_VERSION,
+            "buckets": list(self._buckets),
+            "num_objects": self.num_objects,
+            "num_bytes": num_bytes,
+            "unknown_sizes": unknown_sizes,
+            "ascending": self._ascending,
+            "fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32],
+            "sources": self._sources,
+            "sections": sections,
+        }
+        text = json.dumps(header).encode()
+        file.write(text)
+        file.seek(0)
+        file.write(PREAMBLE.pack(MAGIC, at, len(text)))
+        file.flush()
+
+    def _knows(self, index: int) -> bool:
+        return any(stored.lengths[index] >= 0 for stored in self._stored)
+
+    def _key_ends(self) -> Iterable[bytes]:
+        """The column, and whether rows ascend strictly by bucket and key, which makes finding one a binary search."""
+        base = 0
+        self._ascending = len(self._buckets) <= 1
+        last: bytes | None = None
+        for stored in self._stored:
+            ends = array("I", self._column(stored, 1))
+            if self._ascending:
+                blob = self._column(stored, 0)
+                keys = [blob[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+                self._ascending = (last is None or last < keys[0]) and is_ascending(keys)
+                last = keys[-1]
+            yield array("Q", [base + end for end in ends]).tobytes()
+            base += ends[-1]
+
+    def _etags(self) -> Iterable[bytes]:
+        base = 0
+        for stored in self._stored:
+            if stored.lengths[4] < 0:
+                yield bytes(16 * stored.rows)
+                continue
+            digests = self._column(stored, 4)
+            if stored.lengths[6] > 0:
+                patched = bytearray(digests)
+                for row, parts in enumerate(array("H", self._column(stored, 5))):
+                    if parts == OTHER_ETAG:
+                        start, end = PLACE.unpack_from(patched, 16 * row)
+                        PLACE.pack_into(patched, 16 * row, base + start, base + end)
+                digests = bytes(patched)
+                base += stored.lengths[6]
+            yield digests
+
+
+def is_ascending(keys: Sequence[bytes]) -> bool:
+    """Whether each is less than the next."""
+    return all(map(bytes.__lt__, keys, keys[1:]))
+
+
+def map_file(path: str) -> Columns:
+    """Opens a manifest's file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DecodeError: It is something else.
+    """
+    with Path(path).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return Columns(b"", path)
+        return Columns(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path, path=path)
+
+
+def private_file() -> str:
+    """A new file in the temporary folder that only this user can read."""
+    descriptor, path = tempfile.mkstemp(prefix="s3dataset-", suffix=".manifest")
+    os.close(descriptor)
+    return path
+
+
+def remove_own(path: str, pid: int) -> None:
+    """Removes a file, if this is the process that made it and not a forked child of it."""
+    if os.getpid() == pid:
+        Path(path).unlink(missing_ok=True)

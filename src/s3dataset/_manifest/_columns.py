@@ -1,0 +1,239 @@
+"""The columns of a manifest, read in place from the file they are mapped from.
+
+Layout, little-endian: 8 bytes of magic; offset and length of the JSON header (2 x uint64); the columns, each at a
+multiple of 64; the header. The header stands last because it tells sums over what stands before it.
+
+====================  ==============================================================================================
+``keys``              UTF-8 of all keys, one behind the other
+``key_ends``          uint64, the end of each key in ``keys``
+``sizes``             uint64, bytes; 2**64 - 1: not known. Left out where none is known, like the following ones
+``mtimes``            uint32, epoch seconds; 0: not known
+``etags``             16 bytes: the MD5 that an ETag spells
+``etag_parts``        uint16: the number behind the dash, 0 for none; see ``_etags``
+``etag_texts``        ETags that are not of that form, one behind the other
+``buckets``           uint16 index into the header's list of buckets; left out where there is but one
+====================  ==============================================================================================
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from mmap import mmap
+from struct import Struct
+from typing import Any, Final, TypeAlias
+
+from s3dataset._manifest._etags import DIGEST_BYTES, NO_ETAG, OTHER_ETAG, PLACE
+from s3dataset.errors import DecodeError
+
+Row: TypeAlias = tuple[str, str, int | None, str | None]
+"""(bucket, key, size or None, ETag with its quotes or None)."""
+
+MAGIC: Final = b"S3DSMNF\x01"
+PREAMBLE: Final = Struct("<8sQQ")
+ALIGNMENT: Final = 64
+NO_SIZE: Final = (1 << 64) - 1
+FORMAT_VERSION: Final = 1
+ITEM_BYTES: Final[Mapping[str, int]] = {
+    "key_ends": 8,
+    "sizes": 8,
+    "mtimes": 4,
+    "etags": DIGEST_BYTES,
+    "etag_parts": 2,
+    "buckets": 2,
+}
+
+
+class Columns:
+    """Rows of a manifest over a buffer. Immutable; safe between threads and after forks."""
+
+    __slots__ = (
+        "_blob",
+        "_bucket_of",
+        "_digests",
+        "_ends",
+        "_mtimes",
+        "_parts",
+        "_sizes",
+        "__weakref__",
+        "_texts",
+        "buckets",
+        "buffer",
+        "header",
+        "path",
+    )
+
+    def __init__(self, buffer: mmap | bytes, name: str, *, path: str | None = None) -> None:
+        """Looks at the header only.
+
+        Args:
+            buffer: The whole file.
+            name: What to call it in messages.
+            path: The file, if it is one that other processes can map.
+
+        Raises:
+            DecodeError: It is no manifest, not a whole one, or of a newer version.
+        """
+        self.buffer = buffer
+        self.path = path
+        self.header = header = read_header(buffer, name)
+        self.buckets: list[str] = header["buckets"]
+        view = memoryview(buffer)
+        sections: dict[str, tuple[int, int]] = header["sections"]
+
+        def column(section: str) -> memoryview | None:
+            place = sections.get(section)
+            return None if place is None else view[place[0] : place[0] + place[1]]
+
+        def numbers(section: str, code: str) -> memoryview | None:
+            found = column(section)
+            return None if found is None else found.cast(code)
+
+        blob, ends = column("keys"), numbers("key_ends", "Q")
+        if blob is None or ends is None:
+            raise damaged(name, "a column is missing")
+        self._blob = blob
+        self._ends = ends
+        self._sizes = numbers("sizes", "Q")
+        self._mtimes = numbers("mtimes", "I")
+        self._digests = column("etags")
+        self._parts = numbers("etag_parts", "H")
+        self._texts = column("etag_texts")
+        self._bucket_of = numbers("buckets", "H")
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return len(self.buffer)
+
+    def has(self, section: str) -> bool:
+        """Whether a column is there."""
+        return section in self.header["sections"]
+
+    # -- One row; `row` must be in range ----------------------------------------------------------------------------
+
+    def key_bytes(self, row: int) -> bytes:
+        ends = self._ends
+        return bytes(self._blob[ends[row - 1] if row else 0 : ends[row]])
+
+    def key(self, row: int) -> str:
+        ends = self._ends
+        return str(self._blob[ends[row - 1] if row else 0 : ends[row]], "utf-8")
+
+    def bucket_index(self, row: int) -> int:
+        return 0 if self._bucket_of is None else self._bucket_of[row]
+
+    def bucket(self, row: int) -> str:
+        return self.buckets[self.bucket_index(row)]
+
+    def size(self, row: int) -> int | None:
+        if self._sizes is None:
+            return None
+        size: int = self._sizes[row]
+        return None if size == NO_SIZE else size
+
+    def mtime(self, row: int) -> int | None:
+        return (self._mtimes[row] or None) if self._mtimes is not None else None
+
+    def etag(self, row: int) -> str | None:
+        if self._parts is None or self._digests is None:
+            return None
+        parts = self._parts[row]
+        digest = self._digests[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]
+        if parts == 0:
+            return f'"{digest.hex()}"'
+        if parts == NO_ETAG:
+            return None
+        if parts == OTHER_ETAG:
+            start, end = PLACE.unpack(digest)
+            return f'"{str(self._texts[start:end], "utf-8")}"' if self._texts is not None else None
+        return f'"{digest.hex()}-{parts}"'
+
+    # -- Many rows --------------------------------------------------------------------------------------------------
+
+    def rows(self, positions: Iterable[int]) -> list[Row]:
+        """Rows at these positions, each within range: about a microsecond each."""
+        blob, ends, sizes, parts, digests = self._blob, self._ends, self._sizes, self._parts, self._digests
+        bucket_of, buckets = self._bucket_of, self.buckets
+        bucket = buckets[0] if buckets else ""
+        etag: str | None
+        size: int | None
+        found: list[Row] = []
+        append = found.append
+        for row in positions:
+            if bucket_of is not None:
+                bucket = buckets[bucket_of[row]]
+            size = None
+            if sizes is not None:
+                size = sizes[row]
+                if size == NO_SIZE:
+                    size = None
+            etag = None
+            if parts is not None and digests is not None:
+                etag = f'"{digests[row * 16 : row * 16 + 16].hex()}"' if parts[row] == 0 else self.etag(row)
+            append((bucket, str(blob[ends[row - 1] if row else 0 : ends[row]], "utf-8"), size, etag))
+        return found
+
+    def keys(self) -> Iterator[bytes]:
+        """All keys in order, as UTF-8."""
+        blob, start = self._blob, 0
+        for end in self._ends:
+            yield bytes(blob[start:end])
+            start = end
+
+    def raw(self, section: str, start: int, stop: int) -> memoryview | None:
+        """The bytes of rows [start, stop) of a column of fixed width; None where the column is left out."""
+        place = self.header["sections"].get(section)
+        if place is None:
+            return None
+        width = ITEM_BYTES[section]
+        return memoryview(self.buffer)[place[0] + start * width : place[0] + stop * width]
+
+    def key_range(self, start: int, stop: int) -> tuple[memoryview, list[int]]:
+        """The keys of rows [start, stop), one behind the other, and where each ends."""
+        base = self._ends[start - 1] if start else 0
+        ends = [end - base for end in self._ends[start:stop]]
+        return self._blob[base : base + (ends[-1] if ends else 0)], ends
+
+
+def read_header(buffer: mmap | bytes, name: str) -> dict[str, Any]:
+    """Reads and checks a manifest's header.
+
+    Raises:
+        DecodeError: It is no manifest, not a whole one, or of a newer version.
+    """
+    if sys.byteorder != "little":
+        raise damaged(name, "manifests are little-endian, and this machine is not")
+    if len(buffer) < PREAMBLE.size:
+        raise damaged(name, f"it has {len(buffer)} bytes only")
+    magic, offset, length = PREAMBLE.unpack(buffer[: PREAMBLE.size])
+    if magic[:7] != MAGIC[:7]:
+        raise damaged(name, f"it begins with {bytes(buffer[:8])!r}")
+    if magic != MAGIC:
+        raise damaged(
+            name, f"it is of format version {magic[7]}, and this release reads {FORMAT_VERSION}: update s3dataset"
+        )
+    if offset + length > len(buffer) or not length:
+        raise damaged(name, "it is cut off")
+    try:
+        header = json.loads(buffer[offset : offset + length])
+        sections: dict[str, tuple[int, int]] = header["sections"]
+        count = header["num_objects"]
+        whole = all(start + size <= offset for start, size in sections.values())
+        whole = whole and all(
+            sections[section][1] == width * count for section, width in ITEM_BYTES.items() if section in sections
+        )
+    except (ValueError, KeyError, TypeError) as e:
+        raise damaged(name, f"its header cannot be read ({e})") from e
+    if not whole:
+        raise damaged(name, "its columns do not fit its header")
+    return dict(header)
+
+
+def damaged(name: str, why: str) -> DecodeError:
+    """What to raise for a file that is no manifest."""
+    return DecodeError(
+        f"{name} is no manifest: {why}. Manifest.save writes one; a prefix is read by Manifest.from_prefix", uri=name
+    )

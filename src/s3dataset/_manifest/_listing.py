@@ -1,0 +1,366 @@
+"""Listing a prefix: many pages at once where the service allows it, one after the other where it does not."""
+
+import heapq
+import warnings
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from s3dataset._client import Client, ListPage, RequestQueue
+from s3dataset._manifest._builder import Builder, Chunk, is_ascending
+from s3dataset._manifest._columns import Columns
+from s3dataset._manifest._etags import pack_etags
+from s3dataset._manifest._nearest import EmptyPrefixWarning, nearest_prefixes
+from s3dataset._manifest._pattern import Pattern, compile_pattern
+from s3dataset._manifest._plan import ListingOrderError, ListingPlan, PageRequest
+from s3dataset._uri import S3Uri
+from s3dataset.errors import S3Exception
+
+_MOST_PAGES_AT_ONCE: Final = 256
+_LATEST_MTIME: Final = (1 << 32) - 1
+_DIRECTORY_BUCKET: Final = "--x-s3"
+_EXAMPLES: Final = 3
+_REFUSALS: Final = (400, 501)  # of `start-after`, by stores that do not know it
+
+
+class Progress(NamedTuple):
+    """How far a listing is.
+
+    Attributes:
+        objects: Keys listed so far.
+        requests: Requests sent so far.
+    """
+
+    objects: int
+    requests: int
+
+
+def list_columns(
+    client: Client,
+    uri: S3Uri,
+    *,
+    pattern: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    warn: bool = True,
+) -> Columns:
+    """Lists everything below a prefix.
+
+    Args:
+        client: Whose connections list.
+        uri: Bucket and prefix.
+        pattern: Which keys to take; see `Pattern`.
+        progress: Called every so often, in this thread.
+        warn: Whether to warn when there is nothing.
+
+    Raises:
+        InvalidConfigError: The pattern is none.
+        S3Exception: Listing failed.
+    """
+    chosen = compile_pattern(pattern) if pattern is not None else None
+    listing = _Listing(client, uri, chosen, progress)
+    columns = listing.run()
+    if warn and not len(columns):
+        _warn_empty(client, uri, chosen, listing)
+    return columns
+
+
+def _warn_empty(client: Client, uri: S3Uri, pattern: Pattern | None, listing: "_Listing") -> None:
+    if listing.objects and pattern is not None:
+        examples = ", ".join(repr(example) for example in listing.examples)
+        message = (
+            f"None of the {listing.objects:,} objects below {uri} matches the pattern {pattern.text!r}. What follows "
+            f"the prefix in the first keys: {examples}"
+        )
+    else:
+        near = nearest_prefixes(client, uri)
+        if near is None:
+            where = f"the bucket {uri.bucket} is empty"
+        elif near.names:
+            where = f"below {near.parent} there are {', '.join(near.names)}"
+        else:
+            where = f"the nearest prefix with objects is {near.parent}"
+        message = f"There is no object below {uri}: {where}"
+    warnings.warn(message, EmptyPrefixWarning, stacklevel=2)
+
+
+class _Listing:
+    """One run over a prefix."""
+
+    def __init__(
+        self, client: Client, uri: S3Uri, pattern: Pattern | None, progress: Callable[[Progress], None] | None
+    ) -> None:
+        self._client = client
+        self._uri = uri
+        self._pattern = pattern
+        self._progress = progress
+        self._prefix = uri.key.encode()
+        self._builder = self._new_builder()
+        self.objects = 0  # before the pattern
+        self.requests = 0
+        self.examples: list[str] = []
+
+    def _new_builder(self) -> Builder:
+        source = {"uri": str(self._uri), "pattern": self._pattern.text if self._pattern else None, "complete": True}
+        return Builder([source])
+
+    def run(self) -> Columns:
+        try:
+            with self._client.queue() as queue:
+                try:
+                    if self._uri.bucket.endswith(_DIRECTORY_BUCKET):
+                        raise ListingOrderError  # S3 Express lists in no order, and knows no start-after
+                    self._parallel(queue)
+                    return self._builder.finish()
+                except ListingOrderError:
+                    pass
+            self._builder.close()
+            self._builder = self._new_builder()
+            self.objects = 0
+            self.examples.clear()
+            with self._client.queue() as queue:
+                return self._serial(queue)
+        finally:
+            self._builder.close()
+
+    # -- In parallel ------------------------------------------------------------------------------------------------
+
+    def _parallel(self, queue: RequestQueue) -> None:
+        plan = ListingPlan(max_in_flight=min(self._client.max_connections, _MOST_PAGES_AT_ONCE))
+        sent: dict[int, PageRequest] = {}
+        while not plan.done:
+            for request in plan.requests():
+                sent[self._send(queue, request)] = request
+            for index, result in queue.next():
+                request = sent.pop(index)
+                if isinstance(result, S3Exception):
+                    if request.directory is not None:
+                        # Names are a help only, and a policy may forbid delimiters.
+                        plan.directory(request.number, request.directory, None)
+                        continue
+                    if request.start_after and request.token is None and result.status in _REFUSALS:
+                        raise ListingOrderError from result
+                    raise result
+                if not isinstance(result, ListPage):
+                    raise TypeError(f"a page was expected, not {type(result).__name__}")
+                if request.directory is not None:
+                    self._take_names(plan, request, result)
+                else:
+                    self._take_page(plan, request, result)
+            if self._progress is not None:
+                self._progress(Progress(self.objects, self.requests))
+
+    def _send(self, queue: RequestQueue, request: PageRequest) -> int:
+        self.requests += 1
+        bucket, prefix = self._uri.bucket, self._uri.key
+        if request.directory is not None:
+            return queue.list_page(
+                bucket,
+                prefix + request.directory.decode(),
+                delimiter="/",
+                start_after=prefix + request.start_after.decode() if request.start_after else "",
+            )
+        if request.token is not None:
+            return queue.list_page(bucket, prefix, token=request.token)
+        return queue.list_page(
+            bucket, prefix, start_after=prefix + request.start_after.decode() if request.start_after else ""
+        )
+
+    def _take_page(self, plan: ListingPlan, request: PageRequest, page: ListPage) -> None:
+        keys, ends = self._keys(page)
+        if not is_ascending(keys) or (keys and not page.key_blob.startswith(self._prefix)):
+            raise ListingOrderError
+        token = page.next_token if page.is_truncated else None
+        if page.is_truncated and token is None:
+            raise ListingOrderError
+        for piece in plan.page(request.number, keys, token=token):
+            self._add(page, keys, ends, piece.start, piece.stop, piece.position)
+
+    def _take_names(self, plan: ListingPlan, request: PageRequest, page: ListPage) -> None:
+        cut = len(self._prefix)
+        names, _ = self._keys(page)
+        found = sorted({*names, *(name.encode()[cut:] for name in page.common_prefixes)})
+        directory = request.directory or b""
+        plan.directory(
+            request.number,
+            directory,
+            [name for name in found if name.startswith(directory) and name != directory],
+            is_truncated=page.is_truncated,
+        )
+
+    def _keys(self, page: ListPage) -> tuple[list[bytes], "array[int]"]:
+        """The keys without the prefix, and where each ends in the page's blob."""
+        ends = array("I", page.key_ends)
+        blob, cut = page.key_blob, len(self._prefix)
+        starts = [0, *ends]
+        return [blob[start + cut : end] for start, end in zip(starts, ends, strict=False)], ends
+
+    def _add(
+        self, page: ListPage, keys: Sequence[bytes], ends: "array[int]", start: int, stop: int, position: object
+    ) -> None:
+        """Keeps rows [start, stop) of a page, as far as the pattern chooses them."""
+        self.objects += stop - start
+        pattern = self._pattern
+        bucket = self._uri.bucket
+        if pattern is None:
+            self._builder.add(chunk_of_page(page, bucket, ends, start, stop), position)
+            return
+        if len(self.examples) < _EXAMPLES:
+            self.examples.extend(key.decode() for key in keys[start : start + _EXAMPLES])
+            del self.examples[_EXAMPLES:]
+        matches = pattern.matches
+        chosen = [row for row in range(start, stop) if matches(keys[row].decode())]
+        if len(chosen) == stop - start:
+            self._builder.add(chunk_of_page(page, bucket, ends, start, stop), position)
+        elif chosen:
+            self._builder.add(_rows_of_page(page, bucket, ends, chosen), position)
+
+    # -- One page after the other --------------------------------------------------------------------------------------
+
+    def _serial(self, queue: RequestQueue) -> Columns:
+        token: str | None = None
+        last: bytes | None = None
+        ascending = True
+        while True:
+            self.requests += 1
+            page = queue.take(queue.list_page(self._uri.bucket, self._uri.key, token=token))
+            if not isinstance(page, ListPage):
+                raise TypeError(f"a page was expected, not {type(page).__name__}")
+            keys, ends = self._keys(page)
+            if keys:
+                ascending = ascending and (last is None or last < keys[0]) and is_ascending(keys)
+                last = keys[-1]
+                self._add(page, keys, ends, 0, len(keys), None)
+            if self._progress is not None:
+                self._progress(Progress(self.objects, self.requests))
+            if not page.is_truncated:
+                break
+            if page.next_token is None or page.next_token == token:
+                raise S3Exception(
+                    f"Service error: The listing of {self._uri} says that there is more, and does not say where to go "
+                    f"on. The service is no faithful S3; give the keys by Manifest.from_objects instead",
+                    operation="ListObjectsV2",
+                    uri=str(self._uri),
+                )
+            token = page.next_token
+        columns = self._builder.finish()
+        return columns if ascending else _in_order(columns, self._new_builder())
+
+
+def _in_order(columns: Columns, builder: Builder) -> Columns:
+    """The same rows by key, each key once: a listing whose order is the service's whim would differ from rank to rank."""
+    step = 4096
+    try:
+
+        def run(start: int) -> Iterator[tuple[bytes, int]]:
+            rows = range(start, min(start + step, len(columns)))
+            return iter(sorted((columns.key_bytes(row), row) for row in rows))
+
+        def unique() -> Iterator[int]:
+            last: bytes | None = None
+            for key, row in heapq.merge(*(run(start) for start in range(0, len(columns), step))):
+                if key != last:
+                    yield row
+                last = key
+
+        for chunk in chunks_of_rows(columns, unique()):
+            builder.add(chunk)
+        return builder.finish()
+    finally:
+        builder.close()
+
+
+# -- Chunks ---------------------------------------------------------------------------------------------------------
+
+
+def chunk_of_page(page: ListPage, bucket: str, ends: "array[int]", start: int, stop: int) -> Chunk:
+    """Rows [start, stop) of a page."""
+    if start == stop:
+        return Chunk(bucket, b"", [])
+    blob, etags = page.key_blob, page.etag_blob
+    etag_ends: Sequence[int] = array("I", page.etag_ends)
+    key_ends: Sequence[int] = ends
+    sizes = page.sizes
+    mtimes = array("q", page.mtimes)
+    if stop - start < len(ends):
+        base = ends[start - 1] if start else 0
+        etag_base = etag_ends[start - 1] if start else 0
+        blob = blob[base : ends[stop - 1]]
+        etags = etags[etag_base : etag_ends[stop - 1]]
+        key_ends = [end - base for end in ends[start:stop]]
+        etag_ends = [end - etag_base for end in etag_ends[start:stop]]
+        sizes = sizes[8 * start : 8 * stop]
+        mtimes = mtimes[start:stop]
+    digests, parts, texts = pack_etags(etags, etag_ends)
+    return Chunk(bucket, blob, key_ends, sizes, _mtimes(mtimes), digests, parts.tobytes(), texts)
+
+
+def _rows_of_page(page: ListPage, bucket: str, ends: "array[int]", rows: Sequence[int]) -> Chunk:
+    """Some rows of a page."""
+    blob, etags = page.key_blob, page.etag_blob
+    etag_ends = array("I", page.etag_ends)
+    sizes, mtimes = array("Q", page.sizes), array("q", page.mtimes)
+    keys = [blob[ends[row - 1] if row else 0 : ends[row]] for row in rows]
+    texts = [etags[etag_ends[row - 1] if row else 0 : etag_ends[row]] for row in rows]
+    digests, parts, others = pack_etags(b"".join(texts), ends_of(texts))
+    return Chunk(
+        bucket,
+        b"".join(keys),
+        ends_of(keys),
+        array("Q", [sizes[row] for row in rows]).tobytes(),
+        _mtimes(array("q", [mtimes[row] for row in rows])),
+        digests,
+        parts.tobytes(),
+        others,
+    )
+
+
+def _mtimes(seconds: "array[int]") -> bytes:
+    if min(seconds) >= 0 and max(seconds) <= _LATEST_MTIME:
+        return array("I", seconds).tobytes()
+    return array("I", [min(max(second, 0), _LATEST_MTIME) for second in seconds]).tobytes()
+
+
+def ends_of(texts: Sequence[bytes]) -> list[int]:
+    """Where each ends when they stand one behind the other."""
+    ends, end = [], 0
+    for text in texts:
+        end += len(text)
+        ends.append(end)
+    return ends
+
+
+def chunks_of_rows(columns: Columns, rows: Iterator[int] | Sequence[int]) -> Iterator[Chunk]:
+    """Rows of a manifest as chunks, in the order given; runs of neighbours are copied at once."""
+    run: list[int] = []
+    for row in rows:
+        if run and (
+            row != run[-1] + 1 or len(run) == 4096 or columns.bucket_index(row) != columns.bucket_index(run[0])
+        ):
+            yield _copied(columns, run[0], run[-1] + 1)
+            run.clear()
+        run.append(row)
+    if run:
+        yield _copied(columns, run[0], run[-1] + 1)
+
+
+def _copied(columns: Columns, start: int, stop: int) -> Chunk:
+    """Rows [start, stop), all of one bucket."""
+    keys, ends = columns.key_range(start, stop)
+
+    def raw(section: str) -> bytes | None:
+        found = columns.raw(section, start, stop)
+        return None if found is None else bytes(found)
+
+    digests, parts, texts = raw("etags"), raw("etag_parts"), b""
+    if digests is not None and columns.has("etag_texts"):
+        spelled = [(columns.etag(row) or "").strip('"').encode() for row in range(start, stop)]
+        packed = pack_etags(b"".join(spelled), ends_of(spelled))
+        digests, parts, texts = packed[0], packed[1].tobytes(), packed[2]
+    return Chunk(columns.bucket(start), bytes(keys), ends, raw("sizes"), raw("mtimes"), digests, parts, texts)
+
+
+def row_of_key(columns: Columns, key: bytes) -> int | None:
+    """The row of a key in columns whose keys ascend; None if it is not there."""
+    row = bisect_left(range(len(columns)), key, key=columns.key_bytes)
+    return row if row < len(columns) and columns.key_bytes(row) == key else None

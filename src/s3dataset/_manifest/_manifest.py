@@ -1,0 +1,611 @@
+"""Manifest: what a dataset consists of."""
+
+import hashlib
+import math
+import os
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Self, cast, overload
+
+from s3dataset._client import Client, ClientRef
+from s3dataset._config import S3ClientConfig
+from s3dataset._manifest._builder import Builder, Chunk, map_file
+from s3dataset._manifest._columns import Columns, Row
+from s3dataset._manifest._listing import Progress, chunks_of_rows, ends_of, list_columns
+from s3dataset._manifest._lookup import Lookup
+from s3dataset._uri import S3Uri, split_object_uri
+from s3dataset.errors import InvalidUriError, ManifestMismatchError, ObjectNotFoundError, S3Exception
+
+_SMALL_PICKLE_BYTES: Final = 1 << 20
+_URIS_AT_ONCE: Final = 8192
+_HEADS_AT_ONCE: Final = 512
+
+
+class ManifestEntry(NamedTuple):
+    """One object of a manifest.
+
+    Attributes:
+        bucket: Its bucket.
+        key: Its key.
+        size: Bytes, None where the manifest was made from URIs alone.
+        etag: With its quotes, None where not known.
+        last_modified: Epoch seconds, None where not known.
+    """
+
+    bucket: str
+    key: str
+    size: int | None
+    etag: str | None
+    last_modified: int | None
+
+    @property
+    def uri(self) -> str:
+        """s3://bucket/key."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+class Change(NamedTuple):
+    """How the service differs from a manifest, in one object.
+
+    Attributes:
+        kind: "added" (there now, not in the manifest), "removed" (the reverse) or "changed" (size or ETag differ).
+        uri: The object.
+        before: As the manifest has it; None for "added".
+        after: As it is now; None for "removed".
+    """
+
+    kind: Literal["added", "removed", "changed"]
+    uri: str
+    before: ManifestEntry | None
+    after: ManifestEntry | None
+
+
+class ManifestObjects(Sequence[ManifestEntry]):
+    """The objects of a manifest, made when asked for."""
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    @overload
+    def __getitem__(self, index: int) -> ManifestEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ManifestEntry]: ...
+    def __getitem__(self, index: int | slice) -> ManifestEntry | list[ManifestEntry]:
+        if isinstance(index, slice):
+            return [self._entry(row) for row in range(*index.indices(len(self)))]
+        return self._entry(_in_range(index, len(self)))
+
+    def __iter__(self) -> Iterator[ManifestEntry]:
+        return map(self._entry, range(len(self)))
+
+    def _entry(self, row: int) -> ManifestEntry:
+        columns = self._columns
+        return ManifestEntry(
+            columns.bucket(row), columns.key(row), columns.size(row), columns.etag(row), columns.mtime(row)
+        )
+
+
+class Manifest:
+    """The objects of a dataset, in order: immutable columns that are mapped from a file, not parsed.
+
+    Opening one of ten million objects takes as long as opening one of ten, and processes that map the same file share
+    its memory: about 40 bytes an object and its key. The order of a listing is S3's: by the bytes of the keys' UTF-8. A
+    small manifest pickles by value, a large one as the path of its file, for other processes on the same machine;
+    `save` it for other machines. Safe between threads and after forks.
+    """
+
+    __slots__ = ("__weakref__", "_columns", "_lookup", "_ref")
+
+    _columns: Columns
+    _lookup: Lookup
+    _ref: ClientRef
+
+    def __init__(self) -> None:
+        raise TypeError("make a Manifest with from_prefix, from_objects or load")
+
+    # -- Making one -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_prefix(
+        cls,
+        s3_uri: str,
+        *,
+        pattern: str | None = None,
+        region: str | None = None,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Self:
+        """Lists everything below a prefix, with many requests at once.
+
+        Takes at most 1.25 x as many requests as there are pages of 1,000 keys, and 32; one for up to 1,000 keys. Keys
+        that end in "/" and are empty (the "folders" of consoles) are objects like others. Memory is bounded: rows
+        beyond 64 MiB wait in the temporary folder.
+
+        Args:
+            s3_uri: "s3://bucket/prefix"; it need not end in a slash.
+            pattern: Which keys to take: a glob on what follows the prefix. "*.jpg" is about the last component, in
+                whatever folder; with a slash it is about the whole rest: "{train,val}/**/*.png",
+                "shards/shard-{000..099}.tar". Default: all.
+            region: Where the bucket is; default: environment, profile, else the bucket tells.
+            endpoint: URL of a service of one's own.
+            s3client_config: Further settings.
+            progress: Called in this thread every so often with how far the listing is.
+
+        Raises:
+            InvalidUriError: The URI is none.
+            InvalidConfigError: The pattern is none.
+            S3Exception: Listing failed: BucketNotFoundError, AccessDeniedError, NoCredentialsError, ...
+
+        Warns:
+            EmptyPrefixWarning: There is nothing; the warning names prefixes that exist.
+        """
+        uri = S3Uri.parse_prefix(s3_uri)
+        ref = ClientRef(region, endpoint, s3client_config)
+        return cls._of(list_columns(ref.get(), uri, pattern=pattern, progress=progress), ref)
+
+    @classmethod
+    def from_objects(
+        cls,
+        object_uris: str | Iterable[str],
+        *,
+        region: str | None = None,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+    ) -> Self:
+        """Takes objects by name, without asking the service: sizes and ETags are not known.
+
+        Args:
+            object_uris: One URI, or an iterable of them, which is consumed at once. Order and repetitions are kept.
+            region: As for `from_prefix`.
+            endpoint: As for `from_prefix`.
+            s3client_config: As for `from_prefix`.
+
+        Raises:
+            InvalidUriError: One of them is no URI of an object.
+        """
+        builder = Builder()
+        uris = [object_uris] if isinstance(object_uris, str) else object_uris
+        try:
+            bucket, keys = "", list[bytes]()
+            for uri in uris:
+                next_bucket, key = split_object_uri(uri)
+                if next_bucket != bucket or len(keys) == _URIS_AT_ONCE:
+                    builder.add(Chunk(bucket, b"".join(keys), ends_of(keys)))
+                    bucket, keys = next_bucket, []
+                try:
+                    keys.append(key.encode())
+                except UnicodeEncodeError as e:
+                    raise InvalidUriError(f"{uri!r} is no URI of an object: its key cannot be UTF-8 ({e})") from e
+            builder.add(Chunk(bucket, b"".join(keys), ends_of(keys)))
+            return cls._of(builder.finish(), ClientRef(region, endpoint, s3client_config))
+        finally:
+            builder.close()
+
+    @classmethod
+    def load(
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        region: str | None = None,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+    ) -> Self:
+        """Opens a saved manifest.
+
+        Args:
+            location: A path, which is mapped, or "s3://bucket/key", which is downloaded first.
+            region: Of the objects, as for `from_prefix`, and of `location` if it is in S3.
+            endpoint: As for `from_prefix`.
+            s3client_config: As for `from_prefix`.
+
+        Raises:
+            FileNotFoundError: There is nothing there (an ObjectNotFoundError for S3).
+            DecodeError: It is no manifest.
+            S3Exception: The download failed.
+        """
+        ref = ClientRef(region, endpoint, s3client_config)
+        text = os.fspath(location)
+        if not text.startswith("s3://"):
+            return cls.open(text, ref=ref)
+        uri = S3Uri.parse(text, need_key=True)
+        with ref.get().queue() as queue:
+            (index,) = queue.get([(uri.bucket, uri.key, None, None, None, None)])
+            return cls._of(Columns(bytes(memoryview(cast(Any, queue.take(index)))), text), ref)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, ref: ClientRef | None = None) -> Self:
+        """Maps a manifest's file.
+
+        Raises:
+            FileNotFoundError: There is none.
+            DecodeError: It is something else.
+        """
+        text = os.fspath(path)
+        return cls._of(map_file(text), ref or ClientRef())
+
+    @classmethod
+    def _of(cls, columns: Columns, ref: ClientRef) -> Self:
+        self = cls.__new__(cls)
+        self._columns = columns
+        self._ref = ref
+        prefixes = [S3Uri.parse_prefix(source["uri"]).key for source in columns.header["sources"]]
+        self._lookup = Lookup(columns, [prefix for prefix in prefixes if prefix])
+        return self
+
+    # -- Keeping one ------------------------------------------------------------------------------------------------
+
+    def save(self, location: str | os.PathLike[str]) -> None:
+        """Writes the manifest, atomically: what is there before stays until the new one is whole.
+
+        Args:
+            location: A path, or "s3://bucket/key", written with the region, endpoint and settings of this manifest.
+
+        Raises:
+            OSError: The path cannot be written to.
+            S3Exception: The upload failed.
+        """
+        text = os.fspath(location)
+        if not text.startswith("s3://"):
+            self._write(text)
+            return
+        uri = S3Uri.parse(text, need_key=True)
+        self._ref.get().put_many([(uri.bucket, uri.key, memoryview(self._columns.buffer))])
+
+    def publish(self, path: str) -> None:
+        """Makes the manifest's file at `path`, on the same machine, for processes that then `open` it.
+
+        A link where it can be one, so that its memory is shared, else a copy. Atomic.
+
+        Raises:
+            OSError: The path cannot be written to.
+        """
+        if self._columns.path is not None:
+            try:
+                os.link(self._columns.path, path)
+            except OSError:
+                pass
+            else:
+                return
+        self._write(path)
+
+    def _write(self, path: str) -> None:
+        target = Path(path)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._columns.buffer)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp lets only the owner read; a manifest that was saved is for those whom the umask lets.
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(temporary).chmod(0o666 & ~umask)
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @property
+    def path(self) -> str | None:
+        """The file that this is mapped from; None where it is in memory."""
+        return self._columns.path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        columns = self._columns
+        small = columns.nbytes <= _SMALL_PICKLE_BYTES
+        return _unpickle, (
+            type(self),
+            bytes(columns.buffer) if small else None,
+            None if small else self._columns.path,
+            self.fingerprint,
+            self._ref,
+        )
+
+    # -- What it holds ----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Manifest):
+            return NotImplemented
+        return self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        buckets = ", ".join(self._columns.buckets) or "no bucket"
+        return f"Manifest({self.num_objects:,} objects, {self.num_bytes:,} bytes, {buckets})"
+
+    @property
+    def num_objects(self) -> int:
+        """How many objects."""
+        return len(self._columns)
+
+    @property
+    def num_bytes(self) -> int:
+        """The sum of their sizes, as far as they are known."""
+        return int(self._columns.header["num_bytes"])
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples: as many as objects, each being one."""
+        return len(self._columns)
+
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        """The buckets that the objects are in."""
+        return tuple(self._columns.buckets)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that are equal for equal objects in equal order: buckets, keys, sizes and ETags.
+
+        Made when the manifest is, so that reading it costs nothing.
+        """
+        return str(self._columns.header["fingerprint"])
+
+    @property
+    def objects(self) -> ManifestObjects:
+        """The objects as a sequence of `ManifestEntry`, each made when asked for."""
+        return ManifestObjects(self._columns)
+
+    def rows(self, positions: Iterable[int]) -> list[Row]:
+        """(bucket, key, size or None, ETag or None) at these positions, from 0 on; about a microsecond each.
+
+        Raises:
+            IndexError: A position is out of range.
+        """
+        return self._columns.rows(positions)
+
+    def bucket(self, index: int) -> str:
+        """The bucket of an object; a negative index counts from the end."""
+        return self._columns.bucket(_in_range(index, len(self)))
+
+    def key(self, index: int) -> str:
+        """The key of an object."""
+        return self._columns.key(_in_range(index, len(self)))
+
+    def uri(self, index: int) -> str:
+        """s3://bucket/key of an object."""
+        row = _in_range(index, len(self))
+        return f"s3://{self._columns.bucket(row)}/{self._columns.key(row)}"
+
+    def size(self, index: int) -> int | None:
+        """The size of an object in bytes, None where not known."""
+        return self._columns.size(_in_range(index, len(self)))
+
+    def etag(self, index: int) -> str | None:
+        """The ETag of an object with its quotes, None where not known."""
+        return self._columns.etag(_in_range(index, len(self)))
+
+    def mtime(self, index: int) -> int | None:
+        """When an object was last modified, in epoch seconds, None where not known."""
+        return self._columns.mtime(_in_range(index, len(self)))
+
+    def find(self, key_or_uri: str) -> int:
+        """The position of an object: a binary search in a listing, else a table of hashes made at first use.
+
+        Args:
+            key_or_uri: A whole key, or "s3://bucket/key". A key in several buckets means the first of them.
+
+        Raises:
+            KeyError: It is not there; the message names similar ones.
+            InvalidUriError: It begins as a URI and is none.
+        """
+        return self._lookup.find(key_or_uri)
+
+    # -- Others made of it ------------------------------------------------------------------------------------------
+
+    def filter(self, predicate: Callable[[ManifestEntry], bool]) -> Self:
+        """The objects for which `predicate` is true, in their order."""
+        objects = self.objects
+        return self._picked(row for row, entry in enumerate(objects) if predicate(entry))
+
+    def split(self, fractions: Mapping[str, float], seed: int = 0) -> dict[str, Self]:
+        """Deals the objects to named parts, each by a hash of bucket, key and seed.
+
+        An object's part does not depend on the others: a training set that grows keeps its validation set apart. So the
+        fractions hold on average, not exactly: of 10,000 objects a part of 0.1 has 1,000 give or take 60. Fractions
+        that sum to less than 1 leave the rest out.
+
+        Args:
+            fractions: Name and share of each part, as {"train": 0.9, "val": 0.1}.
+            seed: Another seed deals otherwise.
+
+        Returns:
+            The parts by name, each in the order of the whole.
+
+        Raises:
+            ValueError: A share is not between 0 and 1, or they sum to more than 1.
+        """
+        if not fractions:
+            raise ValueError("fractions is empty: name the parts, as {'train': 0.9, 'val': 0.1}")
+        bounds: list[float] = []
+        total = 0.0
+        for name, share in fractions.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"the share of {name!r} is {share}; it must be between 0 and 1")
+            total += share
+            bounds.append(total)
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares {dict(fractions)} sum to {total:.6g}, more than 1")
+        if math.isclose(total, 1):
+            bounds[-1] = 1.0
+        limits = [round(bound * 2**64) for bound in bounds]
+        parts = [array("Q") for _ in limits]
+        columns = self._columns
+        salts = [hashlib.blake2b(f"{seed}\0{bucket}\0".encode(), digest_size=8) for bucket in columns.buckets]
+        for row, key in enumerate(columns.keys()):
+            digest = salts[columns.bucket_index(row)].copy()
+            digest.update(key)
+            number = int.from_bytes(digest.digest(), "little")
+            for part, limit in zip(parts, limits, strict=True):
+                if number < limit:
+                    part.append(row)
+                    break
+        return {name: self._picked(rows) for name, rows in zip(fractions, parts, strict=True)}
+
+    def __add__(self, other: "Manifest") -> Self:
+        """All objects of this manifest, then all of the other; those in both come twice."""
+        if not isinstance(other, Manifest):
+            return NotImplemented
+        sources = self._columns.header["sources"]
+        more = [source for source in other._columns.header["sources"] if source not in sources]  # noqa: SLF001
+        builder = Builder([*sources, *more])
+        try:
+            for columns in (self._columns, other._columns):  # noqa: SLF001
+                for chunk in chunks_of_rows(columns, range(len(columns))):
+                    builder.add(chunk)
+            return self._of(builder.finish(), self._ref)
+        finally:
+            builder.close()
+
+    def _picked(self, rows: Iterable[int]) -> Self:
+        sources = [{**source, "complete": False} for source in self._columns.header["sources"]]
+        builder = Builder(sources)
+        try:
+            for chunk in chunks_of_rows(self._columns, iter(rows)):
+                builder.add(chunk)
+            return self._of(builder.finish(), self._ref)
+        finally:
+            builder.close()
+
+    # -- Against the service ----------------------------------------------------------------------------------------
+
+    def verify(
+        self,
+        *,
+        region: str | None = None,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+    ) -> list[Change]:
+        """Compares the manifest with what is there now.
+
+        Prefixes that it was listed from are listed again; objects that were named are asked for one by one. What was
+        added below a prefix is told only where the manifest holds all of the prefix, not after `filter` or `split`.
+
+        Args:
+            region: Default, as for the others: that of the manifest.
+            endpoint: See `region`.
+            s3client_config: See `region`.
+
+        Returns:
+            The differences by URI; [] when there are none.
+
+        Raises:
+            S3Exception: Asking failed.
+        """
+        ref = self._ref
+        if region or endpoint or s3client_config:
+            ref = ClientRef(region or ref.region, endpoint or ref.endpoint, s3client_config or ref.config)
+        client = ref.get()
+        seen = bytearray(len(self))
+        changes: list[Change] = []
+        for source in self._columns.header["sources"]:
+            uri = S3Uri.parse_prefix(source["uri"])
+            now = ManifestObjects(list_columns(client, uri, pattern=source["pattern"], warn=False))
+            changes.extend(self._against_listing(now, seen, complete=source["complete"]))
+            self._mark_gone(uri, seen, changes)
+        changes.extend(self._against_heads(client, [row for row, known in enumerate(seen) if not known]))
+        return sorted(changes, key=lambda change: change.uri)
+
+    def _against_listing(self, now: ManifestObjects, seen: bytearray, *, complete: bool) -> Iterator[Change]:
+        objects = self.objects
+        for entry in now:
+            row = self._lookup.row(entry.bucket, entry.key.encode())
+            if row is None:
+                if complete:
+                    yield Change("added", entry.uri, None, entry)
+                continue
+            if seen[row]:
+                continue
+            seen[row] = 1
+            before = objects[row]
+            if _differs(before, entry):
+                yield Change("changed", entry.uri, before, entry)
+
+    def _mark_gone(self, uri: S3Uri, seen: bytearray, changes: list[Change]) -> None:
+        """Rows below a prefix that its listing did not have."""
+        for row, known in enumerate(seen):
+            if not known and self.bucket(row) == uri.bucket and self.key(row).startswith(uri.key):
+                seen[row] = 1
+                first = self._lookup.row(uri.bucket, self._columns.key_bytes(row))
+                if first == row:
+                    entry = self.objects[row]
+                    changes.append(Change("removed", entry.uri, entry, None))
+
+    def _against_heads(self, client: Client, rows: Sequence[int]) -> Iterator[Change]:
+        objects = self.objects
+        for start in range(0, len(rows), _HEADS_AT_ONCE):
+            some = rows[start : start + _HEADS_AT_ONCE]
+            with client.queue() as queue:
+                indices = [queue.head(self.bucket(row), self.key(row)) for row in some]
+                for row, index in zip(some, indices, strict=True):
+                    before = objects[row]
+                    result: Any = queue.take_many(range(index, index + 1))[0]
+                    if isinstance(result, ObjectNotFoundError):
+                        yield Change("removed", before.uri, before, None)
+                        continue
+                    if isinstance(result, S3Exception):
+                        raise result
+                    modified = int(result.last_modified) if result.last_modified is not None else None
+                    after = ManifestEntry(before.bucket, before.key, result.object_size, result.etag or None, modified)
+                    if _differs(before, after):
+                        yield Change("changed", before.uri, before, after)
+
+
+def list_prefix(
+    client: Client,
+    uri: S3Uri | str,
+    *,
+    pattern: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Manifest:
+    """`Manifest.from_prefix` over a client at hand."""
+    if isinstance(uri, str):
+        uri = S3Uri.parse_prefix(uri)
+    columns = list_columns(client, uri, pattern=pattern, progress=progress)
+    return Manifest._of(columns, client.ref)  # noqa: SLF001
+
+
+def _differs(before: ManifestEntry, after: ManifestEntry) -> bool:
+    """Whether what is known of both differs."""
+    return any(
+        old is not None and new is not None and old != new
+        for old, new in ((before.size, after.size), (before.etag, after.etag))
+    )
+
+
+def _in_range(index: int, count: int) -> int:
+    row = index + count if index < 0 else index
+    if not 0 <= row < count:
+        raise IndexError(f"index {index} is out of range for {count:,} objects")
+    return row
+
+
+def _unpickle(
+    cls: type[Manifest], content: bytes | None, path: str | None, fingerprint: str, ref: ClientRef
+) -> Manifest:
+    if content is not None:
+        return cls._of(Columns(content, "a pickled manifest"), ref)  # noqa: SLF001
+    if path is None or not Path(path).exists():
+        raise ManifestMismatchError(
+            f"the file of a pickled manifest is not on this machine ({path}): large manifests pickle as the path of "
+            "their file. Save it with Manifest.save where both can reach it, and load it there"
+        )
+    manifest = cls.open(path, ref=ref)
+    if manifest.fingerprint != fingerprint:
+        raise ManifestMismatchError(
+            f"{path} holds another manifest than the one that was pickled: it was replaced in the meantime"
+        )
+    return manifest
