@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -283,4 +285,62 @@ class TestTheEndOfTheInterpreter:
             gc.collect()
         assert "s3://bucket/dropped was NOT saved" in caplog.text
         assert s3.get("bucket", "dropped") == b"before"
+        assert not s3.uploads("bucket")
+
+
+class TestTheByteBudget:
+    """Nobody waits for room that only the waiting thread could make."""
+
+    @pytest.fixture
+    def small(self, s3):
+        return S3Client("us-east-1", s3client_config=S3ClientConfig(memory_limit_bytes=16 * MIB))
+
+    def test_half_read_readers_do_not_keep_a_writer_from_saving(self, small, s3):
+        readers = [small.get_object("bucket", "large") for _ in range(12)]
+        for reader in readers:
+            for _ in range(40):
+                assert reader.read(64 * KIB)
+        with small.put_object("bucket", "saved") as writer:
+            for at in range(0, 50 * MIB, MIB):
+                writer.write(DATA[at : at + MIB])
+        assert s3.get("bucket", "saved") == DATA[: 50 * MIB]
+        for reader in readers[:3]:
+            assert reader.read() == DATA[40 * 64 * KIB :]
+
+    def test_objects_larger_than_the_budget(self, small):
+        assert small.get_object("bucket", "large").read() == DATA
+        assert bytes(small.get_object("bucket", "large").getbuffer()) == DATA
+        reader = small.get_object("bucket", "large")
+        assert b"".join(iter(lambda: reader.read(3 * MIB), b"")) == DATA
+
+
+class TestCtrlC:
+    def interrupt_soon(self):
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        return timer
+
+    def test_while_reading_into_the_callers_memory(self, client, s3):
+        reader = client.get_object("bucket", "large")
+        reader.read(10)
+        s3.add_fault(Fault.stall(at=MIB, duration_s=1.5, operation="GetObject", times=None))
+        target = bytearray(40 * MIB)
+        timer = self.interrupt_soon()
+        with pytest.raises(KeyboardInterrupt):
+            reader.readinto(target)
+        timer.join()
+        target[:] = b"\xee" * len(target)
+        s3.clear_faults()
+        time.sleep(2)  # the server goes on sending
+        assert target.count(b"\xee") == len(target)
+        assert reader.read(10) == DATA[10:20]
+
+    def test_while_writing(self, client, s3):
+        s3.put("bucket", "interrupted", b"before")
+        s3.add_fault(Fault.stall(at=None, duration_s=30, operation="UploadPart", times=None))
+        timer = self.interrupt_soon()
+        with pytest.raises(KeyboardInterrupt), client.put_object("bucket", "interrupted") as writer:
+            writer.write(DATA + DATA[: 6 * MIB])
+        timer.join()
+        assert s3.get("bucket", "interrupted") == b"before"
         assert not s3.uploads("bucket")

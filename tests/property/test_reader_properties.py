@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.unit.io.fake_service import BUCKET, FakeClient, FakeService
 
-from s3dataset._io import S3ReaderConstructor, open_reader
+from s3dataset._io import CHECKPOINT_READER, S3ReaderConstructor, open_reader
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -19,6 +19,7 @@ SIZES = st.one_of(
     st.integers(0, 6 * MIB),
 )
 POLICIES = [
+    CHECKPOINT_READER,
     S3ReaderConstructor.sequential(),
     S3ReaderConstructor.dcp_optimized(),
     S3ReaderConstructor.range_based(),

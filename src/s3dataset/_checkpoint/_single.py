@@ -2,7 +2,7 @@
 
 from s3dataset._client import ClientRef
 from s3dataset._config import S3ClientConfig
-from s3dataset._io import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol, S3Writer, open_reader
+from s3dataset._io import CHECKPOINT_READER, S3Reader, S3ReaderConstructorProtocol, S3Writer, open_reader
 from s3dataset._uri import S3Uri
 
 __all__ = ["S3Checkpoint"]
@@ -22,7 +22,7 @@ class S3Checkpoint:
         region: Where the bucket is; default: from the environment, the profile, else the bucket itself tells.
         endpoint: URL of a service of one's own; default: from the environment, else Amazon's.
         s3client_config: Everything else.
-        reader_constructor: Read-ahead of the readers. The default knows the archives of `torch.save`.
+        reader_constructor: Read-ahead of the readers; the default is made for `torch.load`.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class S3Checkpoint:
         reader_constructor: S3ReaderConstructorProtocol | None = None,
     ) -> None:
         self._ref = ClientRef(region, endpoint, s3client_config)
-        self._reader_constructor = reader_constructor or S3ReaderConstructor.default()
+        self._reader_constructor = reader_constructor or CHECKPOINT_READER
 
     @property
     def region(self) -> str | None:

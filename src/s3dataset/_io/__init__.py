@@ -13,6 +13,7 @@
 """
 
 from s3dataset._io._constructor import (
+    CHECKPOINT_READER,
     ReaderConstructor,
     S3ReaderConstructor,
     S3ReaderConstructorProtocol,
@@ -24,6 +25,7 @@ from s3dataset._io._reader import DCPOptimizedS3Reader, RangedS3Reader, S3Reader
 from s3dataset._io._writer import S3Writer
 
 __all__ = [
+    "CHECKPOINT_READER",
     "DCPOptimizedS3Reader",
     "RangedS3Reader",
     "ReaderConstructor",

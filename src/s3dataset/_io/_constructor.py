@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from s3dataset._client import Client, ClientRef
-from s3dataset._io._policy import SEQUENTIAL, ReaderKind, ReaderPolicy, dcp_optimized, range_based
+from s3dataset._io._policy import CHECKPOINT, SEQUENTIAL, ReaderKind, ReaderPolicy, dcp_optimized, range_based
 from s3dataset._io._reader import DCPOptimizedS3Reader, Ledger, RangedS3Reader, S3Reader, SequentialS3Reader
 from s3dataset._io._source import Source
 
 if TYPE_CHECKING:
     from s3dataset._client import Body, ObjectInfo
 
-__all__ = ["ReaderConstructor", "S3ReaderConstructor", "S3ReaderConstructorProtocol", "open_reader"]
+__all__ = [
+    "CHECKPOINT_READER",
+    "ReaderConstructor",
+    "S3ReaderConstructor",
+    "S3ReaderConstructorProtocol",
+    "open_reader",
+]
 
 _MIB: Final = 1 << 20
 
@@ -77,6 +83,8 @@ class ReaderConstructor:
 
 
 _SEQUENTIAL: Final = ReaderConstructor(SEQUENTIAL)
+CHECKPOINT_READER: Final = ReaderConstructor(CHECKPOINT)
+"""For objects that torch.load will most likely read."""
 
 
 class S3ReaderConstructor:

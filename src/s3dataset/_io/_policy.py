@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["DCP_OPTIMIZED", "SEQUENTIAL", "ReaderKind", "ReaderPolicy", "dcp_optimized", "range_based"]
+__all__ = ["CHECKPOINT", "DCP_OPTIMIZED", "SEQUENTIAL", "ReaderKind", "ReaderPolicy", "dcp_optimized", "range_based"]
 
 _KIB: Final = 1 << 10
 _MIB: Final = 1 << 20
@@ -24,6 +24,8 @@ class ReaderPolicy:
             at 25 ms.
         direct_bytes: From this size on, what is missing is read into its destination, without a copy.
         keep_bytes: What was read stays so long for a seek back.
+        tail_bytes: Fetched beside the first bytes of an object of unknown size, for formats that are known to have
+            their directory there: saves one of the three round trips before torch.load reads its first tensor.
         gap_bytes: Expected ranges with smaller gaps are fetched as one.
     """
 
@@ -33,10 +35,12 @@ class ReaderPolicy:
     window_bytes: int = 64 * _MIB
     direct_bytes: int = 1 * _MIB
     keep_bytes: int = 8 * _MIB
+    tail_bytes: int = 0
     gap_bytes: int = 128 * _KIB
 
 
 SEQUENTIAL: Final = ReaderPolicy("sequential")
+CHECKPOINT: Final = ReaderPolicy("sequential", tail_bytes=64 * _KIB)
 DCP_OPTIMIZED: Final = ReaderPolicy("dcp_optimized")
 
 

@@ -244,10 +244,26 @@ class Window:
         end = start + max(min(nbytes, self._part_bytes), least, 1)
         following = self._chunks.next_start(start)
         index = self._source.submit([(start, end if following is None else min(end, following))])[0]
+        tail = -1
+        if policy.tail_bytes and start == 0 and nbytes <= policy.first_bytes:
+            tail = self._source.submit_tail(policy.tail_bytes)
         body = self._source.take_or_identify(index)
-        if body is not None and len(body):
+        if body is not None:
             self.add(start, memoryview(body))
             self._look_for_archive(self._current)
+        if tail >= 0:
+            self._add_tail(tail)
+
+    def _add_tail(self, index: int) -> None:
+        # Without a pin, since it was sent for along with the first bytes; that it is of their version is checked here.
+        body = self._source.take_or_identify(index)
+        if body is None or self._chunks.holes(body.start, body.start + len(body)) != [
+            (body.start, body.start + len(body))
+        ]:
+            return
+        current = self._current
+        self.add(body.start, memoryview(body))
+        self._current = current
 
     # -- Sending for ranges -----------------------------------------------------------------------------------------
 
@@ -270,8 +286,13 @@ class Window:
         if self._may_be_archive:
             self._parse_archive()
         archive = self._archive
-        if archive is not None and archive.start <= start < archive.end and start not in archive.headers:
-            # Reading the headers alone, as torch does under FakeTensorMode, asks for no storage.
+        if (
+            archive is not None
+            # The last bytes are there; looking for the directory in them, and reading headers alone, as torch does
+            # under FakeTensorMode, asks for no storage.
+            and archive.start <= start < archive.end - TAIL_BYTES
+            and start not in archive.headers
+        ):
             self._archive = None
             self._expected = list(archive.storages)
 

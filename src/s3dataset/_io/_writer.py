@@ -293,7 +293,7 @@ class S3Writer(io.BufferedIOBase):
         if exc_type is None:
             self.close()
             return
-        if exc_value is not None and not self._closed:
+        if exc_value is not None and not self._closed and self._error is None:
             exc_value.add_note(f"{self.uri} was NOT saved: the exception left the 'with' block of its writer.")
         self._abandon(f"{exc_type.__name__} left the 'with' block of its writer")
 
@@ -325,6 +325,7 @@ class S3Writer(io.BufferedIOBase):
         """After an error of the upload: nothing can be saved any more."""
         if self._error is None:
             self._error = error
+            error.add_note(f"{self.uri} was NOT saved.")
             _LOGGER.error("%s was NOT saved: %s", self.uri, error if str(error) else type(error).__name__)
         self._upload.abort()
         self._buffer = None

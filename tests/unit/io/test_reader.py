@@ -10,6 +10,7 @@ import pytest
 from tests.unit.io.fake_service import BUCKET, FakeBody, FakeClient, FakeService
 
 from s3dataset._io import (
+    CHECKPOINT_READER,
     DCPOptimizedS3Reader,
     RangedS3Reader,
     S3Reader,
@@ -167,6 +168,16 @@ class TestWhatIsSentFor:
             assert reader.read(end - start) == LARGE[start:end]
         assert service.bytes_fetched == 32 * KIB + sum(end - start for start, end in ranges)
 
+    def test_readers_of_checkpoints_fetch_head_and_tail_together(self, open_large, service):
+        reader = open_large(known=False, reader_constructor=CHECKPOINT_READER)
+        reader.read(4)
+        reader.seek(-100, io.SEEK_END)
+        assert reader.read() == LARGE[-100:]
+        assert sorted((r.start, r.nbytes) for r in service.requests) == [
+            (0, 256 * KIB),
+            (len(LARGE) - 64 * KIB, 64 * KIB),
+        ]
+
     def test_what_is_under_way_elsewhere_is_cancelled_after_a_jump(self, open_large, client):
         reader = open_large()
         client.service.random.random = lambda: 0.9  # nothing ends by itself
@@ -225,6 +236,14 @@ class TestChangedObjects:
         service.put("large", LARGE[:MIB])
         with pytest.raises(ObjectChangedError, match="s3://bucket/large"):
             reader.read(10)
+
+    def test_between_head_and_tail(self, open_large, service):
+        service.before = lambda request: None if request.start else service.put("large", LARGE[::-1]) and None
+        service.random.random = lambda: 0.9  # so that the tail comes last
+        reader = open_large(known=False, reader_constructor=CHECKPOINT_READER)
+        service.after = lambda request: service.put("large", LARGE) and None
+        with pytest.raises(ObjectChangedError):
+            reader.read(4)
 
     def test_while_ranges_are_under_way(self, open_large, service):
         service.random.random = lambda: 0.9
