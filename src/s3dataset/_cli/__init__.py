@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
-    except (S3Exception, ServerError, ValueError, ImportError) as error:
+    except (S3Exception, ServerError) as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
         print(f"s3dataset: {error}{notes}", file=sys.stderr)
         return 1

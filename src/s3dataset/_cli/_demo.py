@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def positive(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise ImportError(f"the demo needs {', '.join(missing)}: pip install 's3dataset[demo]'")
+        print(f"s3dataset: the demo needs {', '.join(missing)}: pip install 's3dataset[demo]'", file=sys.stderr)
+        return 1
     from s3dataset._demo.program import Options, run_demo  # noqa: PLC0415 - loads torch
 
     options = Options(

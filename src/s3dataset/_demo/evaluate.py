@@ -13,7 +13,7 @@ from typing import IO, cast
 import torch
 
 import s3dataset
-from s3dataset._demo.model import DigitNet, validate
+from s3dataset._demo.model import DigitNet, use_one_thread, validate
 from s3dataset._demo.place import Place
 from s3dataset._demo.training import split_images, validation_batches
 
@@ -57,6 +57,7 @@ def main() -> None:
     place = Place(arguments.uri, arguments.region, arguments.endpoint)
     with s3dataset.S3Checkpoint(region=place.region, endpoint=place.endpoint).reader(arguments.checkpoint) as reader:
         state = torch.load(cast("IO[bytes]", reader), weights_only=True)
+    use_one_thread()
     model = DigitNet()
     model.load_state_dict(state["model"])
     _, batches = validation_batches(place, split_images(place)["val"], workers=0)

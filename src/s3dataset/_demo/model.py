@@ -54,6 +54,11 @@ class Validation:
         return self.correct / self.samples if self.samples else 0.0
 
 
+def use_one_thread() -> None:
+    """The network is so small that several threads spend more time on meeting than on computing."""
+    torch.set_num_threads(1)
+
+
 @torch.no_grad()
 def validate(model: nn.Module, batches: Iterable[Batch]) -> Validation:
     """Runs the model over all batches, without learning from them."""

@@ -11,6 +11,7 @@ import s3dataset
 from s3dataset._demo import images
 from s3dataset._demo.evaluate import Evaluation, evaluate_in_fresh_process
 from s3dataset._demo.figures import draw_samples, draw_training
+from s3dataset._demo.model import use_one_thread
 from s3dataset._demo.place import DeclinedError, Place, local_place, own_place
 from s3dataset._demo.summary import print_summary
 from s3dataset._demo.training import Clock, Settings, Trained, Training, split_images, upload
@@ -53,6 +54,7 @@ def run_demo(options: Options) -> int:
 def train_and_show(place: Place, options: Options) -> int:
     settings = Settings(epochs=options.epochs, workers=options.workers)
     torch.manual_seed(settings.seed)
+    use_one_thread()
     clock = Clock()
     with clock.phase("upload"):
         objects, uploaded_bytes = upload(place)

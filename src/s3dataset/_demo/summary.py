@@ -16,7 +16,6 @@ def print_summary(training: Training, trained: Trained, clock: Clock, pictures: 
         sum(getattr(stats, name) for stats in reading)
         for name in ("samples", "bytes", "requests", "retries", "throttles")
     )
-    client = training.place.client().stats()
     seconds = sum(clock.seconds.get(name, 0.0) for name in READING)
     network_s = sum(stats.network_wait_s for stats in reading)
     transform_s = sum(stats.transform_s for stats in reading)
@@ -25,8 +24,8 @@ def print_summary(training: Training, trained: Trained, clock: Clock, pictures: 
     line("model", f"{trained.parameters:,} parameters, {trained.validation.accuracy:.2%} right in validation")
     rate = f"{samples / seconds:,.0f} samples/s, {num_bytes / seconds / 1e6:.2f} MB/s"
     line("read", f"{samples:,} samples in {seconds:.1f} s: {rate}")
-    trouble = f"{retries} retries, {throttles} throttles"
-    line("requests", f"{requests:,} by the datasets, {client['requests']:,} by the main process; {trouble}")
+    each = f"{requests / max(samples, 1):.2f} a sample"
+    line("requests", f"{requests:,} by the datasets ({each}), {retries} retries, {throttles} throttles")
     line("workers", f"{network_s:.1f} s waiting for the network, {transform_s:.1f} s decoding, summed over them")
     total = sum(clock.seconds.values())
     print("\n  where the time went")

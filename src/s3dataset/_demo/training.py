@@ -76,7 +76,7 @@ def upload(place: Place) -> tuple[int, int]:
     client, target = place.client(), S3Uri.parse_prefix(place.uri)
     pictures = [*images.digits(), *images.photographs()]
     requests = ((target.bucket, target.key + picture.key, picture.data) for picture in pictures)
-    client.put_many(tqdm(requests, "upload", len(pictures), unit=" objects", leave=False))
+    client.put_many(tqdm(requests, "upload", len(pictures), unit=" objects", leave=False, disable=None))
     return len(pictures), sum(len(picture.data) for picture in pictures)
 
 
@@ -161,7 +161,7 @@ class Training:
         """One pass over the training images; -> mean loss, accuracy."""
         self.model.train()
         loss_sum, correct, seen = 0.0, 0, 0
-        with tqdm(total=len(self.dataset), desc=title, unit=" images", leave=False) as bar:
+        with tqdm(total=len(self.dataset), desc=title, unit=" images", leave=False, disable=None) as bar:
             for inputs, labels in self.clock.waiting("training: waiting for data", self.loader):
                 with self.clock.phase("training: computing"):
                     logits = self.model(inputs)
