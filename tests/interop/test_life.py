@@ -312,6 +312,14 @@ class TestVariants:
         with refused(400, "BadDigest"):
             s3.put_object(Bucket=bucket, Key="k", Body=b"x", ChecksumCRC32="AAAAAA==")
 
+    def test_no_etag_of_completed_uploads(self, server: LocalS3, bucket: str, s3: Any) -> None:
+        where = {"Bucket": bucket, "Key": "k"}
+        where["UploadId"] = s3.create_multipart_upload(**where)["UploadId"]
+        parts = [{"PartNumber": 1, "ETag": s3.upload_part(**where, PartNumber=1, Body=b"x")["ETag"]}]
+        server.configure(variant={"no_completion_etag": True})
+        assert s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})["ETag"] == ""
+        server.configure(variant={})
+
     def test_content_md5_demanded(self, server: LocalS3, bucket: str, s3: Any) -> None:
         server.configure(variant={"require_content_md5": True})
         with refused(400, "InvalidRequest"):

@@ -194,6 +194,8 @@ pub struct Variant {
     pub ignore_conditions: bool,
     /// LIST answers without order, as directory buckets do.
     pub unordered_listing: bool,
+    /// CompleteMultipartUpload answers with an empty ETag, as Ceph 16 does.
+    pub no_completion_etag: bool,
     /// DeleteObjects demands Content-MD5 whatever checksum is sent.
     pub require_content_md5: bool,
 }

@@ -70,7 +70,7 @@ class LocalS3:
         min_part_bytes: The smallest part but the last of a multipart upload; S3's 5 MiB by default.
         etag: "md5" as S3; "opaque" saves the server 1.5 CPU seconds a GB of uploads, for benchmarks.
         variant: Behaviours of other stores by name: uniform_parts, refuse_checksums, ignore_checksums,
-            ignore_conditions, unordered_listing, require_content_md5.
+            ignore_conditions, unordered_listing, require_content_md5, no_completion_etag.
         traffic: More of the traffic model by name: tail_exponent, reads_per_s, writes_per_s (a prefix),
             max_requests_per_connection, idle_timeout_s.
         log_capacity: Requests that `requests()` goes back.
