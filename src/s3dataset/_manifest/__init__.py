@@ -10,13 +10,16 @@
     ├── _columns         the file's layout; reading rows in place
     │   └── _etags       ETags in 18 bytes
     ├── _builder         writing it with bounded memory
+    ├── _entries         its objects, one by one
     ├── _lookup          finding a key
+    ├── _verify          what changed since
     ├── _nearest         what to say of an empty prefix
     └── _pattern         globs on keys
 """
 
+from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects
 from s3dataset._manifest._listing import Progress
-from s3dataset._manifest._manifest import Change, Manifest, ManifestEntry, ManifestObjects, list_prefix
+from s3dataset._manifest._manifest import Manifest, list_prefix
 from s3dataset._manifest._nearest import EmptyPrefixWarning
 from s3dataset._manifest._pattern import Pattern, check_pattern
 

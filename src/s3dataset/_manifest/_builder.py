@@ -19,7 +19,7 @@ _IN_MEMORY_BYTES: Final = 64 << 20
 """Rows wait in memory up to here, and in an unnamed file from then on: half a million objects."""
 
 SMALL_BYTES: Final = 4 << 20
-"""A manifest up to this size is kept in memory; a larger one is a file that is mapped, which forks and workers share."""
+"""A manifest up to this size is kept in memory; a larger one is a file that is mapped, and that workers share."""
 
 
 class Chunk(NamedTuple):
@@ -33,6 +33,7 @@ class Chunk(NamedTuple):
     digests: bytes | None = None
     parts: bytes | None = None  # uint16
     texts: bytes = b""
+    ascending: bool = False  # whether the keys are known to ascend
 
 
 class _Stored(NamedTuple):
@@ -42,7 +43,9 @@ class _Stored(NamedTuple):
     bucket: int
     rows: int
     offset: int  # in the spool
-    lengths: tuple[int, int, int, int, int, int, int]  # of the columns; -1: not known
+    lengths: tuple[int, ...]  # of the columns; -1: not known
+    first: bytes | None  # key, where all ascend
+    last: bytes | None
 
 
 class Builder:
@@ -84,7 +87,16 @@ class Builder:
         self._spool.write(payload)
         bucket = self._buckets.setdefault(chunk.bucket, len(self._buckets))
         rows = len(chunk.key_ends)
-        self._stored.append(_Stored(position, bucket, rows, self._end, lengths))  # type: ignore[arg-type]
+        first = last = None
+        ascending = chunk.ascending
+        if not ascending:
+            ends = chunk.key_ends
+            keys = [chunk.keys[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+            ascending = is_ascending(keys)
+        if ascending:
+            first = chunk.keys[: chunk.key_ends[0]]
+            last = chunk.keys[chunk.key_ends[-2] if rows > 1 else 0 :]
+        self._stored.append(_Stored(position, bucket, rows, self._end, lengths, first, last))
         self._end += len(payload)
         self.num_objects += rows
 
@@ -103,7 +115,7 @@ class Builder:
         """
         try:
             if self._stored and self._stored[0].position is not None:
-                self._stored.sort(key=lambda stored: stored.position)  # type: ignore[no-any-return]
+                self._stored.sort(key=lambda stored: stored.position)
             self._renumber_buckets()
             if path is None and self._end < SMALL_BYTES:
                 memory = io.BytesIO()
@@ -216,13 +228,10 @@ class Builder:
         self._ascending = len(self._buckets) <= 1
         last: bytes | None = None
         for stored in self._stored:
+            self._ascending = self._ascending and stored.first is not None and (last is None or last < stored.first)
+            last = stored.last
             ends = array("I", self._column(stored, 1))
-            if self._ascending:
-                blob = self._column(stored, 0)
-                keys = [blob[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-                self._ascending = (last is None or last < keys[0]) and is_ascending(keys)
-                last = keys[-1]
-            yield array("Q", [base + end for end in ends]).tobytes()
+            yield array("Q", [base + end for end in ends] if base else ends).tobytes()
             base += ends[-1]
 
     def _etags(self) -> Iterable[bytes]:

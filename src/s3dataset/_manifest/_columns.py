@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from mmap import mmap
 from struct import Struct
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from s3dataset._manifest._etags import DIGEST_BYTES, NO_ETAG, OTHER_ETAG, PLACE
 from s3dataset.errors import DecodeError
@@ -47,6 +47,7 @@ class Columns:
     """Rows of a manifest over a buffer. Immutable; safe between threads and after forks."""
 
     __slots__ = (
+        "__weakref__",
         "_blob",
         "_bucket_of",
         "_digests",
@@ -54,7 +55,6 @@ class Columns:
         "_mtimes",
         "_parts",
         "_sizes",
-        "__weakref__",
         "_texts",
         "buckets",
         "buffer",
@@ -84,7 +84,7 @@ class Columns:
             place = sections.get(section)
             return None if place is None else view[place[0] : place[0] + place[1]]
 
-        def numbers(section: str, code: str) -> memoryview | None:
+        def numbers(section: str, code: Literal["H", "I", "Q"]) -> memoryview | None:
             found = column(section)
             return None if found is None else found.cast(code)
 

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import Final
 
@@ -18,9 +19,7 @@ _MOST_PARTS: Final = 10_000
 def pack_etags(blob: bytes, ends: Sequence[int]) -> "tuple[bytes, array[int], bytes]":
     """ETags without quotes, one behind the other -> digests, numbers of parts (0: no multipart upload), other texts."""
     count = len(ends)
-    if len(blob) == 2 * DIGEST_BYTES * count and all(
-        end == 2 * DIGEST_BYTES * (row + 1) for row, end in enumerate(ends)
-    ):
+    if len(blob) == 2 * DIGEST_BYTES * count and list(ends) == _plain_ends(count):
         # The usual page: plain MD5s only. Hexadecimal digits in capitals would not come back as they were.
         try:
             digests = bytes.fromhex(blob.decode("ascii"))
@@ -48,6 +47,12 @@ def pack_etags(blob: bytes, ends: Sequence[int]) -> "tuple[bytes, array[int], by
             parts.append(OTHER_ETAG)
             texts += text
     return bytes(digests_out), parts, bytes(texts)
+
+
+@lru_cache(maxsize=8)
+def _plain_ends(count: int) -> list[int]:
+    """The ends of as many MD5s."""
+    return [2 * DIGEST_BYTES * (row + 1) for row in range(count)]
 
 
 def _split(text: bytes) -> tuple[bytes, int] | None:

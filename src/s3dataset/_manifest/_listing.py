@@ -5,7 +5,7 @@ import warnings
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from s3dataset._client import Client, ListPage, RequestQueue
 from s3dataset._manifest._builder import Builder, Chunk, is_ascending
@@ -76,10 +76,8 @@ def _warn_empty(client: Client, uri: S3Uri, pattern: Pattern | None, listing: "_
         near = nearest_prefixes(client, uri)
         if near is None:
             where = f"the bucket {uri.bucket} is empty"
-        elif near.names:
-            where = f"below {near.parent} there are {', '.join(near.names)}"
         else:
-            where = f"the nearest prefix with objects is {near.parent}"
+            where = f"in {near.parent} there are {', '.join(near.names)}"
         message = f"There is no object below {uri}: {where}"
     warnings.warn(message, EmptyPrefixWarning, stacklevel=2)
 
@@ -141,12 +139,11 @@ class _Listing:
                     if request.start_after and request.token is None and result.status in _REFUSALS:
                         raise ListingOrderError from result
                     raise result
-                if not isinstance(result, ListPage):
-                    raise TypeError(f"a page was expected, not {type(result).__name__}")
+                page = cast(ListPage, result)
                 if request.directory is not None:
-                    self._take_names(plan, request, result)
+                    self._take_names(plan, request, page)
                 else:
-                    self._take_page(plan, request, result)
+                    self._take_page(plan, request, page)
             if self._progress is not None:
                 self._progress(Progress(self.objects, self.requests))
 
@@ -203,7 +200,8 @@ class _Listing:
         pattern = self._pattern
         bucket = self._uri.bucket
         if pattern is None:
-            self._builder.add(chunk_of_page(page, bucket, ends, start, stop), position)
+            chunk = chunk_of_page(page, bucket, ends, start, stop, ascending=position is not None)
+            self._builder.add(chunk, position)
             return
         if len(self.examples) < _EXAMPLES:
             self.examples.extend(key.decode() for key in keys[start : start + _EXAMPLES])
@@ -211,7 +209,8 @@ class _Listing:
         matches = pattern.matches
         chosen = [row for row in range(start, stop) if matches(keys[row].decode())]
         if len(chosen) == stop - start:
-            self._builder.add(chunk_of_page(page, bucket, ends, start, stop), position)
+            chunk = chunk_of_page(page, bucket, ends, start, stop, ascending=position is not None)
+            self._builder.add(chunk, position)
         elif chosen:
             self._builder.add(_rows_of_page(page, bucket, ends, chosen), position)
 
@@ -223,9 +222,7 @@ class _Listing:
         ascending = True
         while True:
             self.requests += 1
-            page = queue.take(queue.list_page(self._uri.bucket, self._uri.key, token=token))
-            if not isinstance(page, ListPage):
-                raise TypeError(f"a page was expected, not {type(page).__name__}")
+            page = cast(ListPage, queue.take(queue.list_page(self._uri.bucket, self._uri.key, token=token)))
             keys, ends = self._keys(page)
             if keys:
                 ascending = ascending and (last is None or last < keys[0]) and is_ascending(keys)
@@ -248,7 +245,7 @@ class _Listing:
 
 
 def _in_order(columns: Columns, builder: Builder) -> Columns:
-    """The same rows by key, each key once: a listing whose order is the service's whim would differ from rank to rank."""
+    """The same rows by key, each key once: an order that is the service's whim would differ from rank to rank."""
     step = 4096
     try:
 
@@ -273,8 +270,10 @@ def _in_order(columns: Columns, builder: Builder) -> Columns:
 # -- Chunks ---------------------------------------------------------------------------------------------------------
 
 
-def chunk_of_page(page: ListPage, bucket: str, ends: "array[int]", start: int, stop: int) -> Chunk:
-    """Rows [start, stop) of a page."""
+def chunk_of_page(
+    page: ListPage, bucket: str, ends: "array[int]", start: int, stop: int, *, ascending: bool = False
+) -> Chunk:
+    """Rows [start, stop) of a page; `ascending`: its keys are known to ascend."""
     if start == stop:
         return Chunk(bucket, b"", [])
     blob, etags = page.key_blob, page.etag_blob
@@ -292,7 +291,7 @@ def chunk_of_page(page: ListPage, bucket: str, ends: "array[int]", start: int, s
         sizes = sizes[8 * start : 8 * stop]
         mtimes = mtimes[start:stop]
     digests, parts, texts = pack_etags(etags, etag_ends)
-    return Chunk(bucket, blob, key_ends, sizes, _mtimes(mtimes), digests, parts.tobytes(), texts)
+    return Chunk(bucket, blob, key_ends, sizes, _mtimes(mtimes), digests, parts.tobytes(), texts, ascending)
 
 
 def _rows_of_page(page: ListPage, bucket: str, ends: "array[int]", rows: Sequence[int]) -> Chunk:

@@ -5,91 +5,23 @@ import math
 import os
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Self, cast, overload
+from typing import Any, Final, Self, cast
 
 from s3dataset._client import Client, ClientRef
 from s3dataset._config import S3ClientConfig
 from s3dataset._manifest._builder import Builder, Chunk, map_file
 from s3dataset._manifest._columns import Columns, Row
+from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects, row_at
 from s3dataset._manifest._listing import Progress, chunks_of_rows, ends_of, list_columns
 from s3dataset._manifest._lookup import Lookup
+from s3dataset._manifest._verify import changes
 from s3dataset._uri import S3Uri, split_object_uri
-from s3dataset.errors import InvalidUriError, ManifestMismatchError, ObjectNotFoundError, S3Exception
+from s3dataset.errors import InvalidUriError, ManifestMismatchError
 
 _SMALL_PICKLE_BYTES: Final = 1 << 20
 _URIS_AT_ONCE: Final = 8192
-_HEADS_AT_ONCE: Final = 512
-
-
-class ManifestEntry(NamedTuple):
-    """One object of a manifest.
-
-    Attributes:
-        bucket: Its bucket.
-        key: Its key.
-        size: Bytes, None where the manifest was made from URIs alone.
-        etag: With its quotes, None where not known.
-        last_modified: Epoch seconds, None where not known.
-    """
-
-    bucket: str
-    key: str
-    size: int | None
-    etag: str | None
-    last_modified: int | None
-
-    @property
-    def uri(self) -> str:
-        """s3://bucket/key."""
-        return f"s3://{self.bucket}/{self.key}"
-
-
-class Change(NamedTuple):
-    """How the service differs from a manifest, in one object.
-
-    Attributes:
-        kind: "added" (there now, not in the manifest), "removed" (the reverse) or "changed" (size or ETag differ).
-        uri: The object.
-        before: As the manifest has it; None for "added".
-        after: As it is now; None for "removed".
-    """
-
-    kind: Literal["added", "removed", "changed"]
-    uri: str
-    before: ManifestEntry | None
-    after: ManifestEntry | None
-
-
-class ManifestObjects(Sequence[ManifestEntry]):
-    """The objects of a manifest, made when asked for."""
-
-    __slots__ = ("_columns",)
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    @overload
-    def __getitem__(self, index: int) -> ManifestEntry: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[ManifestEntry]: ...
-    def __getitem__(self, index: int | slice) -> ManifestEntry | list[ManifestEntry]:
-        if isinstance(index, slice):
-            return [self._entry(row) for row in range(*index.indices(len(self)))]
-        return self._entry(_in_range(index, len(self)))
-
-    def __iter__(self) -> Iterator[ManifestEntry]:
-        return map(self._entry, range(len(self)))
-
-    def _entry(self, row: int) -> ManifestEntry:
-        columns = self._columns
-        return ManifestEntry(
-            columns.bucket(row), columns.key(row), columns.size(row), columns.etag(row), columns.mtime(row)
-        )
 
 
 class Manifest:
@@ -369,28 +301,28 @@ class Manifest:
 
     def bucket(self, index: int) -> str:
         """The bucket of an object; a negative index counts from the end."""
-        return self._columns.bucket(_in_range(index, len(self)))
+        return self._columns.bucket(row_at(index, len(self)))
 
     def key(self, index: int) -> str:
         """The key of an object."""
-        return self._columns.key(_in_range(index, len(self)))
+        return self._columns.key(row_at(index, len(self)))
 
     def uri(self, index: int) -> str:
         """s3://bucket/key of an object."""
-        row = _in_range(index, len(self))
+        row = row_at(index, len(self))
         return f"s3://{self._columns.bucket(row)}/{self._columns.key(row)}"
 
     def size(self, index: int) -> int | None:
         """The size of an object in bytes, None where not known."""
-        return self._columns.size(_in_range(index, len(self)))
+        return self._columns.size(row_at(index, len(self)))
 
     def etag(self, index: int) -> str | None:
         """The ETag of an object with its quotes, None where not known."""
-        return self._columns.etag(_in_range(index, len(self)))
+        return self._columns.etag(row_at(index, len(self)))
 
     def mtime(self, index: int) -> int | None:
         """When an object was last modified, in epoch seconds, None where not known."""
-        return self._columns.mtime(_in_range(index, len(self)))
+        return self._columns.mtime(row_at(index, len(self)))
 
     def find(self, key_or_uri: str) -> int:
         """The position of an object: a binary search in a listing, else a table of hashes made at first use.
@@ -460,10 +392,10 @@ class Manifest:
         if not isinstance(other, Manifest):
             return NotImplemented
         sources = self._columns.header["sources"]
-        more = [source for source in other._columns.header["sources"] if source not in sources]  # noqa: SLF001
+        more = [source for source in other._columns.header["sources"] if source not in sources]
         builder = Builder([*sources, *more])
         try:
-            for columns in (self._columns, other._columns):  # noqa: SLF001
+            for columns in (self._columns, other._columns):
                 for chunk in chunks_of_rows(columns, range(len(columns))):
                     builder.add(chunk)
             return self._of(builder.finish(), self._ref)
@@ -508,60 +440,7 @@ class Manifest:
         ref = self._ref
         if region or endpoint or s3client_config:
             ref = ClientRef(region or ref.region, endpoint or ref.endpoint, s3client_config or ref.config)
-        client = ref.get()
-        seen = bytearray(len(self))
-        changes: list[Change] = []
-        for source in self._columns.header["sources"]:
-            uri = S3Uri.parse_prefix(source["uri"])
-            now = ManifestObjects(list_columns(client, uri, pattern=source["pattern"], warn=False))
-            changes.extend(self._against_listing(now, seen, complete=source["complete"]))
-            self._mark_gone(uri, seen, changes)
-        changes.extend(self._against_heads(client, [row for row, known in enumerate(seen) if not known]))
-        return sorted(changes, key=lambda change: change.uri)
-
-    def _against_listing(self, now: ManifestObjects, seen: bytearray, *, complete: bool) -> Iterator[Change]:
-        objects = self.objects
-        for entry in now:
-            row = self._lookup.row(entry.bucket, entry.key.encode())
-            if row is None:
-                if complete:
-                    yield Change("added", entry.uri, None, entry)
-                continue
-            if seen[row]:
-                continue
-            seen[row] = 1
-            before = objects[row]
-            if _differs(before, entry):
-                yield Change("changed", entry.uri, before, entry)
-
-    def _mark_gone(self, uri: S3Uri, seen: bytearray, changes: list[Change]) -> None:
-        """Rows below a prefix that its listing did not have."""
-        for row, known in enumerate(seen):
-            if not known and self.bucket(row) == uri.bucket and self.key(row).startswith(uri.key):
-                seen[row] = 1
-                first = self._lookup.row(uri.bucket, self._columns.key_bytes(row))
-                if first == row:
-                    entry = self.objects[row]
-                    changes.append(Change("removed", entry.uri, entry, None))
-
-    def _against_heads(self, client: Client, rows: Sequence[int]) -> Iterator[Change]:
-        objects = self.objects
-        for start in range(0, len(rows), _HEADS_AT_ONCE):
-            some = rows[start : start + _HEADS_AT_ONCE]
-            with client.queue() as queue:
-                indices = [queue.head(self.bucket(row), self.key(row)) for row in some]
-                for row, index in zip(some, indices, strict=True):
-                    before = objects[row]
-                    result: Any = queue.take_many(range(index, index + 1))[0]
-                    if isinstance(result, ObjectNotFoundError):
-                        yield Change("removed", before.uri, before, None)
-                        continue
-                    if isinstance(result, S3Exception):
-                        raise result
-                    modified = int(result.last_modified) if result.last_modified is not None else None
-                    after = ManifestEntry(before.bucket, before.key, result.object_size, result.etag or None, modified)
-                    if _differs(before, after):
-                        yield Change("changed", before.uri, before, after)
+        return changes(self._columns, self._lookup, ref.get())
 
 
 def list_prefix(
@@ -578,26 +457,11 @@ def list_prefix(
     return Manifest._of(columns, client.ref)  # noqa: SLF001
 
 
-def _differs(before: ManifestEntry, after: ManifestEntry) -> bool:
-    """Whether what is known of both differs."""
-    return any(
-        old is not None and new is not None and old != new
-        for old, new in ((before.size, after.size), (before.etag, after.etag))
-    )
-
-
-def _in_range(index: int, count: int) -> int:
-    row = index + count if index < 0 else index
-    if not 0 <= row < count:
-        raise IndexError(f"index {index} is out of range for {count:,} objects")
-    return row
-
-
 def _unpickle(
     cls: type[Manifest], content: bytes | None, path: str | None, fingerprint: str, ref: ClientRef
 ) -> Manifest:
     if content is not None:
-        return cls._of(Columns(content, "a pickled manifest"), ref)  # noqa: SLF001
+        return cls._of(Columns(content, "a pickled manifest"), ref)
     if path is None or not Path(path).exists():
         raise ManifestMismatchError(
             f"the file of a pickled manifest is not on this machine ({path}): large manifests pickle as the path of "

@@ -1,24 +1,27 @@
 """Where the keys of a listing probably lie, learned from the pages seen so far.
 
 A listing can be walked from any key on (`start-after`), so a large one is walked from many keys at once. Good starting
-keys cut what is still unseen into equal shares, which takes a guess at keys that nobody has seen. The guess is that of an
-arithmetic coder: each byte of a key narrows an interval in proportion to the byte's weight after the bytes before it,
-and equal widths of the interval mean equal numbers of keys. The weights come from the tries of the pages seen: which
-bytes occur at a place, and which do not although a page would have shown them. Digits, letters and UTF-8 continuation
-bytes come in classes: one of them seen makes the others probable until a page shows their absence.
+keys cut what is still unseen into equal shares, which takes a guess at keys that nobody has seen. The guess is that of
+an arithmetic coder: each byte of a key narrows an interval in proportion to the byte's weight after the bytes before
+it, and equal widths of the interval mean equal numbers of keys. The weights come from the tries of the pages seen:
+which bytes occur at a place, and which do not although a page would have shown them. Digits, letters and UTF-8
+continuation bytes come in classes: one of them seen makes the others probable until a page shows their absence.
 """
 
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
-SCALE_BITS: Final = 1024
-"""Bits of a coded key. A byte that has no alternative costs almost none of them, a random hexadecimal digit four."""
+SCALE_BITS: Final = 1000
+"""Bits of a coded key, few enough for a float. A byte without alternatives costs next to none, a random hexadecimal
+digit four."""
 
 _FULL: Final = 4096  # weight of a byte known to occur; what no model expects has weight 1 between two known bytes
 _PRIOR: Final = 0.25  # how much evidence a guess counts, in nodes seen
-_CLASS_SHARE: Final = 0.4  # how probable a byte is of whose class another was seen at the place
-_MEMORY = 32  # nodes after which what was seen counts half: keys elsewhere may look different
+_CLASS_SHARE: Final = 0.6  # how probable a byte is of whose class another was seen at the place
+_PLAIN: Final = 4  # times after which a byte that is alone at its place is not counted any more
+_SETTLED: Final = 12
+_MEMORY: Final = 32  # nodes after which what was seen counts half: keys elsewhere may look different
 _ELSEWHERE_SHARE: Final = 0.02  # and one that was seen at other places only
 _CLASSES: Final = tuple(
     frozenset(members)
@@ -56,6 +59,10 @@ class _Place:
         self.table: tuple[list[int], list[int], list[int]] | None = None
 
     def add(self, present: Sequence[int], first: int, last: int, times: int) -> None:
+        if first == last and self.present.get(first, 0.0) >= _PLAIN:
+            return  # a place as it always is; noting it again would only make the table anew
+        if self.evidence >= _SETTLED and len(present) == len(self.present):
+            return  # so is one where every byte known there occurs again
         self.evidence += times
         if self.evidence > _MEMORY:
             self.evidence //= 2
@@ -71,11 +78,12 @@ class _Place:
 class KeyModel:
     """An adaptive model of the keys below one prefix; all keys are UTF-8 bytes, without the prefix."""
 
-    __slots__ = ("_any", "_places")
+    __slots__ = ("_any", "_anywhere", "_places")
 
     def __init__(self) -> None:
         self._places: dict[int, _Place] = {}
-        self._any: set[int] = set()
+        self._any: set[int] = {0x30}
+        self._anywhere = _Place()  # stands for places that were never seen
 
     # -- learning -------------------------------------------------------------------------------------------------
 
@@ -222,25 +230,29 @@ class KeyModel:
             return narrow.table
         wide = self._places.get(_place(depth, offset, 0x1FF))
         if wide is None:
-            wide = _Place()
-            wide.present = dict.fromkeys(self._any or {0x30}, 0)
+            if len(self._anywhere.present) != len(self._any):
+                self._anywhere = _Place()
+                self._anywhere.present = dict.fromkeys(self._any, 0.0)
+            wide = self._anywhere
         if narrow is None and wide.table is not None:
             return wide.table
         likely = _complete(frozenset(wide.present))
         wide_coverage = list(accumulate(wide.coverage))
         narrow_coverage = list(accumulate(narrow.coverage)) if narrow is not None else None
-        symbols, starts, weights = [], [], []
+        symbols = sorted(likely | self._any)
+        starts, weights = [], []
         total = 1  # the end of a key, and what precedes the first byte
-        for symbol in sorted(likely | self._any):
+        wide_present = wide.present.get
+        narrow_present = narrow.present.get if narrow is not None else None
+        for symbol in symbols:
             guess = _PRIOR * (_CLASS_SHARE if symbol in likely else _ELSEWHERE_SHARE)
-            share = (wide.present.get(symbol, 0) + guess) / (wide_coverage[symbol] + _PRIOR)
-            if narrow is not None and narrow_coverage is not None:
-                share = (narrow.present.get(symbol, 0) + _PRIOR * share) / (narrow_coverage[symbol] + _PRIOR)
-            weight = max(int(_FULL * min(share, 1.0)), 1)
-            symbols.append(symbol)
+            share = (wide_present(symbol, 0.0) + guess) / (wide_coverage[symbol] + _PRIOR)
+            if narrow_present is not None and narrow_coverage is not None:
+                share = (narrow_present(symbol, 0.0) + _PRIOR * share) / (narrow_coverage[symbol] + _PRIOR)
+            weight = int(_FULL * share) if share < 1 else _FULL
             starts.append(total)
-            weights.append(weight)
-            total += weight + 1
+            weights.append(weight or 1)
+            total += (weight or 1) + 1
         starts.append(total)
         table = symbols, starts, weights
         if narrow is not None:

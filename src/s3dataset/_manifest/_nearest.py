@@ -1,13 +1,14 @@
 """What to tell somebody whose prefix is empty."""
 
 import difflib
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from s3dataset._client import Client, ListPage
 from s3dataset._uri import S3Uri
 
 _MOST_LEVELS: Final = 8
 _MOST_NAMES: Final = 5
+_MOST_COMPARED: Final = 100
 
 
 class EmptyPrefixWarning(UserWarning):
@@ -19,7 +20,7 @@ class Near(NamedTuple):
 
     Attributes:
         parent: It, as a URI.
-        names: URIs of what lies in it, the most similar to what was asked for first.
+        names: URIs of what lies in it, at least one, the most similar to what was asked for first.
     """
 
     parent: str
@@ -37,14 +38,14 @@ def nearest_prefixes(client: Client, uri: S3Uri) -> Near | None:
     with client.queue() as queue:
         for level in range(_MOST_LEVELS):
             parent = parent[: parent.rfind("/") + 1] if level < _MOST_LEVELS - 1 else ""
-            page = queue.take(queue.list_page(uri.bucket, parent, delimiter="/"))
-            if isinstance(page, ListPage):
-                names = [*page.common_prefixes, *(page.key(row) for row in range(min(len(page), 100)))]
-                if names:
-                    missing = wanted[: len(parent) + wanted[len(parent) :].find("/") + 1] or wanted
-                    close = difflib.get_close_matches(missing, names, n=_MOST_NAMES, cutoff=0.6)
-                    shown = close or names[:_MOST_NAMES]
-                    return Near(str(S3Uri(uri.bucket, parent)), [str(S3Uri(uri.bucket, name)) for name in shown])
+            page = cast(ListPage, queue.take(queue.list_page(uri.bucket, parent, delimiter="/")))
+            names = [*page.common_prefixes, *(page.key(row) for row in range(min(len(page), _MOST_COMPARED)))]
+            if names:
+                slash = wanted.find("/", len(parent))
+                missing = wanted[: slash + 1] if slash >= 0 else wanted
+                close = difflib.get_close_matches(missing, names, n=_MOST_NAMES)
+                shown = close or names[:_MOST_NAMES]
+                return Near(str(S3Uri(uri.bucket, parent)), [str(S3Uri(uri.bucket, name)) for name in shown])
             if not parent:
                 return None
             parent = parent[:-1]

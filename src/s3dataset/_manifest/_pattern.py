@@ -89,7 +89,8 @@ class _Parser:
         )
 
     def _sequence(self, depth: int) -> str:
-        text, found = self._text, []
+        text = self._text
+        found: list[str] = []
         while self._at < len(text):
             character = text[self._at]
             if depth and character in ",}":
@@ -209,7 +210,7 @@ def _number_range(low: int, high: int, width: int) -> str:
 
     Built digit by digit, so that {00000000..99999999} is as cheap as {0..9}.
     """
-    found = []
+    found: list[str] = []
     for length in range(len(str(low)), len(str(high)) + 1):
         begin = max(low, 10 ** (length - 1) if length > 1 else 0)
         end = min(high, 10**length - 1)
@@ -226,8 +227,8 @@ def _same_length(low: str, high: str) -> list[str]:
     rest = len(low) - 1
     if low[0] == high[0]:
         return [low[0] + tail for tail in _same_length(low[1:], high[1:])]
+    found: list[str] = []
     any_rest = f"[0-9]{{{rest}}}" if rest else ""
-    found = []
     first, last = int(low[0]), int(high[0])
     if set(low[1:]) > {"0"} or (rest and low[1:] != "0" * rest):
         found.extend(low[0] + tail for tail in _same_length(low[1:], "9" * rest))

@@ -13,31 +13,26 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final
+from typing import Final, TypeAlias
 
+from s3dataset._manifest._cuts import EXACT, LOOSE, Directories, Stretch, Undivided, directory_cuts, stretch_cuts
 from s3dataset._manifest._model import SCALE_BITS, KeyModel
-from s3dataset._manifest._tree import DirectoryTree, Outline
+from s3dataset._manifest._tree import DirectoryTree
 
 FREE_CUTS: Final = 30
 CUTS_PER_PAGE: Final = 0.25
 
-_MIN_PAGE_KEYS: Final = 1000  # what S3 returns at most; smaller pages of other stores are learned from
 _LEARN_CLOSELY_PAGES: Final = 24
 _LEARN_PAGES: Final = 2000
-GALLOP = 8
-PLAUSIBLE = 4
-LONG = 1.6
-STRETCH = 1.7
-CHARGE = 1.0
-FEW = 4
-FEWB = 4
-DOUBT = 1.0
-WONDER = 8
-WALK = 2
-GSTEP = 2
-DIR_TIMES = 4
-SAFETY = 0.08
+_LEARN_COARSELY: Final = 8  # then nodes of the trie with fewer than this part of the page's keys are left alone
+_NAMES_COUNT: Final = 4  # names of directories are complete where those in a page are a few: they count as more nodes
+_FIRST_GAPS: Final = 4
+_GAPS_PER_PAGE: Final = 4  # a listing of three pages is no reason for thirty requests
+_PLAUSIBLE: Final = 4.0  # a gap seems at most so much larger than all that was seen
+_LONG: Final = 1.6  # a part that is so much longer than is fair is cut
+_LINDY: Final = 2.0  # what went on for so many pages may go on for so many times as many
+_MOST_DOUBTED_PAGES: Final = 30
+_NAMES_PAGES: Final = 20  # names are worth a request where so many pages depend on them
 _AGREE: Final = 2.5  # densities at both ends of a gap that differ by less make it an even one
 
 
@@ -69,7 +64,6 @@ class Piece:
 class _Sample:
     """A page as a measure of density."""
 
-    after: bytes
     first: bytes
     last: bytes
     keys: int
@@ -91,19 +85,7 @@ class _Gap:
     dirty: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Guess:
-    """How a gap looks in the model's numbers."""
-
-    pages: float
-    outline: Outline | None  # directories to cut at; what follows is then not set
-    even: bool = False  # whether the keys seem spread evenly
-    low: int = 0
-    high: int = 0
-    left: int = 0  # width of a page at the lower end
-    right: int | None = None  # and at the upper
-    directory: bytes = b""  # whose model the numbers are of
-    safety: float = 0.0  # how much of a page's width not to rely on
+_Guess: TypeAlias = Directories | Undivided | Stretch
 
 
 class ListingPlan:
@@ -113,7 +95,7 @@ class ListingPlan:
         self._max_in_flight = max_in_flight
         self._models = {b"": KeyModel()}  # by directory: the whole, and large directories of files
         self._tree = DirectoryTree()
-        self._asked: set[bytes] = set()
+        self._asked: set[tuple[bytes, bytes]] = set()
         self._first_page: Sequence[bytes] = ()
         self._names_wanted = 0
         self._gaps: list[_Gap] = [_Gap(b"", None)]  # ascending
@@ -121,8 +103,8 @@ class ListingPlan:
         self._next_number = 0
         self._pages_done = 0
         self._keys = 0
-        self._page_keys = _MIN_PAGE_KEYS
-        self._curious: list[tuple[bytes, bytes]] = []
+        self._page_keys = 1  # of the largest page that was not the last
+        self._wanted: list[tuple[bytes, bytes]] = []
 
     @property
     def done(self) -> bool:
@@ -140,12 +122,12 @@ class ListingPlan:
         """The pages to ask for now."""
         self._cut_gaps()
         found = []
-        for directory, after in self._curious:
+        for directory, after in self._wanted:
             self._in_flight[self._next_number] = None
             self._names_wanted += 1
             found.append(PageRequest(self._next_number, after, None, directory))
             self._next_number += 1
-        self._curious.clear()
+        self._wanted.clear()
         free = self._max_in_flight - len(self._in_flight)
         for gap in self._gaps:
             if free <= 0:
@@ -161,25 +143,32 @@ class ListingPlan:
     def directory(
         self, number: int, directory: bytes, names: Sequence[bytes] | None, *, is_truncated: bool = False
     ) -> None:
-        """Takes the answer to a request for a directory: keys and prefixes in it, ascending; None: they are not to be had."""
+        """Takes the answer to a request for a directory.
+
+        Args:
+            number: `PageRequest.number`.
+            directory: `PageRequest.directory`.
+            names: The keys and prefixes in it, ascending; None: they are not to be had.
+            is_truncated: Whether there are further ones.
+        """
         del self._in_flight[number]
         self._pages_done += 1
         self._names_wanted -= 1
         if names is not None:
             if names:
                 until = names[-1] if is_truncated else directory + b"\xff"
-                self._models[b""].observe(names, directory, until, smallest=1, times=DIR_TIMES)
+                self._models[b""].observe(names, directory, until, smallest=1, times=_NAMES_COUNT)
             self._tree.add(directory, names, complete=not is_truncated)
         if not self._names_wanted and self._first_page:
             self._tree.count(self._first_page, b"", self._first_page[-1])
             self._first_page = ()
 
-    def _wonder(self, directory: bytes, after: bytes) -> bool:
-        """Wants the names in a directory, if they were not asked for -> whether they were not."""
-        if (directory, after) in self._asked:
+    def _want_names(self, directory: bytes, after: bytes) -> bool:
+        """Wants the names in a directory behind `after`, if that was not done before -> whether it was not."""
+        if (directory, after) in self._asked or len(self._wanted) >= self._allowance():
             return False
         self._asked.add((directory, after))
-        self._curious.append((directory, after))
+        self._wanted.append((directory, after))
         return True
 
     # -- pages ------------------------------------------------------------------------------------------------------
@@ -211,24 +200,20 @@ class ListingPlan:
             return []
         if gap.lo and keys[0] <= gap.lo:
             raise ListingOrderError
-        after, last = gap.lo, keys[-1]
-        self._page_keys = max(self._page_keys, len(keys))
-        if self._pages_done <= _LEARN_PAGES:
-            self._learn(keys, after, last if token is not None else None)
-        self._tree.count(keys, after, last if token is not None else None)
+        self._learn(gap, keys, None if token is None else keys[-1])
         if self._pages_done == 1 and token is not None:
-            parts = last.split(b"/")
-            depth = len(parts) - 2  # the directory of the key itself holds keys
-            for level in sorted({0, *range(max(depth - 2, 0), depth + 1)}) if depth >= 0 else ():
-                self._wonder(b"".join(part + b"/" for part in parts[:level]), b"")
-            self._first_page = keys if self._curious else ()
-        sample = _Sample(after, keys[0], last, len(keys))
+            self._look_around(keys)
+        return self._assign(gap, keys, token)
+
+    def _assign(self, gap: _Gap, keys: Sequence[bytes], token: str | None) -> list[Piece]:
+        """Gives keys that begin behind `gap.lo` to the gaps that they are of."""
+        last = keys[-1]
+        sample = _Sample(keys[0], last, len(keys))
         index = self._gaps.index(gap)
         if index:
             before = self._gaps[index - 1]
-            if before.hi == after and before.right is None:
-                before.right = sample
-                before.dirty = True
+            if before.hi == gap.lo and before.right is None:
+                before.right, before.dirty = sample, True
         pieces = []
         start = 0
         while True:
@@ -236,12 +221,10 @@ class ListingPlan:
             if stop > start:
                 pieces.append(Piece(gap.lo, start, stop))
                 self._keys += stop - start
-            if token is None:
-                # Nothing follows, so all gaps behind are empty, whether asked for or not.
-                if gap.hi is None or stop == len(keys):
-                    self._close_from(gap)
-                    break
-            elif gap.hi is None or last < gap.hi:
+            if token is None and stop == len(keys):
+                self._close_from(gap)  # nothing follows: gaps behind are empty, whether asked for or not
+                break
+            if token is not None and (gap.hi is None or last < gap.hi):
                 gap.lo, gap.token, gap.left, gap.dirty = last, token, sample, True
                 gap.walked += 1
                 break
@@ -254,22 +237,36 @@ class ListingPlan:
             gap = following  # not asked for yet: the rest of this page is its beginning
         return pieces
 
-    def _learn(self, keys: Sequence[bytes], after: bytes, until: bytes | None) -> None:
-        smallest = 8 if self._pages_done <= _LEARN_CLOSELY_PAGES else max(len(keys) // 8, 8)
+    def _look_around(self, keys: Sequence[bytes]) -> None:
+        """Wants the names in the directories around the first page: in the lowest that hold directories, and in all."""
+        parts = keys[-1].split(b"/")
+        lowest = len(parts) - 2
+        for level in sorted({0, *range(max(lowest - 2, 0), lowest + 1)}) if lowest >= 0 else ():
+            self._want_names(b"".join(part + b"/" for part in parts[:level]), b"")
+        if self._wanted:
+            self._first_page = keys
+
+    def _learn(self, gap: _Gap, keys: Sequence[bytes], until: bytes | None) -> None:
+        """Learns from a page that holds all keys behind `gap.lo` up to `until`."""
+        after = gap.lo
+        if until is not None:
+            self._page_keys = max(self._page_keys, len(keys))
+        self._tree.count(keys, after, until)
+        if self._pages_done > _LEARN_PAGES:
+            return
+        closely = self._pages_done <= _LEARN_CLOSELY_PAGES
+        smallest = _LEARN_COARSELY if closely else max(len(keys) // _LEARN_COARSELY, _LEARN_COARSELY)
         directory = self._tree.leaf(keys[0])
         cut = len(directory)
-        if not cut or keys[-1][:cut] != directory or keys[0].find(b"/", cut) >= 0:
+        if not cut or not keys[-1].startswith(directory) or keys[0].find(b"/", cut) >= 0:
             self._models[b""].observe(keys, after, until, smallest=smallest)
             return
+        # A directory of files that fills pages: its keys are of one kind, and other directories' are not.
         model = self._models.get(directory)
         if model is None:
             model = self._models[directory] = KeyModel()
-        model.observe(
-            [key[cut:] for key in keys],
-            after[cut:] if after.startswith(directory) else b"",
-            keys[-1][cut:],
-            smallest=smallest,
-        )
+        begin = after[cut:] if after.startswith(directory) else b""
+        model.observe([key[cut:] for key in keys], begin, keys[-1][cut:], smallest=smallest)
 
     def _close_from(self, gap: _Gap) -> None:
         """Drops `gap` and all behind it."""
@@ -284,105 +281,106 @@ class ListingPlan:
     def _allowance(self) -> int:
         """How many more cuts keep the bound, if each of them turns out useless."""
         pages = self._keys / self._page_keys
-        spent = self._pages_done - pages + CHARGE * (len(self._gaps) + self._in_vain())
-        few = FEWB + FEW * pages - len(self._gaps)  # a listing of three pages is no reason for thirty requests
-        return int(min((FREE_CUTS + CUTS_PER_PAGE * pages - spent) / CHARGE, few))
-
-    def _in_vain(self) -> int:
-        return sum(gap is None for gap in self._in_flight.values())
+        in_vain = sum(gap is None for gap in self._in_flight.values())
+        spent = self._pages_done - pages + len(self._gaps) + in_vain
+        most = min(_FIRST_GAPS + _GAPS_PER_PAGE * pages, 2 * self._max_in_flight)
+        return int(min(FREE_CUTS + CUTS_PER_PAGE * pages - spent, most - len(self._gaps)))
 
     def _cut_gaps(self) -> None:
         if self._first_page:
-            return  # soon enough: names are worth more than guesses
+            return  # the first names are on their way, and worth more than guesses
         guesses: dict[_Gap, _Guess] = {}
         for gap in self._gaps:
             if gap.dirty and gap.left is not None:
                 gap.dirty = False
-                guesses[gap] = guess = self._guess(gap)
-                gap.pages = guess.pages
-                if gap.walked == 1 or not gap.promised:
-                    gap.promised = guess.pages
-                elif gap.walked > 2 + DOUBT * gap.promised:
-                    gap.pages = max(gap.pages, min(gap.walked, 30))
+                guesses[gap] = self._guess(gap, gap.left)
+                self._expect(gap, guesses[gap].pages)
         allowance = self._allowance()
         if allowance <= 0:
             return
         # All parts as long as one another would be best: they are walked side by side.
         fair = max(sum(gap.pages for gap in self._gaps) / (len(self._gaps) + allowance), 1.0)
-        long = [gap for gap in self._gaps if gap.left is not None and gap.pages > LONG * fair]
+        long = [gap for gap in self._gaps if gap.left is not None and gap.pages > _LONG * fair]
         for gap in sorted(long, key=lambda gap: -gap.pages):
-            guess = guesses.get(gap) or self._guess(gap)
-            if guess.outline is None and not guess.left:
-                continue
-            cuts = min(max(round(gap.pages / fair) - 1, 1), allowance)
-            allowance -= self._cut(gap, self._cut_keys(gap, guess, cuts))
+            if gap.left is not None:
+                guess = guesses.get(gap) or self._guess(gap, gap.left)
+                cuts = min(max(round(gap.pages / fair) - 1, 1), allowance)
+                allowance -= self._cut(gap, self._cut_keys(guess, cuts))
             if allowance <= 0:
                 return
 
-    def _cut_keys(self, gap: _Gap, guess: _Guess, cuts: int) -> list[bytes]:
-        """At most that many keys to cut a gap at, ascending."""
-        if guess.outline is not None:
-            return _directory_cuts(guess.outline, cuts)
-        if not guess.even:
-            numbers = _gallop(guess, cuts)
-        elif guess.right is None:
-            numbers = _stretch(guess, cuts)
-        else:
-            numbers = _even_cuts(guess, cuts)
-        tolerance = guess.left // 4096
-        model = self._models[guess.directory]
-        return [_whole_characters(guess.directory + model.decode(number, tolerance)) for number in numbers]
+    @staticmethod
+    def _expect(gap: _Gap, pages: float) -> None:
+        """Takes a guess for a gap's pages, with doubt where the gap has gone on for longer than was guessed before."""
+        gap.pages = pages
+        if gap.walked == 1 or not gap.promised:
+            gap.promised = pages
+        elif gap.walked > 2 + gap.promised:
+            gap.pages = max(pages, min(gap.walked, _MOST_DOUBTED_PAGES))
 
-    def _guess(self, gap: _Gap) -> _Guess:
-        assert gap.left is not None
-        plausible = PLAUSIBLE * (1 + self._keys / self._page_keys)
+    def _cut_keys(self, guess: _Guess, cuts: int) -> list[bytes]:
+        """At most that many keys to cut at, ascending."""
+        if isinstance(guess, Directories):
+            return directory_cuts(guess.outline, cuts)
+        if isinstance(guess, Undivided):
+            return []
+        model = self._models[guess.directory]
+        fine = guess.left // 4096  # no need to spell a key out beyond a quarter of a key's share
+        return [guess.directory + _whole_characters(model.decode(at, fine)) for at in stretch_cuts(guess, cuts)]
+
+    def _guess(self, gap: _Gap, left: _Sample) -> _Guess:
+        """How a gap's keys lie, as far as can be told."""
+        plausible = _PLAUSIBLE * (1 + self._keys / self._page_keys)
         hi = gap.hi
         outline = self._tree.outline(gap.lo, hi, page_keys=self._page_keys)
-        known = math.inf
         if outline is not None:
-            known = outline.keys / self._page_keys
-            if outline.unlisted is not None and known >= WONDER:
-                directory = outline.unlisted[: outline.unlisted.rfind(b"/", 0, -1) + 1]
-                self._wonder(directory, outline.unlisted)
+            pages = outline.keys / self._page_keys
+            if outline.unlisted is not None and pages >= _NAMES_PAGES:
+                self._want_names(outline.unlisted[: outline.unlisted.rfind(b"/", 0, -1) + 1], outline.unlisted)
             if outline.cuts:
-                return _Guess(min(known, plausible), outline)
+                return Directories(min(pages, plausible), outline)
             if outline.first:
-                end = outline.first[:-1] + b"0"
-                hi = min(hi, end) if hi is not None else end
-            known = max(known, WALK * gap.walked if gap.walked > 1 else 0.0)
-            if known >= WONDER and gap.lo.find(b"/", len(outline.first)) > 0 and self._wonder(outline.first, b""):
-                return _Guess(min(known, plausible), None)
+                end = outline.first[:-1] + b"0"  # what follows the slash
+                hi = end if hi is None else min(hi, end)
+            if gap.walked > 1:
+                pages = max(pages, _LINDY * gap.walked)
+            plausible = min(plausible, pages)
+            holds_directories = gap.lo.find(b"/", len(outline.first)) >= 0
+            if pages >= _NAMES_PAGES and holds_directories and self._want_names(outline.first, b""):
+                return Undivided(plausible)
+        return self._measure(gap, left, hi, plausible)
+
+    def _measure(self, gap: _Gap, sample: _Sample, hi: bytes | None, plausible: float) -> Stretch:
+        """Compares a gap's width up to `hi` with those of the pages at its ends."""
         directory = self._tree.leaf(gap.lo)
-        if directory not in self._models or not gap.left.first.startswith(directory):
+        if directory not in self._models or not sample.first.startswith(directory):
             directory = b""
         model, cut = self._models[directory], len(directory)
         low = model.encode(gap.lo[cut:])
         high = model.encode(hi[cut:]) if hi is not None and hi.startswith(directory) else 1 << SCALE_BITS
         width = high - low
-        left = self._page_width(gap.left, model, cut)
+        left = self._page_width(sample, model, cut)
         right = None
-        if gap.right is not None and hi is gap.hi and gap.right.last.startswith(directory):
+        if gap.right is not None and hi == gap.hi and gap.right.last.startswith(directory):
             right = self._page_width(gap.right, model, cut)
             # A page that begins far behind the cut says that the cut lies in a void, not how dense the gap's end is.
             if model.encode(gap.right.first[cut:]) - high > right:
                 right = None
         if right is None:
             pages = width / left
-            even = pages <= plausible
-        elif left < right * _AGREE and right < left * _AGREE:
-            safety = 0.005 if abs(left - right) < 0.002 * left else SAFETY
-            step = (left + right) // 2
-            return _Guess(min(width / step, plausible, known), None, True, low, high, step, step, directory, safety)
-        else:
-            by_left, by_right = width / left, width / right
-            pages = max((by_left * by_right) ** 0.5, min(max(by_left, by_right), 1 + WALK * gap.walked))
-            even = False
-        return _Guess(min(pages, plausible, known), None, even, low, high, left, right, directory, SAFETY)
+            return Stretch(min(pages, plausible), pages <= plausible, directory, low, high, left, None, LOOSE)
+        if left < right * _AGREE and right < left * _AGREE:
+            slack = EXACT if abs(left - right) < 0.002 * left else LOOSE
+            page = (left + right) // 2
+            return Stretch(min(width / page, plausible), True, directory, low, high, page, page, slack)
+        by_left, by_right = width / left, width / right
+        pages = max(math.sqrt(by_left) * math.sqrt(by_right), min(max(by_left, by_right), 1 + _LINDY * gap.walked))
+        return Stretch(min(pages, plausible), False, directory, low, high, left, right, LOOSE)
 
     def _page_width(self, sample: _Sample, model: KeyModel, cut: int) -> int:
         """Width of a full page at that place, in the model's numbers."""
         width = model.encode(sample.last[cut:]) - model.encode(sample.first[cut:])
-        return max(width, 1) * self._page_keys // sample.keys
+        return max(width * self._page_keys // sample.keys, 1)
 
     def _cut(self, gap: _Gap, keys: Sequence[bytes]) -> int:
         """Cuts a gap at these keys, ascending -> how many cuts that made."""
@@ -399,80 +397,6 @@ class ListingPlan:
             gap = new
             made += 1
         return made
-
-
-def _directory_cuts(outline: Outline, cuts: int) -> list[bytes]:
-    """The directories nearest to where equal parts would begin."""
-    part = outline.keys / (cuts + 1)
-    found: list[bytes] = []
-    bound = part * 0.5
-    for (key, before), (_, after) in pairwise([*outline.cuts, (b"", math.inf)]):
-        if len(found) == cuts:
-            break
-        if before >= bound or after >= bound + part:
-            found.append(key)
-            bound = before + part * 0.75
-    return found
-
-
-def _even_cuts(guess: _Guess, cuts: int) -> list[int]:
-    """Cuts that make each part a whole number of pages, a little less where densities vary: an end costs a request."""
-    pages = (guess.high - guess.low) / guess.left
-    pages_each = max(math.ceil(pages / (cuts + 1)), 1)
-    share = pages_each - guess.safety * pages_each**0.5
-    stride = max(guess.left * int(share * 1024) // 1024, 1)
-    end = guess.high - guess.left // 5
-    return list(range(guess.low + stride, end, stride))[:cuts]
-
-
-def _stretch(guess: _Guess, cuts: int) -> list[int]:
-    """Cuts at distances that double: few are in vain where the keys end sooner than it seems."""
-    pages = (guess.high - guess.low) / guess.left
-    ratio = STRETCH
-    part = pages / sum(ratio**i for i in range(cuts + 1))
-    if part < 1:
-        part = 1.0
-    found = []
-    at = 0.0
-    for i in range(cuts):
-        at += _whole_pages(part * ratio**i, guess.safety)
-        if at >= pages - 0.2:
-            break
-        found.append(guess.low + guess.left * int(at * 1024) // 1024)
-    return found
-
-
-def _whole_pages(pages: float, safety: float) -> float:
-    """So many pages that the last of them is all but full: a page that is not costs as much as one that is."""
-    whole = max(round(pages), 1)
-    return whole - safety * whole**0.5
-
-
-def _gallop(guess: _Guess, cuts: int) -> list[int]:
-    """Cuts at growing distances from the ends that are dense: how far the density reaches is not known."""
-    width = guess.high - guess.low
-    found = set()
-    ends = [(guess.left, guess.low, 1)]
-    if guess.right is not None:
-        ends.append((guess.right, guess.high, -1))
-    for page, base, sign in ends:
-        if width < 2 * page:
-            continue
-        doublings = math.log2(width / page)
-        count = min(GALLOP, cuts, max(1, int(doublings / GSTEP)))
-        for i in range(count):
-            whole = doublings * (i + 1) / (count + 1)
-            if whole < 20:
-                found.add(base + sign * page * int(_whole_pages(2**whole, guess.safety) * 1024) // 1024)
-            else:
-                found.add(base + sign * _scale(page, whole))
-    return sorted(found)[:cuts]
-
-
-def _scale(number: int, doublings: float) -> int:
-    """number * 2**doublings, for numbers of any size."""
-    whole = int(doublings)
-    return (number << whole) * int(2 ** (doublings - whole) * 1024) // 1024
 
 
 def _whole_characters(key: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """The directories of a listing as far as they are known, and how many keys each seems to hold.
 
-Names of directories come from a few requests with the delimiter "/", at most a thousand a request. They are exact places
-to cut a listing at, where a guess from the spelling of keys would often hit a void: class names, dates, hashes.
+Names of directories come from a few requests with the delimiter "/", at most a thousand a request. They are exact
+places to cut a listing at, where a guess from the spelling of keys would often hit a void: class names, dates, hashes.
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,7 +14,7 @@ class Outline(NamedTuple):
     """What a range of keys seems to consist of."""
 
     cuts: list[tuple[bytes, float]]
-    """Places where a directory begins, ascending, each with the number of keys that seem to lie before it in the range."""
+    """Places where a directory begins, ascending, each with how many keys of the range seem to lie before it."""
     keys: float
     """How many keys the range seems to hold."""
     first: bytes
@@ -100,7 +100,7 @@ class DirectoryTree:
             index += 1
 
     def leaf(self, key: bytes) -> bytes:
-        """The deepest directory that is known to exist and holds `key`, of which no names are known; "" if there is none."""
+        """The first directory on the way to `key` of which no names are known; "" if there is none."""
         path = b""
         while path in self._directories:
             slash = key.find(b"/", len(path))
@@ -110,7 +110,7 @@ class DirectoryTree:
         return path
 
     def _sums(self, path: bytes, expected: float) -> list[float]:
-        """Keys that seem to lie before each name of a directory, and in all of it; `expected` where nothing is known."""
+        """Keys that seem to lie before each name of a directory, and in all of it; `expected`: in all, by others."""
         directory = self._directories[path]
         if directory.stale:
             counts = directory.keys
@@ -178,7 +178,7 @@ class DirectoryTree:
             if not directory.complete and high == len(names):
                 # What follows the known names is as much as they are, for all one knows.
                 total += sums[-1]
-                if unlisted is None and names and sums[-1] >= 8 * page_keys:
+                if unlisted is None and names and sums[-1] >= 2 * page_keys:
                     unlisted = path + names[-1]
 
         visit(b"", 0.0, after_lo=not lo, before_hi=hi is None)
