@@ -56,8 +56,7 @@ pub async fn run(lane: &Rc<Lane>, job: Job, running: &Running) {
         Ok(Some((outcome, grant))) => lane.finish(queue, index, outcome, grant),
         Ok(None) => (),
         Err(text) => {
-            let text = format!("the engine failed: {text}; please report this");
-            let failure = Failure::new(Kind::Internal, operation, &target.route.bucket, &target.key, text);
+            let failure = broken(operation, &target, &text);
             match assembly {
                 Some(assembly) => crate::fetch::end_piece(lane, &assembly, Err(Box::new(failure))),
                 None => lane.finish(queue, index, Outcome::Failure(Box::new(failure)), None),
@@ -66,7 +65,13 @@ pub async fn run(lane: &Rc<Lane>, job: Job, running: &Running) {
     }
 }
 
-async fn catch_unwind<T>(future: impl Future<Output = T>) -> Result<T, String> {
+/// What a panic becomes.
+pub fn broken(operation: &'static str, target: &Target, text: &str) -> Failure {
+    let text = format!("the engine failed: {text}; please report this");
+    Failure::new(Kind::Internal, operation, &target.route.bucket, &target.key, text)
+}
+
+pub async fn catch_unwind<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = std::pin::pin!(future);
     poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
@@ -264,9 +269,14 @@ impl<'a> Attempts<'a> {
         put(&[" HTTP/1.1\r\nhost: ", &place.authority, "\r\nuser-agent: ", &client.settings.user_agent, "\r\n"]);
         let common = client.settings.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         let signed: Vec<(&str, &str)> = common.chain(request.headers.iter().copied()).collect();
+        let has_control = |text: &str| text.bytes().any(|b| b < b' ' && b != b'\t' || b == 127);
         for (name, value) in &signed {
-            if value.bytes().any(|b| b == b'\r' || b == b'\n' || b == 0) {
-                return Err(Fault::invalid(format!("the value of header {name} has a line break")));
+            let token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+            if name.is_empty() || !name.bytes().all(token) {
+                return Err(Fault::invalid(format!("{name:?} is no header name in lower case")));
+            }
+            if has_control(value) {
+                return Err(Fault::invalid(format!("the value of header {name} has a control character")));
             }
             put(&[name, ": ", value, "\r\n"]);
         }
@@ -274,6 +284,9 @@ impl<'a> Attempts<'a> {
             put(&["range: ", range, "\r\n"]);
         }
         if let Some(etag) = request.if_match {
+            if has_control(etag) {
+                return Err(Fault::invalid(format!("{etag:?} is no ETag")));
+            }
             put(&["if-match: ", etag, "\r\n"]);
         }
         if matches!(request.method, "PUT" | "POST") {

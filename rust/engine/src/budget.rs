@@ -1,7 +1,7 @@
 //! The byte budget: requests in flight and bodies that nobody has taken yet.
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
 use std::task::Waker;
 
 type Wake = dyn Fn() + Send + Sync;
@@ -37,7 +37,7 @@ impl Budget {
 
     /// More than the whole budget is granted only while nothing else is out, so an oversized request runs alone.
     pub fn try_acquire(self: &Arc<Self>, bytes: usize) -> Option<Grant> {
-        let fits = |used: usize| used + bytes <= self.limit || used == 0;
+        let fits = |used: usize| used.checked_add(bytes).is_some_and(|sum| sum <= self.limit) || used == 0;
         for last in [false, true] {
             if self.used.fetch_update(AcqRel, Acquire, |used| fits(used).then_some(used + bytes)).is_ok() {
                 return Some(Grant { budget: self.clone(), bytes });
@@ -45,6 +45,7 @@ impl Budget {
             if !last {
                 // Said before the second look: whoever gives back after it sees the flag.
                 self.refused.store(true, SeqCst);
+                fence(SeqCst);
             }
         }
         None
@@ -63,6 +64,7 @@ impl Budget {
         }
         drop(waiting);
         self.refused.store(true, SeqCst);
+        fence(SeqCst);
     }
 
     fn release(&self, bytes: usize) {
@@ -72,6 +74,7 @@ impl Budget {
 
     /// Lets those who were refused look again.
     pub fn nudge(&self) {
+        fence(SeqCst); // what changed for them is seen by whoever looks after this
         if self.refused.swap(false, SeqCst) {
             for waker in std::mem::take(&mut *self.waiting.lock().unwrap_or_else(|e| e.into_inner())) {
                 waker.wake();

@@ -102,7 +102,10 @@ fn read_answer(
     match call.kind {
         CallKind::Head => reply.object_size = head.content_length.unwrap_or(0),
         CallKind::List => {
-            let page = xml::parse_list(answer).map_err(broken)?;
+            let page = xml::parse_list(answer).map_err(|e| match e {
+                xml::XmlError::KeyNotUtf8 { .. } => Fault::invalid(e.to_string()), // it will be there the next time too
+                e => broken(e),
+            })?;
             return Ok(Outcome::List(Box::new(page)));
         }
         CallKind::Put | CallKind::UploadPart => {

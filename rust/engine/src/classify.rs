@@ -9,6 +9,8 @@ pub fn classify(status: u16, code: &str, is_head: bool) -> Fault {
         (_, "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "Throttling" | "ThrottlingException")
         | (_, "RequestLimitExceeded" | "TooManyRequests")
         | (429, _) => (Kind::Throttled, Retry::Throttle),
+        // Without a body no code can tell; S3 answers so when it wants less.
+        (503, "") if is_head => (Kind::Throttled, Retry::Throttle),
         (_, "RequestTimeTooSkewed") => (Kind::AccessDenied, Retry::Never),
         (301 | 302 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
             (Kind::Redirect, Retry::Never)
@@ -67,6 +69,8 @@ mod tests {
         assert_eq!(told(400, "BadDigest"), (Kind::Checksum, Retry::Counted));
         assert_eq!(told(501, "NotImplemented"), (Kind::Service, Retry::Never));
         assert_eq!(classify(400, "", true).kind, Kind::Redirect);
+        assert_eq!(classify(503, "", true).kind, Kind::Throttled);
+        assert_eq!(told(503, ""), (Kind::Service, Retry::Counted));
         assert_eq!(told(400, ""), (Kind::Service, Retry::Never));
     }
 }

@@ -104,6 +104,8 @@ pub struct Client {
     pub stats: Stats,
     pub in_flight: AtomicUsize,
     pub large_in_flight: AtomicUsize,
+    /// Of those in flight, how many have an answer but no room for it.
+    pub waiting_for_budget: AtomicUsize,
     /// The server refused a checksum header once; it gets none any more.
     pub no_checksums: AtomicBool,
     pub closed: AtomicBool,
@@ -123,6 +125,7 @@ impl Client {
             stats: Stats::default(),
             in_flight: AtomicUsize::new(0),
             large_in_flight: AtomicUsize::new(0),
+            waiting_for_budget: AtomicUsize::new(0),
             no_checksums: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             credentials: Mutex::default(),

@@ -3,15 +3,17 @@ use crate::client::{Client, Place};
 use crate::engine::Engine;
 use crate::failure::{Fault, Kind, Retry};
 use crate::http::Connection;
+use crate::raw::SocketEntry;
 use crate::slot::{Phase, Slot};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 /// How long the addresses of a name are used before they are looked up anew.
@@ -68,7 +70,9 @@ impl Connections {
             }
         }
         slot.enter(Phase::Connecting, Some(client.settings.connect_timeout));
-        let mut connection = Connection::new(self.connect(&place.host, place.port, slot).await?);
+        let (stream, entry) = self.connect(&place.host, place.port, slot).await?;
+        let mut connection = Connection::new(stream);
+        drop(entry); // the connection has its own
         if tls {
             connection.handshake(engine.tls_of(client)?, &place.host, slot).await?;
         }
@@ -102,15 +106,15 @@ impl Connections {
         self.idle.borrow_mut().retain(|key, _| is_open(key.client));
     }
 
-    async fn connect(&self, host: &str, port: u16, slot: &Slot) -> Result<TcpStream, Fault> {
+    async fn connect(&self, host: &str, port: u16, slot: &Slot) -> Result<(TcpStream, SocketEntry), Fault> {
         let addresses = watched(slot, self.resolve(host, port)).await?;
         let result = watched(slot, happy_eyeballs(&addresses)).await;
         if result.is_err() {
             self.addresses.borrow_mut().remove(&(host.to_owned(), port));
         }
-        let stream = result.map_err(|e| Fault { message: format!("{host}:{port}: {}", e.message), ..e })?;
+        let (stream, entry) = result.map_err(|e| Fault { message: format!("{host}:{port}: {}", e.message), ..e })?;
         stream.set_nodelay(true).map_err(Fault::transport)?;
-        Ok(stream)
+        Ok((stream, entry))
     }
 
     /// The name's addresses, beginning with another one each time.
@@ -165,17 +169,24 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
+/// A socket that a forked child closes, from before it is connected.
+async fn open(address: SocketAddr) -> std::io::Result<(TcpStream, SocketEntry)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let entry = SocketEntry::new(socket.as_raw_fd());
+    Ok((socket.connect(address).await?, entry))
+}
+
 /// The first address that answers; each gets a head start over the next.
-async fn happy_eyeballs(addresses: &[SocketAddr]) -> Result<TcpStream, Fault> {
+async fn happy_eyeballs(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketEntry), Fault> {
     if let [only] = addresses {
-        return TcpStream::connect(only).await.map_err(Fault::transport);
+        return open(*only).await.map_err(Fault::transport);
     }
     let mut attempts = JoinSet::new();
     let mut left = addresses.iter();
     let mut error = None;
     loop {
         if let Some(&address) = left.next() {
-            attempts.spawn_local(TcpStream::connect(address));
+            attempts.spawn_local(open(address));
         }
         let outcome = if left.len() > 0 {
             tokio::time::timeout(ATTEMPT_DELAY, attempts.join_next()).await

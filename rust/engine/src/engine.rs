@@ -28,6 +28,7 @@ pub struct Engine {
     ring: Mutex<VecDeque<Arc<Queue>>>,
     cancellations: AtomicU64,
     closings: AtomicU64,
+    submissions: AtomicU64,
     clients: Mutex<HashMap<u64, Weak<Client>>>,
     /// The system's roots take milliseconds to load: at the first TLS connection, once.
     system_tls: OnceLock<Result<Arc<rustls::ClientConfig>, Fault>>,
@@ -42,8 +43,10 @@ enum Held {
 }
 
 impl Engine {
-    pub fn start(lanes: usize, memory_limit: usize) -> Arc<Engine> {
+    /// Fails where the process may have no more file descriptors or threads.
+    pub fn start(lanes: usize, memory_limit: usize) -> std::io::Result<Arc<Engine>> {
         let notifies: Vec<_> = (0..lanes.max(1)).map(|_| Arc::new(Notify::new())).collect();
+        let runtimes = notifies.iter().map(|_| crate::lane::runtime()).collect::<std::io::Result<Vec<_>>>()?;
         let engine = Arc::new(Engine {
             budget: Budget::new(memory_limit, waker(&notifies)),
             lanes: notifies,
@@ -54,15 +57,16 @@ impl Engine {
             ring: Mutex::default(),
             cancellations: AtomicU64::new(0),
             closings: AtomicU64::new(0),
+            submissions: AtomicU64::new(0),
             clients: Mutex::default(),
             system_tls: OnceLock::new(),
         });
-        for number in 0..engine.lanes.len() {
+        for (number, runtime) in runtimes.into_iter().enumerate() {
             let of_lane = engine.clone();
             let thread = std::thread::Builder::new().name(format!("s3dataset-{number}"));
-            thread.spawn(move || crate::lane::run(of_lane, number)).expect("a thread");
+            thread.spawn(move || crate::lane::run(of_lane, number, &runtime))?;
         }
-        engine
+        Ok(engine)
     }
 
     /// A budget of its own for a client that asked for one.
@@ -111,6 +115,7 @@ impl Engine {
                 ring.push_back(queue.clone());
             }
         }
+        self.submissions.fetch_add(1, Relaxed);
         // One request needs one lane; which is left to chance, so that single requests do not all meet on one.
         let first = queue.client.in_flight.load(Relaxed);
         for i in 0..count.min(self.lanes.len()) {
@@ -130,6 +135,7 @@ impl Engine {
     /// The next job that may start on this lane, taking queues in turn.
     pub fn pull(&self, lane: &Rc<Lane>) -> Option<(Job, Running)> {
         lane.ramp_waits.set(false);
+        lane.held.set(false);
         let mut ring = self.ring.lock().unwrap_or_else(|e| e.into_inner());
         for _ in 0..ring.len() {
             let queue = ring.pop_front()?;
@@ -138,9 +144,18 @@ impl Engine {
                     ring.push_back(queue);
                     return Some(found);
                 }
-                Err(Held::Back) => ring.push_back(queue),
+                Err(Held::Back) => {
+                    lane.held.set(true);
+                    ring.push_back(queue);
+                }
                 Err(Held::Empty) => queue.in_ring.store(false, Release),
             }
+        }
+        drop(ring);
+        // A single request wakes a single lane; one that has no room for it asks the next, once for each submission.
+        let submissions = self.submissions.load(Relaxed);
+        if lane.held.get() && self.lanes.len() > 1 && lane.passed_on.replace(submissions) != submissions {
+            self.lanes[(lane.number + 1) % self.lanes.len()].notify_one();
         }
         None
     }
@@ -158,7 +173,10 @@ impl Engine {
         let first = pending.front().ok_or(Held::Empty)?;
         let full = client.in_flight.load(Relaxed) >= limit;
         if full || lane.running_of(client.id) >= limit.div_ceil(self.lanes.len()) {
-            return Err(Held::Back);
+            // Requests that wait for the budget may wait for a caller who waits for this one: it goes beside them.
+            if client.waiting_for_budget.load(Relaxed) == 0 || !queue.is_head(first.index()) {
+                return Err(Held::Back);
+            }
         }
         let bytes = match first {
             Pending::Split(assembly) => assembly.part_size.min(assembly.destination.len()),
@@ -214,7 +232,7 @@ impl Engine {
         let budget = &queue.client.budget;
         match budget.try_acquire(bytes) {
             Some(grant) => Ok(Some(grant)),
-            None if queue.is_head(job.index) => Ok(Some(budget.acquire_forced(bytes))),
+            None if queue.is_due(job.index) => Ok(Some(budget.acquire_forced(bytes))),
             None => Err(Held::Back),
         }
     }
@@ -234,7 +252,8 @@ impl Engine {
         let (destination, buffer) = match fetch.into {
             Some(span) => (span, None),
             None => {
-                let buffer = self.pool.take(len);
+                // Without such memory the fetch goes on by itself: the answer may tell another size, or it fails there.
+                let Some(buffer) = self.pool.take(len) else { return Ok(job) };
                 (buffer.span(), Some(buffer))
             }
         };
@@ -260,7 +279,7 @@ impl Engine {
 impl Job {
     /// Bytes of the budget that it starts with. A caller's own memory costs none.
     fn budget_bytes(&self) -> usize {
-        match &self.op {
+        let bytes = match &self.op {
             Op::Fetch(Fetch { into: Some(_), .. }) | Op::Part(..) => 0,
             Op::Fetch(fetch) => match fetch.extent() {
                 Some((start, end)) if fetch.size.is_some() => (end - start) as usize,
@@ -269,7 +288,8 @@ impl Job {
             },
             Op::Call(call) if call.kind == crate::request::CallKind::List => UNKNOWN,
             Op::Call(_) => 0,
-        }
+        };
+        bytes.min(crate::raw::MOST)
     }
 
     /// Bytes that one request of it moves, as far as is known.

@@ -1,5 +1,5 @@
 //! GetObject: bytes from the socket into the memory where they are wanted, resumed where they broke, never of two objects.
-use crate::attempt::{Attempts, Exchange, FirstByte, Request, SMALL};
+use crate::attempt::{Attempts, Exchange, FirstByte, Request, SMALL, broken, catch_unwind};
 use crate::budget::Grant;
 use crate::failure::{Failure, Fault, Kind, Retry};
 use crate::head::{Head, Length};
@@ -8,7 +8,7 @@ use crate::queue::{Pending, Queue};
 use crate::raw::{PooledBuffer, Span};
 use crate::request::{Assembly, AssemblyState, Body, Fetch, Outcome, Piece, Reply, Target, What};
 use std::future::poll_fn;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
@@ -76,7 +76,11 @@ pub async fn run(
                 attempts.abandon(opened.exchange);
                 return failed(Box::new(attempts.failure(fault, false)));
             }
-            let buffer = attempts.lane.engine.pool.take(total);
+            let Some(buffer) = attempts.lane.engine.pool.take(total) else {
+                attempts.abandon(opened.exchange);
+                let text = format!("this machine has no memory for {total} bytes at once: read ranges");
+                return failed(Box::new(attempts.failure(Fault::invalid(text), false)));
+            };
             (buffer.span(), Some(buffer))
         }
     };
@@ -107,7 +111,10 @@ pub async fn run(
         queue.pending.lock().unwrap_or_else(|e| e.into_inner()).push_front(Pending::Split(assembly.clone()));
         attempts.lane.engine.enqueue(queue, attempts.lane.engine.lanes.len());
         let mut pin = Some(meta.etag).filter(|e| !e.is_empty());
-        let result = receive(attempts, opened, span.slice(0, piece.len), &mut pin).await;
+        // Other lanes write into this memory by now: a panic here must end the assembly, not file a result beside it.
+        let target = attempts.target;
+        let result = catch_unwind(receive(attempts, opened, span.slice(0, piece.len), &mut pin)).await;
+        let result = result.unwrap_or_else(|text| Err(Box::new(broken("GetObject", target, &text))));
         end_piece(attempts.lane, &assembly, result.map(|()| attempts.sent));
         return None;
     }
@@ -156,7 +163,7 @@ fn outcome(target: &Target, buffer: Option<PooledBuffer>, start: u64, nbytes: us
 fn empty(attempts: &Attempts<'_>, fetch: &Fetch, start: u64, object_size: u64) -> Outcome {
     let meta =
         Meta { etag: fetch.pin.clone().unwrap_or_default(), object_size, last_modified: None, head: Box::default() };
-    let buffer = fetch.into.is_none().then(|| attempts.lane.engine.pool.take(0));
+    let buffer = fetch.into.is_none().then(|| attempts.lane.engine.pool.take_none());
     outcome(attempts.target, buffer, start, 0, meta)
 }
 
@@ -424,15 +431,15 @@ async fn settle(
         return Ok(());
     }
     let (more, budget) = (need - held.bytes(), held.budget().clone());
-    let phase_before = budget.try_acquire(more);
-    let extra = match phase_before {
+    let extra = match budget.try_acquire(more) {
         Some(extra) => extra,
         None => {
+            let _waiting = Waiting::of(&attempts.client.waiting_for_budget);
             attempts.slot.enter(crate::slot::Phase::Paused, None);
             poll_fn(|cx| {
                 attempts.slot.check(cx)?;
                 for last in [false, true] {
-                    if queue.is_head(index) || budget.used() <= held.bytes() {
+                    if queue.is_due(index) || budget.used() <= held.bytes() {
                         return Poll::Ready(Ok(budget.acquire_forced(more)));
                     }
                     if let Some(extra) = budget.try_acquire(more) {
@@ -449,6 +456,22 @@ async fn settle(
     };
     held.join(extra);
     Ok(())
+}
+
+/// Counts while it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn of(count: &'a AtomicUsize) -> Waiting<'a> {
+        count.fetch_add(1, Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A broken pin is a changed object.

@@ -43,6 +43,10 @@ pub struct Lane {
     pub large_allowed: Cell<usize>,
     /// More large transfers wait, and only the ramp holds them back.
     pub ramp_waits: Cell<bool>,
+    /// Something was pending when this lane last looked, and could not start.
+    pub held: Cell<bool>,
+    /// The last submission for which this lane, having no room, woke the next.
+    pub passed_on: Cell<u64>,
     random: Cell<u64>,
 }
 
@@ -98,6 +102,8 @@ impl Lane {
             large_running: Cell::new(0),
             large_allowed: Cell::new(LARGE_AT_FIRST),
             ramp_waits: Cell::new(false),
+            held: Cell::new(false),
+            passed_on: Cell::new(0),
             random: Cell::new(seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
         })
     }
@@ -180,9 +186,9 @@ fn hand_over() {
     }
 }
 
-pub fn run(engine: Arc<Engine>, number: usize) {
-    crate::raw::block_signals();
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// The event loop of a lane; made by whoever starts the engine, since it may fail.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .max_blocking_threads(4)
@@ -197,10 +203,13 @@ pub fn run(engine: Arc<Engine>, number: usize) {
             }
         })
         .build()
-        .expect("an event loop");
+}
+
+pub fn run(engine: Arc<Engine>, number: usize, runtime: &tokio::runtime::Runtime) {
+    crate::raw::block_signals();
     let lane = Lane::new(engine, number);
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, work(lane));
+    local.block_on(runtime, work(lane));
 }
 
 async fn work(lane: Rc<Lane>) {
@@ -216,7 +225,7 @@ async fn work(lane: Rc<Lane>) {
         let busy = lane.running.borrow().iter().any(|(_, n)| *n > 0);
         let pause = if ramping {
             RAMP
-        } else if busy {
+        } else if busy || lane.held.get() {
             WATCH
         } else {
             HOUSEKEEP

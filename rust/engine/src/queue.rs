@@ -51,6 +51,8 @@ struct State {
     finished_count: u64,
     wants: Vec<(u64, Want)>,
     next_want: u64,
+    /// Results up to here, exclusive, were asked for by index when they were not there yet.
+    asked: u64,
 }
 
 impl State {
@@ -114,15 +116,33 @@ impl Queue {
             state.finished.extend(std::iter::repeat_n(false, count));
             first
         };
-        let jobs = (first..first + count as u64).map(&mut make);
-        self.pending.lock().unwrap_or_else(|e| e.into_inner()).extend(jobs);
-        self.engine.enqueue(self, count);
+        let jobs: Vec<Pending> = (first..first + count as u64).map(&mut make).collect();
+        let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
+        if self.cancelled_all.load(Acquire) {
+            // Closed, perhaps just now by another thread: the callers' memory may not be pinned any more.
+            drop(pending);
+            self.end_unstarted(jobs);
+        } else {
+            pending.extend(jobs);
+            drop(pending);
+            self.engine.enqueue(self, count);
+        }
         first
     }
 
-    /// Whether this request must be admitted even when the budget is used up.
+    /// Whether this is the first request that has not ended.
     pub fn is_head(&self, index: u64) -> bool {
         index <= self.lowest.load(Acquire)
+    }
+
+    /// Whether this request must be admitted even when the budget is used up: it is the first that has not ended, and whoever
+    /// takes results has nothing else to take, or waits for more. Else results that nobody takes would pile up without end.
+    pub fn is_due(&self, index: u64) -> bool {
+        if !self.is_head(index) {
+            return false;
+        }
+        let state = self.lock();
+        state.results.is_empty() || index < state.asked || !state.wants.is_empty()
     }
 
     pub fn is_cancelled(&self, index: u64) -> bool {
@@ -151,6 +171,15 @@ impl Queue {
             lowest += 1;
         }
         self.lowest.store(lowest, Release);
+        let State { wants, results, .. } = &mut *state;
+        for (_, want) in wants {
+            // What is there need not be looked at again and again. (Should another thread take it, the waiting one notices.)
+            if let Want::These(range) = want {
+                while range.start < range.end && results.contains_key(&range.start) {
+                    range.start += 1;
+                }
+            }
+        }
         if state.wants.iter().any(|(_, want)| state.satisfied(want)) {
             self.changed.notify_all();
         }
@@ -165,6 +194,11 @@ impl Queue {
         let id = state.next_want;
         state.next_want += 1;
         state.wants.push((id, want.clone()));
+        if let Want::These(range) = &want {
+            state.asked = state.asked.max(range.end);
+        }
+        // What was held back while nobody waited may be due now.
+        self.client.budget.nudge();
         while !state.satisfied(&want) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -188,6 +222,7 @@ impl Queue {
             let Some(index) = state.order.pop_front() else { break };
             taken.extend(state.results.remove(&index));
         }
+        self.taken_from(state);
         (taken, true)
     }
 
@@ -213,7 +248,17 @@ impl Queue {
             let State { order, results, .. } = &mut *state;
             order.retain(|i| results.contains_key(i));
         }
+        self.taken_from(state);
         Ok(taken)
+    }
+
+    /// With nothing left to take, the first unfinished request is due, also when what was taken held none of the budget.
+    fn taken_from(&self, state: MutexGuard<'_, State>) {
+        let empty = state.results.is_empty() && state.finished_count < state.submitted;
+        drop(state);
+        if empty {
+            self.client.budget.nudge();
+        }
     }
 
     pub fn ready(&self, index: u64) -> bool {
@@ -232,12 +277,18 @@ impl Queue {
     /// What has not started ends here; what runs is told.
     pub fn cancel(self: &Arc<Self>, range: Option<Range<u64>>) {
         let mut dropped = Vec::new();
+        // What will be submitted later is not meant, and what has ended need not be remembered.
+        let submitted = self.lock().submitted;
+        let range = range.map(|r| r.start..r.end.min(submitted));
         {
             let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
             match &range {
                 None => self.cancelled_all.store(true, Release),
                 Some(range) => {
-                    self.cancelled.lock().unwrap_or_else(|e| e.into_inner()).push(range.clone());
+                    let lowest = self.lowest.load(Acquire);
+                    let mut cancelled = self.cancelled.lock().unwrap_or_else(|e| e.into_inner());
+                    cancelled.retain(|r| r.end > lowest);
+                    cancelled.push(range.clone());
                     self.any_cancelled.store(true, Release);
                 }
             }
@@ -250,6 +301,12 @@ impl Queue {
                 }
             }
         }
+        self.end_unstarted(dropped);
+        self.engine.cancel_running();
+    }
+
+    /// Ends, as cancelled, what no lane has or will get.
+    fn end_unstarted(&self, dropped: Vec<Pending>) {
         let mut ended = Vec::new();
         for item in dropped {
             match item {
@@ -265,20 +322,30 @@ impl Queue {
                     let failure = state.failure.get_or_insert_with(|| cancelled("GetObject", target));
                     let failure = failure.clone();
                     if state.in_flight == 0 {
+                        state.grant = None;
                         let outcome = Outcome::Failure(Box::new(failure));
-                        ended.push(Completed { index: assembly.index, outcome, grant: state.grant.take() });
+                        ended.push(Completed { index: assembly.index, outcome, grant: None });
                     }
                 }
             }
         }
-        self.complete(ended.into_iter());
-        self.engine.cancel_running();
+        if self.complete(ended.into_iter()) {
+            self.client.budget.nudge(); // another request is the head now
+        }
     }
 
     /// Cancels everything and waits until no request of this queue touches memory; untaken results are dropped.
     pub fn close(self: &Arc<Self>) {
-        self.cancel(None);
+        {
+            let _pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
+            self.cancelled_all.store(true, Release); // from here on nothing that is submitted starts
+        }
         let mut state = self.lock();
+        if state.finished_count < state.submitted {
+            drop(state);
+            self.cancel(None);
+            state = self.lock();
+        }
         while state.finished_count < state.submitted {
             // Lanes look at cancellations when woken; should one ever miss that, ask again rather than wait for ever.
             let (back, timeout) = self.changed_or(state, Duration::from_millis(500));

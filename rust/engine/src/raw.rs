@@ -8,7 +8,7 @@ use std::alloc::Layout;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 /// How often this process was born by a fork since the engine was loaded. What was made under another number belongs to a parent.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
@@ -200,8 +200,34 @@ impl Drop for SocketEntry {
     }
 }
 
-/// In the child of a fork: a new generation begins, and the inherited sockets are closed without a word to the peer.
+/// The process that the current generation belongs to.
+static OWNER: AtomicI32 = AtomicI32::new(0);
+
+/// Has libc tell of every fork, those of C code too, before anything else runs in the child: Python objects of the parent's
+/// may die there before Python's own handlers run, and must know by then where they are.
+pub fn watch_forks() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: getpid has no preconditions; the handler makes only calls that a forked child may make.
+        unsafe {
+            OWNER.store(libc::getpid(), SeqCst);
+            libc::pthread_atfork(None, None, Some(forked));
+        }
+    });
+}
+
+/// For whoever has no [`watch_forks`]; does nothing when that has seen the fork.
 pub fn after_fork_in_child() {
+    // SAFETY: no preconditions.
+    if OWNER.load(SeqCst) != unsafe { libc::getpid() } {
+        forked();
+    }
+}
+
+/// In the child of a fork: a new generation begins, and the inherited sockets are closed without a word to the peer.
+extern "C" fn forked() {
+    // SAFETY: no preconditions.
+    OWNER.store(unsafe { libc::getpid() }, SeqCst);
     GENERATION.fetch_add(1, SeqCst);
     for entry in &OPEN_SOCKETS {
         let fd = entry.swap(-1, AcqRel);
@@ -218,6 +244,9 @@ const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 /// From here on memory is mapped, in huge pages: their first touch costs a third of the CPU that 4 KiB pages cost.
 const MAPPED: usize = HUGE_PAGE;
+
+/// No object of S3 is larger; what claims to be is not added to anything.
+pub const MOST: usize = 1 << 50;
 
 /// Rounds up so that no more than an eighth is wasted and sizes fall into few classes.
 fn class_of(size: usize) -> usize {
@@ -239,19 +268,21 @@ struct Block {
 unsafe impl Send for Block {}
 
 impl Block {
-    fn new(capacity: usize) -> Block {
+    /// None where the machine has no such memory.
+    fn new(capacity: usize) -> Option<Block> {
         if capacity < MAPPED {
             // SAFETY: the layout is not empty.
             let ptr = unsafe { std::alloc::alloc(Self::layout(capacity)) };
-            assert!(!ptr.is_null(), "out of memory: {capacity} bytes");
-            return Block { ptr, capacity };
+            return (!ptr.is_null()).then_some(Block { ptr, capacity });
         }
         // SAFETY: a new private mapping, larger by one huge page so that the block can begin on one; what is over is unmapped.
         unsafe {
             let total = capacity + HUGE_PAGE;
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
             let base = libc::mmap(std::ptr::null_mut(), total, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-            assert!(base != libc::MAP_FAILED, "out of memory: {capacity} bytes");
+            if base == libc::MAP_FAILED {
+                return None;
+            }
             let skip = base.align_offset(HUGE_PAGE);
             if skip > 0 {
                 libc::munmap(base, skip);
@@ -262,7 +293,7 @@ impl Block {
             }
             #[cfg(target_os = "linux")]
             libc::madvise(ptr, capacity, libc::MADV_HUGEPAGE);
-            Block { ptr: ptr.cast(), capacity }
+            Some(Block { ptr: ptr.cast(), capacity })
         }
     }
 
@@ -302,7 +333,11 @@ impl Pool {
         Pool { idle_limit, shelves: Mutex::default(), idle_bytes: AtomicUsize::new(0) }
     }
 
-    pub fn take(self: &Arc<Self>, len: usize) -> PooledBuffer {
+    /// None where the machine has no such memory.
+    pub fn take(self: &Arc<Self>, len: usize) -> Option<PooledBuffer> {
+        if len > MOST {
+            return None;
+        }
         let capacity = class_of(len);
         let block = {
             let mut shelves = self.shelves.lock().unwrap_or_else(|e| e.into_inner());
@@ -317,9 +352,14 @@ impl Pool {
                 self.idle_bytes.fetch_sub(capacity, Relaxed);
                 block
             }
-            None => Block::new(capacity),
+            None => Block::new(capacity)?,
         };
-        PooledBuffer { block: Some(block), len, generation: generation(), pool: self.clone() }
+        Some(PooledBuffer { block: Some(block), len, generation: generation(), pool: self.clone() })
+    }
+
+    /// A buffer for nothing.
+    pub fn take_none(self: &Arc<Self>) -> PooledBuffer {
+        PooledBuffer { block: None, len: 0, generation: generation(), pool: self.clone() }
     }
 
     fn put_back(&self, block: Block) {
@@ -416,12 +456,12 @@ mod tests {
     #[test]
     fn buffers_come_back_and_are_trimmed() {
         let pool = Arc::new(Pool::new(64 << 20));
-        let first = pool.take(100 << 10);
+        let first = pool.take(100 << 10).unwrap();
         let at = first.span().as_ptr();
         first.span().copy_from(5, b"hello");
         drop(first);
         assert_eq!(pool.idle_bytes(), 104 << 10);
-        let again = pool.take(99 << 10);
+        let again = pool.take(99 << 10).unwrap();
         assert_eq!(again.span().as_ptr(), at);
         drop(again);
         pool.trim(); // it was used since the shelf was made
@@ -432,12 +472,20 @@ mod tests {
     #[test]
     fn large_blocks_begin_on_a_huge_page() {
         let pool = Arc::new(Pool::new(64 << 20));
-        let buffer = pool.take(5 << 20);
+        let buffer = pool.take(5 << 20).unwrap();
         assert_eq!(buffer.span().as_ptr() as usize % HUGE_PAGE, 0);
         buffer.span().copy_from((5 << 20) - 3, b"end");
         let mut end = [0; 3];
         buffer.span().copy_to((5 << 20) - 3, &mut end);
         assert_eq!(&end, b"end");
+    }
+
+    #[test]
+    fn memory_that_no_machine_has_is_refused() {
+        let pool = Arc::new(Pool::new(64 << 20));
+        for len in [1 << 47, 1 << 50, (1 << 50) + 1, usize::MAX / 2, usize::MAX - 5, usize::MAX] {
+            assert!(pool.take(len).is_none(), "{len}");
+        }
     }
 
     #[test]

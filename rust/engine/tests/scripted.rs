@@ -113,7 +113,7 @@ struct Bench {
 
 impl Bench {
     fn new(port: u16, settings: Settings, memory: usize) -> Bench {
-        let engine = Engine::start(1, memory);
+        let engine = Engine::start(1, memory).unwrap();
         let client = Arc::new(Client::new(settings, None, engine.budget.clone()));
         client.set_credentials(Credentials { access_key: "a".into(), secret_key: "s".into(), session_token: None });
         let (host, prefix) = ("127.0.0.1".to_owned(), "/b".to_owned());

@@ -1,18 +1,25 @@
 //! Clients and routes.
 use crate::memory::PyBuffer;
-use crate::process::{Local, engine, seconds};
+use crate::process::{Local, engine, seconds, started};
 use crate::queue::PyQueue;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use s3dataset_engine::client::{Client, Route, Settings};
 use s3dataset_engine::connect::tls_config;
+use s3dataset_engine::raw::MOST;
 use s3dataset_engine::sign::Credentials;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 #[pyclass(frozen, name = "Route", module = "s3dataset._native")]
-pub struct PyRoute(pub Arc<Route>);
+pub struct PyRoute(Local<Arc<Route>>);
+
+impl PyRoute {
+    pub fn get(&self) -> PyResult<&Arc<Route>> {
+        self.0.get()
+    }
+}
 
 #[pymethods]
 impl PyRoute {
@@ -36,23 +43,24 @@ impl PyRoute {
         if host.is_empty() || [&host, &path_prefix, &region].iter().any(|s| s.contains(bad)) {
             return Err(PyValueError::new_err(format!("no valid endpoint: {scheme}://{host}{path_prefix} ({region})")));
         }
-        Ok(PyRoute(Arc::new(Route::new(bucket, tls, host, port, path_prefix, region, service))))
+        Ok(PyRoute(Local::new(Arc::new(Route::new(bucket, tls, host, port, path_prefix, region, service)))))
     }
 
     #[getter]
-    fn bucket(&self) -> &str {
-        &self.0.bucket
+    fn bucket(&self) -> PyResult<&str> {
+        Ok(&self.0.get()?.bucket)
     }
 
     #[getter]
-    fn region(&self) -> String {
-        self.0.place().region.clone()
+    fn region(&self) -> PyResult<String> {
+        Ok(self.0.get()?.place().region.clone())
     }
 
     fn __repr__(&self) -> String {
-        let place = self.0.place();
-        let scheme = if self.0.tls { "https" } else { "http" };
-        format!("<Route {scheme}://{}{} region={}>", place.authority, self.0.path_prefix, place.region)
+        let Some(route) = self.0.mine() else { return "<Route of another process>".to_owned() };
+        let place = route.place();
+        let scheme = if route.tls { "https" } else { "http" };
+        format!("<Route {scheme}://{}{} region={}>", place.authority, route.path_prefix, place.region)
     }
 }
 
@@ -63,10 +71,15 @@ impl Drop for PyClient {
     fn drop(&mut self) {
         if let Some(client) = self.0.mine() {
             client.close();
-            engine().forget(client.id);
+            if let Some(engine) = started() {
+                engine.forget(client.id);
+            }
         }
     }
 }
+
+/// S3's own limit; beyond it sums of sizes could overflow.
+const LARGEST_PART: usize = 5 << 30;
 
 fn check_headers(headers: &[(String, String)]) -> PyResult<()> {
     for (name, value) in headers {
@@ -110,6 +123,9 @@ impl PyClient {
         if max_attempts < 1 || max_connections < 1 || part_size < 1 {
             return Err(PyValueError::new_err("max_attempts, max_connections and part_size must be at least 1"));
         }
+        if part_size > LARGEST_PART {
+            return Err(PyValueError::new_err("part_size must be at most 5 GiB"));
+        }
         let settings = Settings {
             unsigned,
             user_agent,
@@ -123,7 +139,7 @@ impl PyClient {
             retry_max_elapsed: seconds(retry_max_elapsed_s),
             headers,
         };
-        let engine = engine();
+        let engine = engine()?;
         let budget = memory_limit_bytes.map_or_else(|| engine.budget.clone(), |limit| engine.new_budget(limit));
         let tls = ca_bundle.map(|pem| tls_config(Some(pem)).map_err(|fault| PyValueError::new_err(fault.message)));
         let client = Arc::new(Client::new(settings, tls.transpose()?, budget));
@@ -132,14 +148,21 @@ impl PyClient {
     }
 
     fn queue(&self) -> PyResult<PyQueue> {
-        Ok(PyQueue::new(engine().clone(), self.0.get()?.clone()))
+        let client = self.0.get()?;
+        Ok(PyQueue::new(engine()?.clone(), client.clone()))
     }
 
     #[pyo3(signature = (size, /, *, force=false))]
     fn buffer(&self, size: usize, force: bool) -> PyResult<Option<PyBuffer>> {
+        if size > MOST {
+            return Err(PyMemoryError::new_err(format!("no memory for {size} bytes")));
+        }
         let budget = &self.0.get()?.budget;
         let grant = if force { Some(budget.acquire_forced(size)) } else { budget.try_acquire(size) };
-        Ok(grant.map(|grant| PyBuffer::new(engine().pool.take(size), grant)))
+        let Some(grant) = grant else { return Ok(None) };
+        let memory = engine()?.pool.take(size);
+        let buffer = memory.ok_or_else(|| PyMemoryError::new_err(format!("no memory for {size} bytes")))?;
+        Ok(Some(PyBuffer::new(buffer, grant)))
     }
 
     #[pyo3(signature = (access_key, secret_key, session_token, /))]
@@ -197,7 +220,7 @@ impl PyClient {
     fn close(&self) -> PyResult<()> {
         let client = self.0.get()?;
         client.close();
-        engine().forget(client.id);
+        engine()?.forget(client.id);
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    s3dataset_engine::raw::watch_forks();
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("ForeignProcessError", m.py().get_type::<process::ForeignProcessError>())?;
     m.add_class::<client::PyRoute>()?;

@@ -33,7 +33,7 @@ fn current() -> Option<&'static Cell> {
     unsafe { CURRENT.load(Acquire).as_ref() }
 }
 
-pub fn engine() -> &'static Arc<Engine> {
+pub fn engine() -> PyResult<&'static Arc<Engine>> {
     let cell = match current().filter(|cell| cell.generation == generation()) {
         Some(cell) => cell,
         None => {
@@ -48,14 +48,16 @@ pub fn engine() -> &'static Arc<Engine> {
             }
         }
     };
-    cell.engine.get_or_init(|| {
-        let engine = Engine::start(LANES.load(Relaxed), MEMORY_LIMIT.load(Relaxed));
-        engine.log.enable(REQUEST_LOG.load(Relaxed) != 0);
-        engine
-    })
+    if let Some(engine) = cell.engine.get() {
+        return Ok(engine);
+    }
+    // Where no GIL keeps a second thread out, its engine stays without work.
+    let engine = Engine::start(LANES.load(Relaxed), MEMORY_LIMIT.load(Relaxed))?;
+    engine.log.enable(REQUEST_LOG.load(Relaxed) != 0);
+    Ok(cell.engine.get_or_init(|| engine))
 }
 
-fn started() -> Option<&'static Arc<Engine>> {
+pub fn started() -> Option<&'static Arc<Engine>> {
     current().filter(|cell| cell.generation == generation())?.engine.get()
 }
 

@@ -50,7 +50,7 @@ impl PyQueue {
     }
 
     fn call(&self, route: &PyRoute, key: &str, call: Call, export: Option<PyUntypedBuffer>) -> PyResult<u64> {
-        self.submit(vec![(target(&route.0, key), Op::Call(Box::new(call)), export)])
+        self.submit(vec![(target(route.get()?, key), Op::Call(Box::new(call)), export)])
     }
 
     fn convert(&self, py: Python<'_>, taken: Vec<Completed>) -> PyResult<Vec<(u64, Py<PyAny>)>> {
@@ -109,7 +109,7 @@ impl PyQueue {
                 (Some(start), end) => What::Range { start: start as u64, end: end.or(size).unwrap_or(u64::MAX) },
             };
             let fetch = Fetch { what, size, limit, pin, into: None };
-            Ok((Target { route: route.get().0.clone(), key }, Op::Fetch(fetch), None))
+            Ok((Target { route: route.get().get()?.clone(), key }, Op::Fetch(fetch), None))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }
@@ -120,7 +120,7 @@ impl PyQueue {
             let (export, span) = foreign(&buffer, true)?;
             let what = What::Range { start, end: start.saturating_add(span.len() as u64) };
             let fetch = Fetch { what, size: None, limit: None, pin, into: Some(span) };
-            Ok((Target { route: route.get().0.clone(), key }, Op::Fetch(fetch), Some(export)))
+            Ok((Target { route: route.get().get()?.clone(), key }, Op::Fetch(fetch), Some(export)))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }
@@ -131,7 +131,7 @@ impl PyQueue {
             let (export, span) = foreign(&data, false)?;
             let mut call = with_checksum(Call::new(CallKind::Put, "PUT"), checksum)?;
             (call.headers, call.payload) = (headers, Payload::Foreign(span));
-            Ok((Target { route: route.get().0.clone(), key }, Op::Call(Box::new(call)), Some(export)))
+            Ok((Target { route: route.get().get()?.clone(), key }, Op::Call(Box::new(call)), Some(export)))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }
