@@ -2,12 +2,14 @@
 use crate::auth::Sender;
 use crate::checksum::hex;
 use crate::config::{BucketConfig, Config, Credential, EtagKind, SyntheticConfig, Traffic, Variant, WrongRegion};
-use crate::connection::{Body, Connection, Response};
+use crate::connection::Connection;
 use crate::error::{Answer, Failure, S3Error};
 use crate::faults::{Effects, RuleConfig};
+use crate::incoming::Incoming;
 use crate::keep::Place;
 use crate::receive::{Expected, receive};
 use crate::request::{Query, Request, percent_decode};
+use crate::response::{Body, Response};
 use crate::server::Server;
 use crate::store::bucket::{Attributes, Object};
 use crate::store::content::Content;
@@ -30,7 +32,7 @@ pub fn is_for(request: &Request) -> bool {
 pub async fn serve(server: &Server, connection: &mut Connection, request: &Request) -> io::Result<bool> {
     let effects = Effects::default();
     let answer = {
-        let mut incoming = match connection.body(request, &effects, 0.0) {
+        let mut incoming = match Incoming::of(connection, request, &effects, 0.0) {
             Ok(incoming) => incoming,
             Err(_) => return Ok(false),
         };

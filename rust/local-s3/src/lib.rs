@@ -4,8 +4,9 @@
 //! tests. See `docs/decisions/0001-local-s3.md`.
 //!
 //! ```text
-//! server      threads, listeners, TLS; a request from its head to its answer
-//! connection  bytes in and out, pace, faults on the wire       stream, request
+//! listen      threads, listeners, TLS   server                what the threads share
+//! exchange    a request's way from its head to its answer
+//! connection  bytes in and out, faults on the wire            stream, request, incoming, response, pacer
 //! operations  what S3 does: objects, copies, multipart uploads, listings, buckets
 //! auth        SigV4                     receive, keep          bodies: decoded, verified, kept
 //! store       buckets, objects, uploads; memory, directory, synthetic
@@ -21,11 +22,16 @@ mod connection;
 mod control;
 mod date;
 mod error;
+mod exchange;
 mod faults;
+mod incoming;
 mod keep;
+mod listen;
 mod operations;
+mod pacer;
 mod receive;
 mod request;
+mod response;
 mod server;
 mod stats;
 mod store;
@@ -44,5 +50,5 @@ use std::io;
 pub fn run(config_json: &str, on_ready: impl FnOnce(&ReadyInfo)) -> io::Result<()> {
     let config: Config = serde_json::from_str(config_json)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("the configuration: {error}")))?;
-    server::run(config, on_ready)
+    listen::run(config, on_ready)
 }

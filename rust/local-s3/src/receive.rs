@@ -2,8 +2,8 @@
 use crate::auth::{ChunkSignatures, Sender};
 use crate::checksum::{Algorithm, base64, from_base64};
 use crate::config::EtagKind;
-use crate::connection::Incoming;
 use crate::error::{Answer, S3Error};
+use crate::incoming::Incoming;
 use crate::keep::{Digests, Hashes, Place, RUN_BYTES, Received, Writer};
 use crate::request::Request;
 use crate::store::content::Content;

@@ -1,9 +1,10 @@
 //! Buckets themselves.
 use super::Call;
 use crate::config::BucketConfig;
-use crate::connection::{Incoming, Response};
 use crate::error::{Answer, S3Error};
+use crate::incoming::Incoming;
 use crate::receive::receive_document;
+use crate::response::Response;
 use crate::xml::{self, Writer};
 
 pub fn list(call: &Call<'_>) -> Answer<Response> {

@@ -1,10 +1,10 @@
 //! ListObjectsV2, and the first version that older tools use.
 use super::{Call, Operation};
 use crate::checksum::{base64, from_base64};
-use crate::connection::Response;
 use crate::error::{Answer, S3Error};
 use crate::faults::ListingFault;
 use crate::request::percent_encode_into;
+use crate::response::Response;
 use crate::store::listing::{After, Listed, Page};
 use crate::xml::Writer;
 

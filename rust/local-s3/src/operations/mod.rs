@@ -8,12 +8,13 @@ pub mod objects;
 
 use crate::auth::Sender;
 use crate::config::{Config, EtagKind, Variant};
-use crate::connection::{Incoming, Response};
 use crate::error::{Answer, S3Error};
 use crate::faults::Effects;
+use crate::incoming::Incoming;
 use crate::keep::Place;
 use crate::receive::Expected;
 use crate::request::{Query, Request, Target};
+use crate::response::Response;
 use crate::server::Server;
 use crate::store::bucket::Bucket;
 use std::sync::Arc;

@@ -1,11 +1,12 @@
 //! Whole objects: GET, HEAD, PUT, DELETE.
 use super::{Call, Operation, conditions};
 use crate::checksum::{Algorithm, Checksum, Kind, base64};
-use crate::connection::{Body, Incoming, Response};
 use crate::date::Timestamp;
 use crate::error::{Answer, Failure, S3Error};
+use crate::incoming::Incoming;
 use crate::receive::{receive, receive_document};
 use crate::request::{ByteRange, Request};
+use crate::response::{Body, Response};
 use crate::store::bucket::{Attributes, Object};
 use crate::store::content::Content;
 use crate::xml::{self, Writer};
