@@ -13,9 +13,9 @@ from typing import IO, cast
 import torch
 
 import s3dataset
+from s3dataset._demo.data import split_images, validation_batches
 from s3dataset._demo.model import DigitNet, use_one_thread, validate
 from s3dataset._demo.place import Place
-from s3dataset._demo.training import split_images, validation_batches
 
 TIMEOUT_S = 300
 

@@ -1,7 +1,6 @@
 """The demo's two pictures: samples with what the model says they are, and how it learned."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +11,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 from PIL import Image
 
-from s3dataset._demo.model import Validation
+from s3dataset._demo.model import EpochResult, Validation
 
 INK, QUIET, RULE, PAPER = "#1c2733", "#6b7885", "#dfe4e8", "#ffffff"
 RIGHT, WRONG, TRAIN, VALID = "#1f7a5c", "#c8452f", "#8aa0b4", "#1d5fa8"
 COLUMNS, ROWS = 12, 4
 DPI = 160
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """What one epoch came to."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    valid_loss: float
-    valid_accuracy: float
 
 
 def draw_samples(path: Path, result: Validation, photographs: Sequence[tuple[str, Image.Image]], source: str) -> None:
@@ -96,25 +84,25 @@ def draw_digit(axes: Axes, pixels: NDArray[np.uint8], label: int, prediction: in
     axes.set_title(text, color=RIGHT if right else WRONG, fontsize=11, fontweight="bold", pad=3.5)
 
 
-def draw_training(path: Path, curves: Sequence[Curve], source: str) -> None:
+def draw_training(path: Path, results: Sequence[EpochResult], source: str) -> None:
     """Loss and accuracy by epoch, on what was trained with and on what was held back."""
     figure = Figure(figsize=(11.5, 4.9), facecolor=PAPER)
     FigureCanvasAgg(figure)
     figure.text(0.06, 0.93, "How it learned", color=INK, fontsize=19, fontweight="bold", va="center")
-    best = max(curve.valid_accuracy for curve in curves)
-    last = curves[-1].valid_accuracy
-    text = f"{len(curves)} epochs; validation accuracy {last:.2%} at the end, {best:.2%} at its best"
+    best = max(result.valid_accuracy for result in results)
+    last = results[-1].valid_accuracy
+    text = f"{len(results)} epochs; validation accuracy {last:.2%} at the end, {best:.2%} at its best"
     figure.text(0.06, 0.857, text, color=QUIET, fontsize=11.5, va="center")
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.06, right=0.965, top=0.73, bottom=0.155, wspace=0.17)
-    epochs = [curve.epoch for curve in curves]
-    losses = [c.train_loss for c in curves], [c.valid_loss for c in curves]
+    epochs = [result.epoch for result in results]
+    losses = [result.train_loss for result in results], [result.valid_loss for result in results]
     draw_lines(left, "Loss (cross-entropy, log scale)", epochs, *losses)
     left.set_yscale("log")
     left.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     left.yaxis.set_minor_locator(NullLocator())
     left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    accuracy = [c.train_accuracy for c in curves], [c.valid_accuracy for c in curves]
+    accuracy = [result.train_accuracy for result in results], [result.valid_accuracy for result in results]
     draw_lines(right, "Accuracy", epochs, *accuracy)
     lowest = min(map(min, accuracy))
     right.set_ylim(max(0.0, lowest - 0.03), 1.005)

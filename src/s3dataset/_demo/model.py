@@ -11,6 +11,9 @@ Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """uint8 images (N, 1, 8, 8) and labels (N,)."""
 
 
+CLASSES = [str(digit) for digit in range(10)]
+
+
 class DigitNet(nn.Module):
     """Two convolutions and two linear layers; 152,000 parameters."""
 
@@ -52,6 +55,17 @@ class Validation:
     @property
     def accuracy(self) -> float:
         return self.correct / self.samples if self.samples else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """What one epoch came to."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    valid_loss: float
+    valid_accuracy: float
 
 
 def use_one_thread() -> None:

@@ -9,12 +9,13 @@ from PIL import Image
 
 import s3dataset
 from s3dataset._demo import images
+from s3dataset._demo.data import split_images
 from s3dataset._demo.evaluate import Evaluation, evaluate_in_fresh_process
 from s3dataset._demo.figures import draw_samples, draw_training
 from s3dataset._demo.model import use_one_thread
 from s3dataset._demo.place import DeclinedError, Place, local_place, own_place
 from s3dataset._demo.summary import print_summary
-from s3dataset._demo.training import Clock, Settings, Trained, Training, split_images, upload
+from s3dataset._demo.training import Clock, Settings, Trained, Training
 from s3dataset._uri import S3Uri
 
 WANTED_ACCURACY = 0.97
@@ -57,7 +58,7 @@ def train_and_show(place: Place, options: Options) -> int:
     use_one_thread()
     clock = Clock()
     with clock.phase("upload"):
-        objects, uploaded_bytes = upload(place)
+        objects, uploaded_bytes = images.upload(place)
     print(f"uploaded {objects:,} pictures, {uploaded_bytes / 1e6:.1f} MB, below {place.uri}")
     with clock.phase("listing"):
         manifests = split_images(place)
@@ -86,7 +87,7 @@ def verdict(trained: Trained, evaluation: Evaluation) -> str:
 
 def status(trained: Trained, evaluation: Evaluation) -> int:
     same = (evaluation.correct, evaluation.samples) == (trained.validation.correct, trained.validation.samples)
-    return 0 if same and (trained.validation.accuracy >= WANTED_ACCURACY or len(trained.curves) < FULL_EPOCHS) else 1
+    return 0 if same and (trained.validation.accuracy >= WANTED_ACCURACY or len(trained.epochs) < FULL_EPOCHS) else 1
 
 
 def draw(place: Place, trained: Trained, folder: Path) -> list[Path]:
@@ -94,7 +95,7 @@ def draw(place: Place, trained: Trained, folder: Path) -> list[Path]:
     samples, curves = folder / "samples.png", folder / "training.png"
     source = f"s3dataset {s3dataset.__version__}, {place.images}"
     draw_samples(samples, trained.validation, read_photographs(place), source)
-    draw_training(curves, trained.curves, source)
+    draw_training(curves, trained.epochs, source)
     return [samples, curves]
 
 

@@ -1,28 +1,22 @@
-"""Uploads the pictures, trains from a map dataset, validates through an iterable one, saves a checkpoint an epoch."""
+"""Trains from a map dataset, validates through an iterable one, saves a checkpoint an epoch."""
 
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, TypeAlias, TypeVar, cast
+from typing import IO, TypeVar, cast
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 import s3dataset
-from s3dataset._demo import images
-from s3dataset._demo.figures import Curve
-from s3dataset._demo.model import Batch, DigitNet, Validation, validate
+from s3dataset._demo.data import leave_interrupts_to_parent, to_sample, validation_batches
+from s3dataset._demo.model import DigitNet, EpochResult, Validation, validate
 from s3dataset._demo.place import Place
-from s3dataset._uri import S3Uri
-from s3dataset.transforms import Image, LabelFromKey, Pair
 
 T = TypeVar("T")
-Sample: TypeAlias = tuple[torch.Tensor, int | str]
 HIGHEST_LEARNING_RATE = 1e-2
-SPLIT = {"train": 0.8, "val": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,53 +59,10 @@ class Clock:
 class Trained:
     """What the training came to."""
 
-    curves: list[Curve]
+    epochs: list[EpochResult]
     validation: Validation
     checkpoint_uri: str
     parameters: int
-
-
-def upload(place: Place) -> tuple[int, int]:
-    """Puts every picture below the place; -> number of objects, and of bytes."""
-    client, target = place.client(), S3Uri.parse_prefix(place.uri)
-    pictures = [*images.digits(), *images.photographs()]
-    requests = ((target.bucket, target.key + picture.key, picture.data) for picture in pictures)
-    client.put_many(tqdm(requests, "upload", len(pictures), unit=" objects", leave=False, disable=None))
-    return len(pictures), sum(len(picture.data) for picture in pictures)
-
-
-def split_images(place: Place) -> dict[str, s3dataset.Manifest]:
-    """Lists the digits once, and says which to train on and which to keep for validation; the same in every process."""
-    listing = s3dataset.Manifest.from_prefix(
-        place.images, pattern="*/*.png", region=place.region, endpoint=place.endpoint
-    )
-    return listing.split(SPLIT, seed=0)
-
-
-def to_sample() -> Pair[torch.Tensor, int | str]:
-    """What makes a sample of an object: a uint8 tensor of (1, 8, 8), and the label that stands in the key."""
-    return Pair(Image(mode="L", output="tensor"), LabelFromKey(level=-2, classes=images.CLASSES))
-
-
-def validation_batches(
-    place: Place, manifest: s3dataset.Manifest, workers: int
-) -> tuple[s3dataset.S3IterableDataset[Sample], Iterable[Batch]]:
-    dataset = s3dataset.S3IterableDataset.from_manifest(
-        manifest, transform=to_sample(), region=place.region, endpoint=place.endpoint
-    )
-    loader = torch.utils.data.DataLoader(
-        dataset,
-        batch_size=64,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=leave_interrupts_to_parent,
-    )
-    return dataset, loader
-
-
-def leave_interrupts_to_parent(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Training:
@@ -140,7 +91,7 @@ class Training:
         )
 
     def run(self, tell: Callable[[str], None]) -> Trained:
-        curves = []
+        epochs = []
         validation, uri = Validation(), ""
         for epoch in range(1, self.settings.epochs + 1):
             self.loader.set_epoch(epoch - 1)
@@ -150,12 +101,12 @@ class Training:
             uri = self.place.checkpoint(epoch)
             with self.clock.phase("checkpoints"):
                 self.save(uri, epoch)
-            curves.append(Curve(epoch, loss, accuracy, validation.loss, validation.accuracy))
+            epochs.append(EpochResult(epoch, loss, accuracy, validation.loss, validation.accuracy))
             tell(
                 f"  epoch {epoch:2}/{self.settings.epochs}   loss {loss:6.4f}   "
                 f"validation {validation.accuracy:7.2%}   saved {uri}"
             )
-        return Trained(curves, validation, uri, sum(p.numel() for p in self.model.parameters()))
+        return Trained(epochs, validation, uri, sum(p.numel() for p in self.model.parameters()))
 
     def train_epoch(self, title: str) -> tuple[float, float]:
         """One pass over the training images; -> mean loss, accuracy."""
