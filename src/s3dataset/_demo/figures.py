@@ -1,5 +1,6 @@
 """The demo's two pictures: samples with what the model says they are, and how it learned."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +24,8 @@ def draw_samples(path: Path, result: Validation, photographs: Sequence[tuple[str
     """A grid of validation images, each with its label and the model's word; mistakes come first and are marked."""
     wrong = [i for i in range(result.samples) if result.predictions[i] != result.labels[i]]
     shown = wrong[: COLUMNS * ROWS // 2]
-    by_label = sorted((i for i in range(result.samples) if i not in set(wrong)), key=lambda i: (i % 37, i))
-    shown += by_label[: COLUMNS * ROWS - len(shown)]
+    right = [i for i in range(result.samples) if result.predictions[i] == result.labels[i]]
+    shown += random.Random(0).sample(right, min(len(right), COLUMNS * ROWS - len(shown)))
 
     figure = Figure(figsize=(11.5, 8.6), facecolor=PAPER)
     FigureCanvasAgg(figure)
