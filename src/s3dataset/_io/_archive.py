@@ -113,7 +113,7 @@ def _archive_of(records: list[tuple[int, bool]], directory_start: int) -> TorchA
     storages: list[tuple[int, int]] = []
     headers: list[int] = []
     ends = [start for start, _ in records[1:]] + [directory_start]
-    for (start, is_storage), end in zip(records, ends, strict=True):
+    for (start, is_storage), end in zip(records, ends, strict=False):
         if not is_storage or end <= start:
             continue
         headers.append(start)

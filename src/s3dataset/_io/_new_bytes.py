@@ -6,10 +6,14 @@ else sees it (`PyBytes_FromStringAndSize` with NULL); the only way to that from 
 """
 
 import ctypes
+import mmap
+from typing import Any, Final
 
 __all__ = ["new_bytes"]
 
-_PYBUF_WRITE = 0x200
+_PYBUF_WRITE: Final = 0x200
+_HUGE_PAGE_BYTES: Final = 2 << 20
+_HUGE_FROM_BYTES: Final = 4 * _HUGE_PAGE_BYTES  # numpy, too, asks for huge pages from about this size on
 
 _from_string_and_size = ctypes.pythonapi.PyBytes_FromStringAndSize
 _from_string_and_size.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
@@ -24,6 +28,18 @@ _view_from_memory.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
 _view_from_memory.restype = ctypes.py_object
 
 
+def _find_madvise() -> Any:
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is not None:
+        madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return madvise
+
+
+_madvise: Final = _find_madvise()
+
+
 def new_bytes(nbytes: int) -> tuple[bytes, memoryview]:
     """A bytes object of undefined content, and a writable view of its memory.
 
@@ -36,5 +52,11 @@ def new_bytes(nbytes: int) -> tuple[bytes, memoryview]:
     if nbytes < 2:
         raise ValueError("bytes of fewer than 2 bytes are shared by the interpreter")
     data: bytes = _from_string_and_size(None, nbytes)
-    view: memoryview = _view_from_memory(_as_string(data), nbytes, _PYBUF_WRITE)
+    address: int = _as_string(data)
+    if nbytes >= _HUGE_FROM_BYTES and _madvise is not None:
+        # Advice only: where it is not taken, the pages are small.
+        start = -(-address // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
+        end = (address + nbytes) // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES
+        _madvise(start, end - start, mmap.MADV_HUGEPAGE)
+    view: memoryview = _view_from_memory(address, nbytes, _PYBUF_WRITE)
     return data, view

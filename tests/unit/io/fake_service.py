@@ -77,6 +77,7 @@ class Request:
     start: int = 0
     end: int = 0
     part_number: int = 0
+    pin: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -205,7 +206,7 @@ class FakeQueue:
 
         def request() -> Request:
             first, last = bounds() if key in self.service.objects else (0, 0)
-            return Request("GetObject", key, first, last)
+            return Request("GetObject", key, first, last, pin=pin)
 
         return self._submit(_Job(request, work))
 
@@ -224,7 +225,7 @@ class FakeQueue:
             view[:] = data
             return FakeReply(there.etag, len(there.data))
 
-        return self._submit(_Job(lambda: Request("GetObject", key, start, start + len(view)), work))
+        return self._submit(_Job(lambda: Request("GetObject", key, start, start + len(view), pin=pin), work))
 
     def _pinned(self, key: str, pin: str | None) -> FakeObject:
         there = self.service.found(key)

@@ -95,6 +95,7 @@ class TestWhatIsSentFor:
         assert data == LARGE
         assert service.bytes_fetched == len(LARGE)
         assert service.count("GetObject") < 60
+        assert {request.pin for request in service.requests[1:]} == {service.objects["large"].etag}
         assert max(request.nbytes for request in service.requests) == 4 * MIB
 
     def test_several_ranges_are_under_way_at_once(self, open_large, client):
@@ -121,6 +122,7 @@ class TestWhatIsSentFor:
         while reader.read(256 * KIB):
             ahead = reader._window._chunks.bytes_from(reader.tell())
             assert ahead <= 16 * MIB + 4 * MIB
+            assert reader._window._chunks.nbytes - ahead <= 8 * MIB + 4 * MIB
 
     def test_random_small_reads_fetch_little_more(self, open_large, service):
         reader = open_large()
