@@ -325,3 +325,11 @@ class TestVariants:
         with refused(400, "InvalidRequest"):
             s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k"}]})
         server.configure(variant={})
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Host": "127.0.0.1", "Origin": "http://evil.example"}])
+def test_web_pages_cannot_command_it(server: LocalS3, headers: dict[str, str]) -> None:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with Wire(server) as wire:
+        wire.send(f"POST /_local/reset HTTP/1.1\r\n{lines}Content-Length: 0\r\n\r\n".encode())
+        assert wire.ended()

@@ -28,6 +28,13 @@ pub fn is_for(request: &Request) -> bool {
     request.path().starts_with(ROOT)
 }
 
+/// Whether a request comes from a program rather than from a web page that a browser on this machine shows.
+fn is_trusted(request: &Request) -> bool {
+    let host = request.header("host").unwrap_or("");
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    request.header("origin").is_none() && matches!(name, "127.0.0.1" | "localhost" | "[::1]")
+}
+
 /// Answers a request; whether the connection can go on.
 pub async fn serve(server: &Server, connection: &mut Connection, request: &Request) -> io::Result<bool> {
     let effects = Effects::default();
@@ -43,6 +50,9 @@ pub async fn serve(server: &Server, connection: &mut Connection, request: &Reque
             ignore_checksums: true,
             wanted: None,
         };
+        if !is_trusted(request) {
+            return Ok(false);
+        }
         let needs_body = matches!(request.method(), "PUT" | "POST");
         let place = match &server.store.directory {
             Some(directory) if request.path().starts_with("/_local/objects/") => Place::File(directory.temporary()),

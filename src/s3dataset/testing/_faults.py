@@ -131,7 +131,7 @@ class Fault:
     @classmethod
     def error_in_200(cls, *, code: str = "InternalError", after_s: float = 0.0, **where: Unpack[Selection]) -> Self:
         """Copies and completions: status 200, white space for `after_s`, then an error. Nothing is done."""
-        return cls._make("error_in200", {"code": code, "after_s": after_s}, where)
+        return cls._make("error_in_200", {"code": code, "after_s": after_s}, where)
 
     @classmethod
     def slow_result(cls, delay_s: float, **where: Unpack[Selection]) -> Self:

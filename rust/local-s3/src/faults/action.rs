@@ -99,6 +99,7 @@ pub enum Action {
         location: Option<String>,
     },
     /// 200, white space for `after_s`, then an error (CopyObject, UploadPartCopy, CompleteMultipartUpload).
+    #[serde(rename = "error_in_200")]
     ErrorIn200 {
         code: Option<String>,
         #[serde(default)]
