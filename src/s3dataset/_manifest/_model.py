@@ -88,7 +88,14 @@ class KeyModel:
     # -- learning -------------------------------------------------------------------------------------------------
 
     def observe(
-        self, keys: Sequence[bytes], after: bytes, until: bytes | None, *, smallest: int = 8, times: int = 1
+        self,
+        keys: Sequence[bytes],
+        after: bytes,
+        until: bytes | None,
+        *,
+        cut: int = 0,
+        smallest: int = 8,
+        times: int = 1,
     ) -> None:
         """Learns from one page.
 
@@ -96,10 +103,11 @@ class KeyModel:
             keys: Its keys, ascending, at least one.
             after: The key behind which the page begins; nothing lies between it and `keys[0]`.
             until: Nothing lies between `keys[-1]` and this; None: nothing follows at all.
+            cut: How many bytes of all keys to leave out.
             smallest: Nodes of the trie with fewer keys are not looked into, for speed.
             times: How many times this counts.
         """
-        stack = [(0, len(keys), 0, 0, 0, _PREV)]  # keys[start:stop] share `length` bytes
+        stack = [(0, len(keys), cut, 0, 0, _PREV)]  # keys[start:stop] share `length` bytes
         while stack:
             start, stop, length, depth, offset, previous = stack.pop()
             head, tail = keys[start], keys[stop - 1]

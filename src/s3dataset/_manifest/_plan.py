@@ -23,7 +23,8 @@ FREE_CUTS: Final = 30
 CUTS_PER_PAGE: Final = 0.25
 
 _LEARN_CLOSELY_PAGES: Final = 24
-_LEARN_PAGES: Final = 2000
+_LEARN_PAGES: Final = 100
+_LEARN_EVERY: Final = 4
 _LEARN_COARSELY: Final = 8  # then nodes of the trie with fewer than this part of the page's keys are left alone
 _NAMES_COUNT: Final = 4  # names of directories are complete where those in a page are a few: they count as more nodes
 _FIRST_GAPS: Final = 4
@@ -252,7 +253,7 @@ class ListingPlan:
         if until is not None:
             self._page_keys = max(self._page_keys, len(keys))
         self._tree.count(keys, after, until)
-        if self._pages_done > _LEARN_PAGES:
+        if self._pages_done > _LEARN_PAGES and self._pages_done % _LEARN_EVERY:
             return
         closely = self._pages_done <= _LEARN_CLOSELY_PAGES
         smallest = _LEARN_COARSELY if closely else max(len(keys) // _LEARN_COARSELY, _LEARN_COARSELY)
@@ -265,8 +266,7 @@ class ListingPlan:
         model = self._models.get(directory)
         if model is None:
             model = self._models[directory] = KeyModel()
-        begin = after[cut:] if after.startswith(directory) else b""
-        model.observe([key[cut:] for key in keys], begin, keys[-1][cut:], smallest=smallest)
+        model.observe(keys, after if after.startswith(directory) else directory, keys[-1], cut=cut, smallest=smallest)
 
     def _close_from(self, gap: _Gap) -> None:
         """Drops `gap` and all behind it."""

@@ -26,16 +26,39 @@ class Outline(NamedTuple):
 class _Directory:
     """The names in one directory: files, and directories with a "/" at their end."""
 
-    __slots__ = ("closed", "complete", "keys", "names", "stale", "sums", "usual")
+    __slots__ = (
+        "closed",
+        "closed_count",
+        "closed_keys",
+        "complete",
+        "keys",
+        "listed",
+        "names",
+        "stale",
+        "sums",
+        "touched",
+        "usual",
+    )
 
     def __init__(self) -> None:
         self.names: list[bytes] = []
         self.complete = False  # whether there are no further names
         self.keys: list[int] = []  # seen in each so far
         self.closed: list[bool] = []  # whether these are all
+        self.listed: dict[int, bytes] = {}  # names that are directories with known names, and their paths
+        self.touched: set[int] = set()  # names with keys
+        self.closed_count = self.closed_keys = 0  # of directories whose keys are all known
+        self.usual = 0.0  # keys of one of these, in the mean
         self.sums: list[float] = [0.0]
-        self.usual = 0.0  # keys of a directory whose keys are all known, in the mean
         self.stale = True
+
+    def close(self, index: int) -> None:
+        """Notes that the keys seen below a name are all."""
+        if not self.closed[index]:
+            self.closed[index] = True
+            self.closed_count += 1
+            self.closed_keys += self.keys[index]
+            self.usual = self.closed_keys / self.closed_count
 
 
 class DirectoryTree:
@@ -60,6 +83,15 @@ class DirectoryTree:
         directory.keys.extend([0] * len(fresh))
         directory.closed.extend(not name.endswith(b"/") for name in fresh)
         directory.complete = complete
+        parent = self._directories.get(path[: path.rfind(b"/", 0, -1) + 1]) if path else None
+        if parent is not None:
+            name = path[path.rfind(b"/", 0, -1) + 1 :]
+            index = bisect_left(parent.names, name)
+            if index < len(parent.names) and parent.names[index] == name:
+                parent.listed[index] = path
+        for index, name in enumerate(known):
+            if path + name in self._directories:
+                directory.listed[index] = path + name
         for length in [0, *(at + 1 for at, symbol in enumerate(path) if symbol == 0x2F)]:
             if path[:length] in self._directories:
                 self._directories[path[:length]].stale = True
@@ -89,11 +121,10 @@ class DirectoryTree:
             here = bisect_left(keys, end, at, stop)
             if here > at:
                 directory.keys[index] += here - at
-                if after < name and (until is None or until >= end):
-                    directory.closed[index] = True
-                elif until is None or until >= end:
-                    # Walked to its end, though not from here: nothing more is to come after what is counted elsewhere.
-                    directory.closed[index] = directory.closed[index] or after.startswith(name)
+                directory.touched.add(index)
+                # Walked from its beginning, or on from keys counted before, to its end.
+                if (until is None or until >= end) and (after < name or after.startswith(name)):
+                    directory.close(index)
                 if name.endswith(b"/"):
                     self._count(name, keys, at, here, after, until)
                 at = here
@@ -114,25 +145,19 @@ class DirectoryTree:
         directory = self._directories[path]
         if directory.stale:
             counts = directory.keys
-            inner = (
-                [
-                    self._sums(path + name, 0.0)[-1] if path + name in self._directories else 0.0
-                    for name in directory.names
-                ]
-                if len(self._directories) > 1
-                else [0.0] * len(counts)
-            )
-            closed = [count for count, shut in zip(counts, directory.closed, strict=True) if shut and count > 1]
-            directory.usual = sum(closed) / len(closed) if closed else 0.0
-            touched = [max(count, own) for count, own in zip(counts, inner, strict=True) if count]
-            mean = sum(touched) / len(touched) if touched else expected / max(len(counts), 1)
-            directory.sums = [
-                0.0,
-                *accumulate(
-                    count if closed else max(own or mean, 1.5 * count)
-                    for count, own, closed in zip(counts, inner, directory.closed, strict=True)
-                ),
+            own = {index: self._sums(path, 0.0)[-1] for index, path in directory.listed.items()}
+            touched = directory.touched
+            mean = expected / max(len(counts), 1)
+            if touched:
+                mean = sum(max(counts[index], own.get(index, 0.0)) for index in touched) / len(touched)
+            weights = [
+                count if shut else max(mean, 1.5 * count) if count else mean
+                for count, shut in zip(counts, directory.closed, strict=True)
             ]
+            for index, keys in own.items():
+                if keys and not directory.closed[index]:
+                    weights[index] = max(keys, counts[index])
+            directory.sums = [0.0, *accumulate(weights)]
             directory.stale = False
         return directory.sums
 
