@@ -124,6 +124,8 @@ _HOMES: Final = {
 _MODULES: Final = frozenset(
     {
         "_s3client",
+        "_s3dataset_common",
+        "_user_agent",
         "errors",
         "monitoring",
         "s3checkpoint",

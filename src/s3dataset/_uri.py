@@ -5,7 +5,7 @@ from typing import Final, Self
 
 from s3dataset.errors import InvalidUriError
 
-__all__ = ["S3Uri", "split_object_uri"]
+__all__ = ["S3Uri", "parse_s3_uri", "split_object_uri"]
 
 _SCHEME: Final = "s3://"
 
@@ -83,3 +83,15 @@ def split_object_uri(text: str) -> tuple[str, str]:
             return bucket, key
     uri = S3Uri.parse(text, need_key=True)
     return uri.bucket, uri.key
+
+
+def parse_s3_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key, or prefix, of a URI, as programs written for s3torchconnector take it apart.
+
+    Raises:
+        InvalidUriError: It is something else, or empty. It is a ValueError too.
+    """
+    if not uri:
+        raise InvalidUriError(f"Only s3:// URIs are supported, got {uri!r}: write 's3://bucket/key'")
+    parsed = S3Uri.parse_prefix(uri)
+    return parsed.bucket, parsed.key

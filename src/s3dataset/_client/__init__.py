@@ -20,6 +20,7 @@ from s3dataset._client._process import configure_process, limits
 from s3dataset._client._put import PutRequest
 from s3dataset._client._queue import Get, GetInto, Headers, Put, RequestQueue, Result
 from s3dataset._client._registry import ClientRef, get_client
+from s3dataset._client._user_agent import UserAgent
 from s3dataset._native import Body, Buffer, ForeignProcessError, ListPage, Reply, combine_checksums
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "RequestQueue",
     "RestoreStatus",
     "Result",
+    "UserAgent",
     "combine_checksums",
     "configure_process",
     "get_client",

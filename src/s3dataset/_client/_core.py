@@ -1,6 +1,5 @@
 """ClientCore: configuration, keys and routes of a client; made at first use, and anew after a fork."""
 
-import platform
 import threading
 import weakref
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from s3dataset._client import _process
 from s3dataset._client._credentials import CredentialKeeper, Loaded
 from s3dataset._client._queue import RequestQueue
 from s3dataset._client._routes import address_of, check_endpoint
+from s3dataset._client._user_agent import UserAgent
 from s3dataset._config import ResolvedConfig, S3ClientConfig, open_session, resolved
 from s3dataset._secrets import CredentialSource
 from s3dataset.errors import InvalidConfigError, InvalidUriError
@@ -276,5 +276,7 @@ def _regions(engine: _Engine) -> dict[str, str]:
 
 
 def _user_agent(prefix: str | None) -> str:
-    own = f"s3dataset/{_native.__version__} python/{platform.python_version()}"
-    return f"{prefix} {own}" if prefix else own
+    own = UserAgent.get_default_prefix()
+    if not prefix or prefix.startswith(own):
+        return prefix or own
+    return f"{prefix} {own}"

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from s3dataset._client import Client, ClientRef
 from s3dataset._io._policy import CHECKPOINT, SEQUENTIAL, ReaderKind, ReaderPolicy, dcp_optimized, range_based
@@ -30,8 +30,12 @@ _CLASSES: Final[dict[ReaderKind, type[S3Reader]]] = {
 }
 
 
+@runtime_checkable
 class S3ReaderConstructorProtocol(Protocol):
-    """What `reader_constructor=` takes: what `S3ReaderConstructor` makes, or a function of one's own around it."""
+    """What `reader_constructor=` takes: what `S3ReaderConstructor` makes, or a function of one's own around it.
+
+    It is called with keywords.
+    """
 
     def __call__(
         self,
@@ -39,7 +43,6 @@ class S3ReaderConstructorProtocol(Protocol):
         key: str,
         get_object_info: Callable[[], Any],
         get_stream: Callable[..., Iterator[bytes]],
-        /,
     ) -> S3Reader: ...
 
 
@@ -53,9 +56,8 @@ class ReaderConstructor:
         self,
         bucket: str,
         key: str,
-        _get_object_info: Callable[[], Any],
+        get_object_info: Callable[[], Any],  # noqa: ARG002 - the protocol's; the source below knows more
         get_stream: Callable[..., Iterator[bytes]],
-        /,
     ) -> S3Reader:
         """For constructors of one's own, which pass on what they were called with."""
         if not isinstance(get_stream, _StreamOpener):
@@ -174,7 +176,7 @@ def open_reader(
     if body is not None:
         size, etag = body.object_size, body.etag or etag
     source = Source(client, bucket, key, size=size, etag=etag)
-    reader = constructor(bucket, key, _InfoGetter(source), _StreamOpener(source))
+    reader = constructor(bucket=bucket, key=key, get_object_info=_InfoGetter(source), get_stream=_StreamOpener(source))
     if not isinstance(reader, S3Reader):
         raise TypeError(
             f"reader_constructor must return an S3Reader, not {type(reader).__name__}: "

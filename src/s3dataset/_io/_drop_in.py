@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from s3dataset._client import Client
+from s3dataset._client import Client, UserAgent
+from s3dataset._config import S3ClientConfig
 from s3dataset._io._constructor import S3ReaderConstructorProtocol, open_reader
 from s3dataset._io._reader import S3Reader
 from s3dataset._io._writer import S3Writer
+from s3dataset._uri import S3Uri
+from s3dataset.errors import InvalidUriError
 
 if TYPE_CHECKING:
     from s3dataset._client import ObjectInfo
@@ -23,12 +26,28 @@ class S3Client(Client):
             bucket itself tells.
         endpoint: URL of a service of one's own; default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile, else
             Amazon's.
-        user_agent: Put before the library's own in the User-Agent header.
+        user_agent: Put before the library's own in the User-Agent header: text, or a `UserAgent`.
         s3client_config: Everything else.
 
     Raises:
         InvalidConfigError: `endpoint` is no URL.
     """
+
+    def __init__(
+        self,
+        region: str | None = None,
+        *,
+        endpoint: str | None = None,
+        user_agent: str | UserAgent | None = None,
+        s3client_config: S3ClientConfig | None = None,
+    ) -> None:
+        text = user_agent.prefix if isinstance(user_agent, UserAgent) else user_agent
+        super().__init__(region, endpoint=endpoint, user_agent=text, s3client_config=s3client_config)
+
+    @property
+    def user_agent_prefix(self) -> str:
+        """What the User-Agent header begins with."""
+        return self.user_agent or UserAgent.get_default_prefix()
 
     def get_object(
         self,
@@ -45,7 +64,11 @@ class S3Client(Client):
             key: Key of the object.
             object_info: From a listing or `head_object`: saves finding out the size, and pins the version.
             reader_constructor: Read-ahead, from `S3ReaderConstructor`.
+
+        Raises:
+            InvalidUriError: `bucket` or `key` is empty.
         """
+        _check_names(bucket, key)
         return open_reader(
             self,
             bucket,
@@ -64,6 +87,15 @@ class S3Client(Client):
             storage_class: "STANDARD_IA", "INTELLIGENT_TIERING" ...; default: the configuration's, else the bucket's.
 
         Raises:
+            InvalidUriError: `bucket` or `key` is empty.
             ValueError: `part_size` of the configuration is more than S3 takes.
         """
+        _check_names(bucket, key)
         return S3Writer(self, bucket, key, storage_class=storage_class)
+
+
+def _check_names(bucket: str, key: str) -> None:
+    if not bucket:
+        raise InvalidUriError(f"Bucket name must be non-empty, got {bucket!r} with the key {key!r}")
+    if not key:
+        raise S3Uri.no_key(bucket)

@@ -22,6 +22,8 @@ PATHS = {
     ],
     "s3dataset._s3client": ["S3Client", "S3ClientConfig"],
     "s3dataset._s3client.s3client_config": ["S3ClientConfig"],
+    "s3dataset._s3dataset_common": ["parse_s3_uri"],
+    "s3dataset._user_agent": ["UserAgent"],
     "s3dataset.s3checkpoint": ["S3Checkpoint"],
     "s3dataset.s3iterable_dataset": ["S3IterableDataset"],
     "s3dataset.s3map_dataset": ["S3MapDataset"],
@@ -64,6 +66,12 @@ def test_paths_hold_re_exports_only(path):
 
 def test_every_path_is_in_the_table():
     root = Path(s3dataset.__file__).parent
-    files = [*root.glob("s3*.py"), *root.glob("s3reader/*.py"), *root.glob("_s3client/*.py")]
+    files = [
+        *root.glob("s3*.py"),
+        *root.glob("_s3*.py"),
+        root / "_user_agent.py",
+        *root.glob("s3reader/*.py"),
+        *root.glob("_s3client/*.py"),
+    ]
     found = {".".join(["s3dataset", *file.relative_to(root).with_suffix("").parts]) for file in files}
     assert {name.removesuffix(".__init__") for name in found} == set(PATHS) - {"s3dataset"}
