@@ -100,11 +100,16 @@ def loader_job(case: Case, name: str, target: Target) -> Job:
     if make is None:
         raise UnsupportedError
 
-    def epoch() -> None:
-        batches = make(target, count) if case.name == "iterate" else make(target, count, case.workers)
-        expect(sum(int(batch.sum()) for batch in batches), count * data.SMALL_BYTES)
+    def epoch(samples: int) -> int:
+        batches = make(target, samples) if case.name == "iterate" else make(target, samples, case.workers)
+        return sum(int(batch.sum()) for batch in batches)
 
-    return Job(epoch, count, count * data.SMALL_BYTES)
+    return Job(
+        lambda: expect(epoch(count), count * data.SMALL_BYTES),
+        count,
+        count * data.SMALL_BYTES,
+        warm_up=lambda: epoch(8),  # imports torch, among others
+    )
 
 
 def checkpoint_job(case: Case, name: str, target: Target) -> Job:
