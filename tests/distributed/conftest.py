@@ -1,0 +1,59 @@
+"""Ranks as processes of their own, with a launcher's variables."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3dataset.testing import LocalS3
+
+COUNT = 1797
+
+
+@pytest.fixture(scope="package")
+def server() -> Iterator[LocalS3]:
+    """1,797 objects under "images/", each of which holds its number."""
+    with LocalS3("bucket") as server:
+        for i in range(COUNT):
+            server.put("bucket", f"images/{i:05}", str(i).encode())
+        yield server
+
+
+@pytest.fixture
+def ranks(server: LocalS3, tmp_path: Path) -> Callable[..., list[Any]]:
+    """Runs a program of rank_programs.py on every rank -> the ranks' answers."""
+
+    def run(program: str, *arguments: str, world_size: int = 2, launcher: bool = True) -> list[Any]:
+        server.reset_stats()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        processes = []
+        for rank in range(world_size):
+            environment = dict(os.environ)
+            if launcher:
+                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+                environment |= {"LOCAL_WORLD_SIZE": str(world_size)}
+                environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            script = str(Path(__file__).with_name("rank_programs.py"))
+            command = [sys.executable, script, program, str(tmp_path / f"answer{rank}"), *arguments]
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            )
+        try:
+            for process in processes:
+                output, _ = process.communicate(timeout=120)
+                assert process.returncode == 0, output
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        return [json.loads((tmp_path / f"answer{rank}").read_text()) for rank in range(world_size)]
+
+    return run

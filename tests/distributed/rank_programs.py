@@ -1,0 +1,172 @@
+"""What each rank runs: `python rank_programs.py NAME OUT ARGUMENTS`, with the answer as JSON in OUT.
+
+The launcher's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) tell the rank, as torchrun sets them.
+"""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+import torch.utils.data
+from torch.nn.parallel import DistributedDataParallel
+
+import s3dataset
+from s3dataset import Split
+from s3dataset.errors import ManifestMismatchError
+
+URI = "s3://bucket/images/"
+TAILS: Any = ("pad", "drop", "exact")
+
+
+def number(reader: s3dataset.S3Reader) -> int:
+    return int(reader.read())
+
+
+def join_group() -> None:
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+
+
+def train(loader: Any) -> dict[str, Any]:
+    """An epoch of DDP; Join lets ranks have one step more than others, as tail="exact" does."""
+    model = DistributedDataParallel(torch.nn.Linear(1, 1))
+    seen, sizes = [], []
+    with torch.distributed.algorithms.Join([model]):
+        for batch in loader:
+            seen += batch.tolist()
+            sizes.append(len(batch))
+            model(batch.float().unsqueeze(1)).sum().backward()
+    return {"seen": seen, "sizes": sizes, "length": len(loader)}
+
+
+def ddp(kind: str) -> Any:
+    join_group()
+    answers = {}
+    for tail in TAILS:
+        if kind == "map":
+            dataset: Any = s3dataset.S3MapDataset.from_prefix(URI, transform=number)
+            loader: Any = s3dataset.DataLoader(dataset, batch_size=32, shuffle=True, num_workers=3, tail=tail, seed=1)
+        else:
+            dataset = s3dataset.S3IterableDataset.from_prefix(
+                URI, transform=number, enable_sharding=Split(tail=tail), batch_size=32
+            )
+            loader_class: Any = s3dataset.DataLoader if kind == "iterable" else torch.utils.data.DataLoader
+            loader = loader_class(dataset, batch_size=32, num_workers=3)
+        answers[tail] = train(loader)
+    return answers
+
+
+def sharding(kind: str) -> Any:
+    """What the values of enable_sharding do with the launcher's variables alone."""
+    choices: Any = {"none": None, "true": True, "false": False, "workers": Split(ranks=False)}
+    dataset = s3dataset.S3IterableDataset.from_prefix(URI, transform=number, enable_sharding=choices[kind])
+    loader: Any = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            alone = list(dataset)
+            seen = list(loader)
+        except ValueError as error:
+            return {"error": str(error)}
+    return {"alone": alone, "seen": seen, "warnings": [str(warning.message) for warning in caught]}
+
+
+def prepared() -> Any:
+    join_group()
+    dataset = s3dataset.S3MapDataset.from_prefix(URI, transform=number).prepare()
+    dist.barrier()
+    return {"length": len(dataset), "fingerprint": dataset.manifest.fingerprint}
+
+
+def growing(kind: str) -> Any:
+    """The prefix grows after rank 0 listed and before rank 1 does."""
+    join_group()
+    answer: dict[str, Any] = {}
+    if kind == "map":
+        dataset: Any = s3dataset.S3MapDataset.from_prefix(URI, transform=number)
+        loader: Any = s3dataset.DataLoader(dataset, batch_size=8, num_workers=2)
+    else:
+        dataset = s3dataset.S3IterableDataset.from_prefix(URI, transform=number, enable_sharding=True)
+        loader = dataset
+    if dist.get_rank() == 0:
+        iter(loader)
+    dist.barrier()
+    if dist.get_rank() == 1:
+        s3dataset.S3Client().put_many([("bucket", "images/late", b"1")])
+        try:
+            next(iter(loader))
+        except ManifestMismatchError as error:
+            answer["error"] = str(error)
+    dist.barrier()  # rank 0 has the store
+    return answer
+
+
+def accelerated(kind: str) -> Any:
+    from accelerate import Accelerator, DataLoaderConfiguration
+
+    configuration = DataLoaderConfiguration(dispatch_batches=kind == "dispatch", even_batches=False)
+    accelerator = Accelerator(cpu=True, dataloader_config=configuration)
+    choices: Any = {"shard": None, "shard-main": False, "dispatch": Split(ranks=False)}
+    if kind in choices:
+        dataset: Any = s3dataset.S3IterableDataset.from_prefix(URI, transform=number, enable_sharding=choices[kind])
+        workers = 0 if kind == "shard-main" else 1
+        loader: Any = torch.utils.data.DataLoader(dataset, batch_size=8, num_workers=workers)
+    else:
+        dataset = s3dataset.S3MapDataset.from_prefix(URI, transform=number)
+        split = None if kind == "map-unsaid" else Split(ranks=False)
+        loader = s3dataset.DataLoader(dataset, batch_size=8, num_workers=1, split=split)
+    loader = accelerator.prepare(loader)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            seen = [i for batch in loader for i in batch.tolist()]
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"seen": seen, "warnings": [str(warning.message) for warning in caught]}
+
+
+def trained() -> Any:
+    """Hugging Face's way: the loader is made by Accelerate's owner around our dataset, which set_epoch is called on."""
+    join_group()
+    dataset = s3dataset.S3IterableDataset.from_prefix(URI, transform=number, enable_sharding=True)
+    dataset.set_epoch(3)
+    return {"seen": list(dataset), "length": len(dataset)}
+
+
+def _spawned(rank: int, method: str, out: str) -> None:
+    """A rank that knows itself from the process group alone."""
+    dist.init_process_group(
+        "gloo", init_method=f"file://{out}.group", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    dataset = s3dataset.S3IterableDataset.from_prefix(URI, transform=number, enable_sharding=True)
+    loader: Any = torch.utils.data.DataLoader(
+        dataset, batch_size=None, num_workers=2 if method == "fork" else 1, multiprocessing_context=method
+    )
+    Path(f"{out}.{rank}").write_text(json.dumps(list(loader)))
+    dist.barrier()
+
+
+def spawned(method: str, out: str) -> Any:
+    torch.multiprocessing.spawn(_spawned, args=(method, out), nprocs=2)
+    return [json.loads(Path(f"{out}.{rank}").read_text()) for rank in range(2)]
+
+
+PROGRAMS: dict[str, Callable[..., Any]] = {
+    program.__name__: program for program in (ddp, sharding, prepared, growing, accelerated, trained, spawned)
+}
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    answer = PROGRAMS[sys.argv[1]](*sys.argv[3:])
+    Path(sys.argv[2]).write_text(json.dumps(answer))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        sys.stdout.flush()
+    os._exit(0)
