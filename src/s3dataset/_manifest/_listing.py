@@ -21,6 +21,7 @@ _MOST_PAGES_AT_ONCE: Final = 256
 _LATEST_MTIME: Final = (1 << 32) - 1
 _DIRECTORY_BUCKET: Final = "--x-s3"
 _EXAMPLES: Final = 3
+_MOST_EMPTY_PAGES: Final = 1000  # in a row; stores that skip deleted keys answer with some
 _REFUSALS: Final = (400, 501)  # of `start-after`, by stores that do not know it
 
 
@@ -218,27 +219,30 @@ class _Listing:
 
     def _serial(self, queue: RequestQueue) -> Columns:
         token: str | None = None
-        last: bytes | None = None
+        previous: list[bytes] = []
         ascending = True
+        empty_pages = 0
         while True:
             self.requests += 1
             page = cast(ListPage, queue.take(queue.list_page(self._uri.bucket, self._uri.key, token=token)))
             keys, ends = self._keys(page)
-            if keys:
-                ascending = ascending and (last is None or last < keys[0]) and is_ascending(keys)
-                last = keys[-1]
-                self._add(page, keys, ends, 0, len(keys), None)
-            if self._progress is not None:
-                self._progress(Progress(self.objects, self.requests))
-            if not page.is_truncated:
-                break
-            if page.next_token is None or page.next_token == token:
+            empty_pages = 0 if keys else empty_pages + 1
+            more = page.is_truncated
+            if more and (page.next_token is None or empty_pages > _MOST_EMPTY_PAGES or (keys and keys == previous)):
                 raise S3Exception(
-                    f"Service error: The listing of {self._uri} says that there is more, and does not say where to go "
-                    f"on. The service is no faithful S3; give the keys by Manifest.from_objects instead",
+                    f"Service error: The listing of {self._uri} says that there is more, and does not go on. The "
+                    "service is no faithful S3; give the keys by Manifest.from_objects instead",
                     operation="ListObjectsV2",
                     uri=str(self._uri),
                 )
+            if keys:
+                ascending = ascending and (not previous or previous[-1] < keys[0]) and is_ascending(keys)
+                previous = keys
+                self._add(page, keys, ends, 0, len(keys), None)
+            if self._progress is not None:
+                self._progress(Progress(self.objects, self.requests))
+            if not more:
+                break
             token = page.next_token
         columns = self._builder.finish()
         return columns if ascending else _in_order(columns, self._new_builder())

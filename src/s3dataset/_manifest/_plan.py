@@ -33,6 +33,7 @@ _PLAUSIBLE: Final = 4.0  # a gap seems at most so much larger than all that was 
 _LONG: Final = 1.6  # a part that is so much longer than is fair is cut
 _LINDY: Final = 2.0  # what went on for so many pages may go on for so many times as many
 _MOST_DOUBTED_PAGES: Final = 30
+_MOST_EMPTY_PAGES: Final = 100  # in a row, before the service is taken for one that does not list by the rules
 _NAMES_PAGES: Final = 20  # names are worth a request where so many pages depend on them
 _AGREE: Final = 2.5  # densities at both ends of a gap that differ by less make it an even one
 
@@ -83,6 +84,7 @@ class _Gap:
     pages: float = 1.0  # what it seems to hold
     walked: int = 0  # pages that came one after the other up to lo
     promised: float = 0.0  # what it seemed to hold after its first page
+    empty_pages: int = 0  # in a row
     dirty: bool = False
 
 
@@ -196,9 +198,13 @@ class ListingPlan:
         if not keys:
             if token is None:
                 self._close_from(gap)
-            else:
-                gap.token = token
+                return []
+            gap.token = token
+            gap.empty_pages += 1
+            if gap.empty_pages > _MOST_EMPTY_PAGES:
+                raise ListingOrderError
             return []
+        gap.empty_pages = 0
         if gap.lo and keys[0] <= gap.lo:
             raise ListingOrderError
         self._learn(gap, keys, None if token is None else keys[-1])

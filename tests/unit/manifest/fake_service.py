@@ -138,9 +138,8 @@ class FakeService:
             elif not self.unordered:
                 break
             at += 1
-        more = any(key.startswith(prefix) for key in keys[at : at + 1] if not self.unordered) or (
-            self.unordered and any(key.startswith(prefix) for key in keys[at:])
-        )
+        rest = keys[at:] if self.unordered else keys[at : at + 1]
+        more = any(key.startswith(prefix) for key in rest)
         return FakePage(rows, prefixes, str(at) if more else None)
 
 
@@ -150,7 +149,7 @@ class FakeReply:
 
 
 class FakeQueue:
-    """As `RequestQueue`, in virtual time: answers come after 25 to 29 ms, all that are due within a millisecond at once."""
+    """As `RequestQueue`, in virtual time: answers come after 25 to 29 ms, those of one millisecond at once."""
 
     def __init__(self, client: "FakeClient") -> None:
         self._client = client
