@@ -46,7 +46,7 @@ format: ## ruff and rustfmt, in place
 	cargo fmt
 
 deny: ## licences, sources and bans of the Rust dependencies
-	cargo deny --all-features check bans licenses sources
+	cargo deny --all-features --log-level error check bans licenses sources
 
 bench: ## ours beside the peers, in one run (20 minutes; see benchmarks/README.md)
 	@$(SETUP) demo
