@@ -32,6 +32,8 @@ def client_ref(region: str | None, endpoint: str | None, s3client_config: S3Clie
         InvalidConfigError: The endpoint is no URL.
         TypeError: `s3client_config` is none.
     """
+    if not isinstance(s3client_config, S3ClientConfig | None):
+        raise TypeError(f"s3client_config must be an S3ClientConfig, not {type(s3client_config).__name__}")
     ref = ClientRef(region or None, endpoint or None, s3client_config)
     ref.get()
     return ref

@@ -137,9 +137,9 @@ class BatchFetcher(Generic[T]):
         self._sent.clear()
 
     def _send(self, indices: list[int]) -> _Sent:
+        rows = self._rows(indices)
         if self._queue is None:
             self._queue = self._client.queue()
-        rows = self._rows(indices)
         results = self._queue.get([request_of(row) for row in rows], limit=self._part_bytes)
         nbytes = sum(min(_UNKNOWN_BYTES if row[2] is None else row[2], self._part_bytes) for row in rows)
         return _Sent(indices, rows, results, nbytes)
