@@ -195,6 +195,14 @@ class TestReading:
             with refused(304, "304"):
                 s3.get_object(Bucket=bucket, Key="k", **condition)
 
+    @pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])
+    def test_archived_objects_are_not_readable(self, s3: Any, bucket: str, storage_class: str) -> None:
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x", StorageClass=storage_class)
+        with refused(403, "InvalidObjectState") as refusal:
+            s3.get_object(Bucket=bucket, Key="k")
+        assert refusal.details["StorageClass"] == storage_class
+        assert s3.head_object(Bucket=bucket, Key="k")["StorageClass"] == storage_class
+
     def test_an_answer_can_be_given_other_headers(self, s3: Any, bucket: str, etag: str) -> None:
         answer = s3.get_object(Bucket=bucket, Key="k", ResponseContentType="text/plain")
         assert (answer["ContentType"], body(answer)) == ("text/plain", b"0123456789")

@@ -76,6 +76,16 @@ def test_clocks_that_differ(server: LocalS3, bucket: str, s3: Any, seconds: int)
     s3.list_objects_v2(Bucket=bucket)
 
 
+def test_owners_and_payers(server: LocalS3, bucket: str, s3: Any) -> None:
+    s3.list_objects_v2(Bucket=bucket, ExpectedBucketOwner="123456789012")
+    with refused(403, "AccessDenied"):
+        s3.list_objects_v2(Bucket=bucket, ExpectedBucketOwner="999999999999")
+    server.create_bucket(bucket, requester_pays=True)
+    with refused(403, "AccessDenied"):
+        s3.list_objects_v2(Bucket=bucket)
+    s3.list_objects_v2(Bucket=bucket, RequestPayer="requester")
+
+
 class TestTokens:
     def test_a_token_is_needed_where_there_is_one(self) -> None:
         with LocalS3("bucket", session_token="secret", activate=False) as server:

@@ -20,6 +20,8 @@ pub struct Config {
     pub credentials: Vec<Credential>,
     /// Whether signatures are checked; without, every signed request passes.
     pub check_signatures: bool,
+    /// The account that owns all buckets, for `x-amz-expected-bucket-owner`.
+    pub owner: String,
     /// Whether unsigned requests may write to public buckets.
     pub anonymous_writes: bool,
     /// How far a request's date may be from the server's clock.
@@ -57,6 +59,7 @@ impl Default for Config {
             wrong_region: WrongRegion::Accept,
             credentials: vec![Credential::default()],
             check_signatures: true,
+            owner: "123456789012".to_owned(),
             anonymous_writes: false,
             max_skew_s: 900,
             clock_offset_s: 0,
@@ -134,6 +137,8 @@ pub struct BucketConfig {
     pub public: bool,
     /// Uploads are counted and hashed but not kept.
     pub sink: bool,
+    /// Requests must say `x-amz-request-payer: requester`.
+    pub requester_pays: bool,
     pub synthetic: Vec<SyntheticConfig>,
 }
 

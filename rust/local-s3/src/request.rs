@@ -138,7 +138,8 @@ pub fn percent_decode(text: &str, plus_is_space: bool) -> Option<Vec<u8>> {
 pub fn percent_encode_into(out: &mut String, bytes: &[u8], keep_slash: bool) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || (keep_slash && byte == b'/') {
+        let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+        if unreserved || (keep_slash && byte == b'/') {
             out.push(byte as char);
         } else {
             out.push('%');

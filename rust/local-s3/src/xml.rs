@@ -5,6 +5,11 @@ use quick_xml::events::Event;
 
 /// Writes text so that any XML parser reads it back, control characters as references.
 pub fn escape_into(out: &mut String, text: &str) {
+    let plain = |b: u8| b >= 0x20 && b != 0x7f && !matches!(b, b'&' | b'<' | b'>' | b'"');
+    if text.bytes().all(plain) {
+        out.push_str(text);
+        return;
+    }
     for c in text.chars() {
         match c {
             '&' => out.push_str("&amp;"),
@@ -53,6 +58,13 @@ impl Writer {
     pub fn text(&mut self, name: &str, value: &str) {
         self.open(name);
         escape_into(&mut self.out, value);
+        self.close(name);
+    }
+
+    /// Text that needs no escaping, in parts.
+    pub fn raw(&mut self, name: &str, parts: &[&str]) {
+        self.open(name);
+        parts.iter().for_each(|part| self.out.push_str(part));
         self.close(name);
     }
 

@@ -247,7 +247,15 @@ class LocalS3:
 
     # -- Objects -------------------------------------------------------------------------------------------------------
 
-    def create_bucket(self, name: str, *, region: str | None = None, public: bool = False, sink: bool = False) -> None:
+    def create_bucket(
+        self,
+        name: str,
+        *,
+        region: str | None = None,
+        public: bool = False,
+        sink: bool = False,
+        requester_pays: bool = False,
+    ) -> None:
         """Makes a bucket, or gives an existing one these properties.
 
         Args:
@@ -255,8 +263,9 @@ class LocalS3:
             region: By default the server's.
             public: Allow unsigned reads.
             sink: Do not keep the bytes of uploads.
+            requester_pays: Refuse requests that do not say that whoever signs pays.
         """
-        document = {"name": name, "region": region, "public": public, "sink": sink}
+        document = {"name": name, "region": region, "public": public, "sink": sink, "requester_pays": requester_pays}
         self._control.call("POST", "buckets", document=document)
 
     def buckets(self) -> list[str]:

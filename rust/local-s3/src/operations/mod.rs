@@ -181,8 +181,16 @@ impl Call<'_> {
     }
 
     fn authorize(&self) -> Answer<()> {
+        if self.request.header("x-amz-expected-bucket-owner").is_some_and(|owner| owner != self.config.owner) {
+            return Err(S3Error::access_denied().into());
+        }
         if matches!(self.sender, Sender::Known(_)) {
-            return Ok(());
+            let unpaid = self.request.header("x-amz-request-payer").is_none();
+            let bucket = self.server.store.find(&self.target.bucket).filter(|_| unpaid);
+            return match bucket.is_some_and(|bucket| bucket.is_paid_by_requester()) {
+                true => Err(S3Error::access_denied().into()),
+                false => Ok(()),
+            };
         }
         let Some(bucket) = self.server.store.find(&self.target.bucket) else {
             let exists_not = self.operation != Operation::ListBuckets && !self.operation.writes();

@@ -124,6 +124,11 @@ pub async fn get(call: &Call<'_>) -> Answer<Response> {
         let message = "The bytes of this object were discarded by the sink that received them";
         return Err(S3Error::new(403, "InvalidObjectState", message).into());
     }
+    let class = object.attributes.storage_class.as_deref();
+    if let (Operation::GetObject, Some(class @ ("GLACIER" | "DEEP_ARCHIVE"))) = (call.operation, class) {
+        let message = "The operation is not valid for the object's storage class";
+        return Err(S3Error::new(403, "InvalidObjectState", message).with("StorageClass", class).into());
+    }
     // An override of the query comes after the object's own header, which `describe` has left out.
     for name in
         ["cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires"]

@@ -47,6 +47,7 @@ pub struct Bucket {
     pub created: Timestamp,
     public: AtomicBool,
     sink: AtomicBool,
+    requester_pays: AtomicBool,
     pub(super) objects: RwLock<Objects>,
     pub(super) sequences: RwLock<Vec<Arc<Sequence>>>,
     uploads: Mutex<BTreeMap<String, Arc<Upload>>>,
@@ -65,6 +66,7 @@ impl Bucket {
             created: Timestamp::now(),
             public: AtomicBool::new(false),
             sink: AtomicBool::new(false),
+            requester_pays: AtomicBool::new(false),
             objects: RwLock::new(objects),
             sequences: RwLock::default(),
             uploads: Mutex::default(),
@@ -75,6 +77,7 @@ impl Bucket {
     pub fn configure(&self, config: &BucketConfig) -> Result<(), String> {
         self.public.fetch_or(config.public, Ordering::Relaxed);
         self.sink.fetch_or(config.sink, Ordering::Relaxed);
+        self.requester_pays.fetch_or(config.requester_pays, Ordering::Relaxed);
         config.synthetic.iter().try_for_each(|synthetic| self.add_synthetic(synthetic))
     }
 
@@ -84,6 +87,10 @@ impl Bucket {
 
     pub fn is_sink(&self) -> bool {
         self.sink.load(Ordering::Relaxed)
+    }
+
+    pub fn is_paid_by_requester(&self) -> bool {
+        self.requester_pays.load(Ordering::Relaxed)
     }
 
     pub fn add_synthetic(&self, config: &SyntheticConfig) -> Result<(), String> {
