@@ -9,7 +9,7 @@
     │   └── _tree        directories whose names are known
     ├── _columns         the file's layout; reading rows in place
     │   └── _etags       ETags in 18 bytes
-    ├── _builder         writing it with bounded memory
+    ├── _builder         writing it with bounded memory, from _chunks of rows
     ├── _entries         its objects, one by one
     ├── _lookup          finding a key
     ├── _verify          what changed since

@@ -17,7 +17,8 @@ multiple of 64; the header. The header stands last because it tells sums over wh
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from mmap import mmap
 from struct import Struct
 from typing import Any, Final, Literal, TypeAlias
@@ -180,22 +181,25 @@ class Columns:
         """All keys in order, as UTF-8."""
         blob, start = self._blob, 0
         for end in self._ends:
-            yield bytes(blob[start:end])
+            yield blob[start:end].tobytes()
             start = end
 
-    def raw(self, section: str, start: int, stop: int) -> memoryview | None:
-        """The bytes of rows [start, stop) of a column of fixed width; None where the column is left out."""
+    def gather(self, section: str, rows: Sequence[int]) -> bytes | None:
+        """The bytes of some rows, at least one, of a column of fixed width; None where the column is left out."""
         place = self.header["sections"].get(section)
         if place is None:
             return None
-        width = ITEM_BYTES[section]
-        return memoryview(self.buffer)[place[0] + start * width : place[0] + stop * width]
+        width, view = ITEM_BYTES[section], memoryview(self.buffer)[place[0] : place[0] + place[1]]
+        first, count = rows[0], len(rows)
+        if rows[-1] - first == count - 1 and list(rows) == list(range(first, first + count)):
+            return bytes(view[first * width : (first + count) * width])
+        return b"".join([view[row * width : row * width + width] for row in rows])
 
-    def key_range(self, start: int, stop: int) -> tuple[memoryview, list[int]]:
-        """The keys of rows [start, stop), one behind the other, and where each ends."""
-        base = self._ends[start - 1] if start else 0
-        ends = [end - base for end in self._ends[start:stop]]
-        return self._blob[base : base + (ends[-1] if ends else 0)], ends
+    def keys_of(self, rows: Sequence[int]) -> tuple[bytes, list[int]]:
+        """The keys of some rows, one behind the other, and where each ends."""
+        blob, ends = self._blob, self._ends
+        keys = [blob[ends[row - 1] if row else 0 : ends[row]] for row in rows]
+        return b"".join(keys), list(accumulate(map(len, keys)))
 
 
 def read_header(buffer: mmap | bytes, name: str) -> dict[str, Any]:

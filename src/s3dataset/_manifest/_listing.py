@@ -3,14 +3,13 @@
 import heapq
 import warnings
 from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, cast
 
 from s3dataset._client import Client, ListPage, RequestQueue
-from s3dataset._manifest._builder import Builder, Chunk, is_ascending
+from s3dataset._manifest._builder import Builder, is_ascending
+from s3dataset._manifest._chunks import chunk_of_page, chunk_of_page_rows, chunks_of_rows
 from s3dataset._manifest._columns import Columns
-from s3dataset._manifest._etags import pack_etags
 from s3dataset._manifest._nearest import EmptyPrefixWarning, nearest_prefixes
 from s3dataset._manifest._pattern import Pattern, compile_pattern
 from s3dataset._manifest._plan import ListingOrderError, ListingPlan, PageRequest
@@ -213,7 +212,7 @@ class _Listing:
             chunk = chunk_of_page(page, bucket, ends, start, stop, ascending=position is not None)
             self._builder.add(chunk, position)
         elif chosen:
-            self._builder.add(_rows_of_page(page, bucket, ends, chosen), position)
+            self._builder.add(chunk_of_page_rows(page, bucket, ends, chosen), position)
 
     # -- One page after the other --------------------------------------------------------------------------------------
 
@@ -269,101 +268,3 @@ def _in_order(columns: Columns, builder: Builder) -> Columns:
         return builder.finish()
     finally:
         builder.close()
-
-
-# -- Chunks ---------------------------------------------------------------------------------------------------------
-
-
-def chunk_of_page(
-    page: ListPage, bucket: str, ends: "array[int]", start: int, stop: int, *, ascending: bool = False
-) -> Chunk:
-    """Rows [start, stop) of a page; `ascending`: its keys are known to ascend."""
-    if start == stop:
-        return Chunk(bucket, b"", [])
-    blob, etags = page.key_blob, page.etag_blob
-    etag_ends: Sequence[int] = array("I", page.etag_ends)
-    key_ends: Sequence[int] = ends
-    sizes = page.sizes
-    mtimes = array("q", page.mtimes)
-    if stop - start < len(ends):
-        base = ends[start - 1] if start else 0
-        etag_base = etag_ends[start - 1] if start else 0
-        blob = blob[base : ends[stop - 1]]
-        etags = etags[etag_base : etag_ends[stop - 1]]
-        key_ends = [end - base for end in ends[start:stop]]
-        etag_ends = [end - etag_base for end in etag_ends[start:stop]]
-        sizes = sizes[8 * start : 8 * stop]
-        mtimes = mtimes[start:stop]
-    digests, parts, texts = pack_etags(etags, etag_ends)
-    return Chunk(bucket, blob, key_ends, sizes, _mtimes(mtimes), digests, parts.tobytes(), texts, ascending)
-
-
-def _rows_of_page(page: ListPage, bucket: str, ends: "array[int]", rows: Sequence[int]) -> Chunk:
-    """Some rows of a page."""
-    blob, etags = page.key_blob, page.etag_blob
-    etag_ends = array("I", page.etag_ends)
-    sizes, mtimes = array("Q", page.sizes), array("q", page.mtimes)
-    keys = [blob[ends[row - 1] if row else 0 : ends[row]] for row in rows]
-    texts = [etags[etag_ends[row - 1] if row else 0 : etag_ends[row]] for row in rows]
-    digests, parts, others = pack_etags(b"".join(texts), ends_of(texts))
-    return Chunk(
-        bucket,
-        b"".join(keys),
-        ends_of(keys),
-        array("Q", [sizes[row] for row in rows]).tobytes(),
-        _mtimes(array("q", [mtimes[row] for row in rows])),
-        digests,
-        parts.tobytes(),
-        others,
-    )
-
-
-def _mtimes(seconds: "array[int]") -> bytes:
-    if min(seconds) >= 0 and max(seconds) <= _LATEST_MTIME:
-        return array("I", seconds).tobytes()
-    return array("I", [min(max(second, 0), _LATEST_MTIME) for second in seconds]).tobytes()
-
-
-def ends_of(texts: Sequence[bytes]) -> list[int]:
-    """Where each ends when they stand one behind the other."""
-    ends, end = [], 0
-    for text in texts:
-        end += len(text)
-        ends.append(end)
-    return ends
-
-
-def chunks_of_rows(columns: Columns, rows: Iterator[int] | Sequence[int]) -> Iterator[Chunk]:
-    """Rows of a manifest as chunks, in the order given; runs of neighbours are copied at once."""
-    run: list[int] = []
-    for row in rows:
-        if run and (
-            row != run[-1] + 1 or len(run) == 4096 or columns.bucket_index(row) != columns.bucket_index(run[0])
-        ):
-            yield _copied(columns, run[0], run[-1] + 1)
-            run.clear()
-        run.append(row)
-    if run:
-        yield _copied(columns, run[0], run[-1] + 1)
-
-
-def _copied(columns: Columns, start: int, stop: int) -> Chunk:
-    """Rows [start, stop), all of one bucket."""
-    keys, ends = columns.key_range(start, stop)
-
-    def raw(section: str) -> bytes | None:
-        found = columns.raw(section, start, stop)
-        return None if found is None else bytes(found)
-
-    digests, parts, texts = raw("etags"), raw("etag_parts"), b""
-    if digests is not None and columns.has("etag_texts"):
-        spelled = [(columns.etag(row) or "").strip('"').encode() for row in range(start, stop)]
-        packed = pack_etags(b"".join(spelled), ends_of(spelled))
-        digests, parts, texts = packed[0], packed[1].tobytes(), packed[2]
-    return Chunk(columns.bucket(start), bytes(keys), ends, raw("sizes"), raw("mtimes"), digests, parts, texts)
-
-
-def row_of_key(columns: Columns, key: bytes) -> int | None:
-    """The row of a key in columns whose keys ascend; None if it is not there."""
-    row = bisect_left(range(len(columns)), key, key=columns.key_bytes)
-    return row if row < len(columns) and columns.key_bytes(row) == key else None

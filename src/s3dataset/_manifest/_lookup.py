@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from s3dataset._manifest._columns import Columns
-from s3dataset._manifest._listing import row_of_key
 from s3dataset._uri import S3Uri
 
 _NEIGHBOURS: Final = 64
@@ -55,7 +54,7 @@ class Lookup:
         """The first row of a key, None if there is none; `bucket` None: in whichever bucket."""
         columns = self._columns
         if columns.header["ascending"]:
-            return row_of_key(columns, key)
+            return _row_of_key(columns, key)
         table = self._table
         if table is None:
             table = self._table = _make_table(columns)
@@ -94,3 +93,9 @@ def _make_table(columns: Columns) -> "array[int]":
             slot = (slot + 1) & mask
         table[slot] = row
     return table
+
+
+def _row_of_key(columns: Columns, key: bytes) -> int | None:
+    """The row of a key in columns whose keys ascend; None if it is not there."""
+    row = bisect_left(range(len(columns)), key, key=columns.key_bytes)
+    return row if row < len(columns) and columns.key_bytes(row) == key else None

@@ -5,6 +5,7 @@ import math
 import os
 import tempfile
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -12,9 +13,10 @@ from typing import Any, Final, Self, cast
 from s3dataset._client import Client, ClientRef
 from s3dataset._config import S3ClientConfig
 from s3dataset._manifest._builder import Builder, Chunk, map_file
+from s3dataset._manifest._chunks import chunks_of_rows, ends_of
 from s3dataset._manifest._columns import Columns, Row
 from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects, row_at
-from s3dataset._manifest._listing import Progress, chunks_of_rows, ends_of, list_columns
+from s3dataset._manifest._listing import Progress, list_columns
 from s3dataset._manifest._lookup import Lookup
 from s3dataset._manifest._verify import changes
 from s3dataset._uri import S3Uri, split_object_uri
@@ -377,14 +379,13 @@ class Manifest:
         parts = [array("Q") for _ in limits]
         columns = self._columns
         salts = [hashlib.blake2b(f"{seed}\0{bucket}\0".encode(), digest_size=8) for bucket in columns.buckets]
+        bucket_index = columns.bucket_index if len(salts) > 1 else lambda _: 0
         for row, key in enumerate(columns.keys()):
-            digest = salts[columns.bucket_index(row)].copy()
+            digest = salts[bucket_index(row)].copy()
             digest.update(key)
-            number = int.from_bytes(digest.digest(), "little")
-            for part, limit in zip(parts, limits, strict=True):
-                if number < limit:
-                    part.append(row)
-                    break
+            part = bisect_right(limits, int.from_bytes(digest.digest(), "little"))
+            if part < len(parts):
+                parts[part].append(row)
         return {name: self._picked(rows) for name, rows in zip(fractions, parts, strict=True)}
 
     def __add__(self, other: "Manifest") -> Self:

@@ -1,0 +1,99 @@
+"""Chunks of rows, made of a listing's pages and of other manifests."""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from s3dataset._client import ListPage
+from s3dataset._manifest._builder import Chunk
+from s3dataset._manifest._columns import Columns
+from s3dataset._manifest._etags import pack_etags
+
+_LATEST_MTIME: Final = (1 << 32) - 1
+_ROWS_AT_ONCE: Final = 4096
+
+
+def chunk_of_page(
+    page: ListPage, bucket: str, ends: "array[int]", start: int, stop: int, *, ascending: bool = False
+) -> Chunk:
+    """Rows [start, stop) of a page; `ascending`: its keys are known to ascend."""
+    if start == stop:
+        return Chunk(bucket, b"", [])
+    blob, etags = page.key_blob, page.etag_blob
+    etag_ends: Sequence[int] = array("I", page.etag_ends)
+    key_ends: Sequence[int] = ends
+    sizes = page.sizes
+    mtimes = array("q", page.mtimes)
+    if stop - start < len(ends):
+        base = ends[start - 1] if start else 0
+        etag_base = etag_ends[start - 1] if start else 0
+        blob = blob[base : ends[stop - 1]]
+        etags = etags[etag_base : etag_ends[stop - 1]]
+        key_ends = [end - base for end in ends[start:stop]]
+        etag_ends = [end - etag_base for end in etag_ends[start:stop]]
+        sizes = sizes[8 * start : 8 * stop]
+        mtimes = mtimes[start:stop]
+    digests, parts, texts = pack_etags(etags, etag_ends)
+    return Chunk(bucket, blob, key_ends, sizes, _mtimes(mtimes), digests, parts.tobytes(), texts, ascending)
+
+
+def chunk_of_page_rows(page: ListPage, bucket: str, ends: "array[int]", rows: Sequence[int]) -> Chunk:
+    """Some rows of a page."""
+    blob, etags = page.key_blob, page.etag_blob
+    etag_ends = array("I", page.etag_ends)
+    sizes, mtimes = array("Q", page.sizes), array("q", page.mtimes)
+    keys = [blob[ends[row - 1] if row else 0 : ends[row]] for row in rows]
+    texts = [etags[etag_ends[row - 1] if row else 0 : etag_ends[row]] for row in rows]
+    digests, parts, others = pack_etags(b"".join(texts), ends_of(texts))
+    return Chunk(
+        bucket,
+        b"".join(keys),
+        ends_of(keys),
+        array("Q", [sizes[row] for row in rows]).tobytes(),
+        _mtimes(array("q", [mtimes[row] for row in rows])),
+        digests,
+        parts.tobytes(),
+        others,
+    )
+
+
+def _mtimes(seconds: "array[int]") -> bytes:
+    if min(seconds) >= 0 and max(seconds) <= _LATEST_MTIME:
+        return array("I", seconds).tobytes()
+    return array("I", [min(max(second, 0), _LATEST_MTIME) for second in seconds]).tobytes()
+
+
+def ends_of(texts: Sequence[bytes]) -> list[int]:
+    """Where each ends when they stand one behind the other."""
+    ends, end = [], 0
+    for text in texts:
+        end += len(text)
+        ends.append(end)
+    return ends
+
+
+def chunks_of_rows(columns: Columns, rows: Iterable[int]) -> Iterator[Chunk]:
+    """Rows of a manifest, in the order given."""
+    source = iter(rows)
+    while some := list(islice(source, _ROWS_AT_ONCE)):
+        if len(columns.buckets) <= 1:
+            yield _chunk(columns, some)
+            continue
+        start = 0
+        for at in range(1, len(some) + 1):
+            if at == len(some) or columns.bucket_index(some[at]) != columns.bucket_index(some[start]):
+                yield _chunk(columns, some[start:at])
+                start = at
+
+
+def _chunk(columns: Columns, rows: Sequence[int]) -> Chunk:
+    """Some rows, all of one bucket."""
+    keys, ends = columns.keys_of(rows)
+    digests, parts, texts = columns.gather("etags", rows), columns.gather("etag_parts", rows), b""
+    if digests is not None and columns.has("etag_texts"):
+        spelled = [(columns.etag(row) or '""')[1:-1].encode() for row in rows]
+        packed = pack_etags(b"".join(spelled), ends_of(spelled))
+        digests, parts, texts = packed[0], packed[1].tobytes(), packed[2]
+    sizes, mtimes = columns.gather("sizes", rows), columns.gather("mtimes", rows)
+    return Chunk(columns.bucket(rows[0]), keys, ends, sizes, mtimes, digests, parts, texts)
