@@ -9,6 +9,8 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from operator import lt
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
@@ -254,7 +256,7 @@ class Builder:
 
 def is_ascending(keys: Sequence[bytes]) -> bool:
     """Whether each is less than the next."""
-    return all(map(bytes.__lt__, keys, keys[1:]))
+    return all(map(lt, keys, islice(keys, 1, None)))
 
 
 def map_file(path: str) -> Columns:
