@@ -265,7 +265,8 @@ class LocalS3:
             sink: Do not keep the bytes of uploads.
             requester_pays: Refuse requests that do not say that whoever signs pays.
         """
-        document = {"name": name, "region": region, "public": public, "sink": sink, "requester_pays": requester_pays}
+        flags = {"public": public, "sink": sink, "requester_pays": requester_pays}
+        document = {"name": name, "region": region} | {flag: True for flag, is_set in flags.items() if is_set}
         self._control.call("POST", "buckets", document=document)
 
     def buckets(self) -> list[str]:
