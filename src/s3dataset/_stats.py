@@ -32,7 +32,7 @@ class Stats:
 
     Attributes:
         samples: Samples handed over.
-        bytes: Bytes of objects fetched for them.
+        bytes: Bytes fetched for them ahead and by the batch; what readers fetch by themselves is not in it.
         requests: Requests to S3, further attempts not counted. These, `retries`, `throttles` and `ttfb_s` belong to the
             dataset's client, which datasets with the same region, endpoint and configuration share within a process.
         retries: Further attempts.

@@ -94,7 +94,7 @@ def growing(kind: str) -> Any:
         loader: Any = s3dataset.DataLoader(dataset, batch_size=8, num_workers=2)
     else:
         dataset = s3dataset.S3IterableDataset.from_prefix(URI, transform=number, enable_sharding=True)
-        loader = dataset
+        loader = dataset if kind == "iterable" else s3dataset.DataLoader(dataset, batch_size=8, num_workers=2)
     if dist.get_rank() == 0:
         iter(loader)
     dist.barrier()

@@ -101,7 +101,7 @@ def without_late(server: LocalS3) -> Iterator[None]:
     server.delete("bucket", "images/late")
 
 
-@pytest.mark.parametrize("kind", ["map", "iterable"])
+@pytest.mark.parametrize("kind", ["map", "iterable", "iterable-loader"])
 @pytest.mark.usefixtures("without_late")
 def test_ranks_that_list_different_objects_are_told_so(ranks: Ranks, kind: str) -> None:
     _, late = ranks("growing", kind)

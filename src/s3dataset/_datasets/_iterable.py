@@ -349,9 +349,15 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
                 "of the dataset, s3dataset.DataLoader tells it"
             )
 
-    def _take_batch_size(self, batch_size: int) -> None:
-        """The loader's batch size, for all processes that share the page."""
+    def _begin_loader(self, batch_size: int) -> None:
+        """Takes the loader's batch size, for all processes that share the page, and checks what workers could not.
+
+        Raises:
+            ValueError: There are several ranks, and nothing says how they share.
+            ManifestMismatchError: Another rank lists other objects.
+        """
         self._listing.page.set("batch_size", batch_size)
+        self._compare_ranks(self._part().rank.world_size)
 
     def _batches_of_rank(self, batch_size: int, num_workers: int, drop_last: bool) -> int:
         """How many batches a loader on this rank gives in an epoch."""

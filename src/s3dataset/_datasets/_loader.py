@@ -132,7 +132,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if isinstance(dataset, S3Dataset) and self.num_workers:
             dataset._prepare_workers()  # noqa: SLF001 - of the same package, like all that follow
         if isinstance(dataset, S3IterableDataset) and self._told_batch_size is not None:
-            dataset._take_batch_size(self._told_batch_size)  # noqa: SLF001 - of the same package
+            dataset._begin_loader(self._told_batch_size)  # noqa: SLF001
         elif isinstance(dataset, S3Dataset) and isinstance(self.batch_sampler, BatchSampler):
             dataset._compare_ranks(self.batch_sampler.world_size)  # noqa: SLF001
         return super().__iter__()

@@ -2,6 +2,7 @@
 
 import operator
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, SupportsIndex, TypeVar, cast, overload
 
@@ -234,7 +235,10 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
         if not -length <= position < length:
             raise IndexError(f"index {position} of {self!r}")
         row = self._rows((position % length,))[0]
-        return self._maker.make(self._maker.client, row)
+        started = time.perf_counter()
+        sample = self._maker.make(self._maker.client, row)
+        self._count.count(1, 0, 0.0, time.perf_counter() - started)
+        return sample
 
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
         """Returns the samples of a batch, fetched together: as many as indices were given, in their order.
