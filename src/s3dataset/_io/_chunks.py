@@ -3,6 +3,8 @@
 from bisect import bisect_right
 from collections.abc import Iterator
 
+from s3dataset.errors import InternalError
+
 __all__ = ["Chunk", "ChunkMap"]
 
 
@@ -20,6 +22,12 @@ class Chunk:
     @property
     def nbytes(self) -> int:
         return self.end - self.start
+
+    def part(self, start: int, end: int) -> memoryview:
+        """Bytes [start, end) of the object, which have landed."""
+        if self.data is None:
+            raise InternalError(f"{self} has no bytes yet")
+        return self.data[start - self.start : end - self.start]
 
     def __repr__(self) -> str:
         state = f"request {self.index}" if self.data is None else "landed"

@@ -22,6 +22,7 @@ __all__ = ["DCPOptimizedS3Reader", "Ledger", "RangedS3Reader", "S3Reader", "Sequ
 _PICKLED_BYTES: Final = 8 << 20  # a batch of images crosses with its bytes, a shard by reference
 _LINE_BLOCK_BYTES: Final = 64 << 10
 _READ1_BYTES: Final = 1 << 20
+_BEYOND_BYTES: Final = 1 << 62  # behind the end of any object; what is more does not fit into a request
 
 _NO_BLOCK: Final = b""
 
@@ -281,13 +282,13 @@ class S3Reader(io.BufferedIOBase):
             elif whence == os.SEEK_CUR:
                 position = self._position + offset
             elif whence == os.SEEK_END:
-                position = self._window.size_for_tail(max(-offset, TAIL_BYTES)) + offset
+                position = self._window.size_for_tail(min(max(-offset, TAIL_BYTES), _BEYOND_BYTES)) + offset
             else:
                 raise ValueError(f"whence must be 0, 1 or 2 (SEEK_SET, SEEK_CUR, SEEK_END), not {whence}")
             if position < 0:
                 raise ValueError(f"negative seek position {position} in {self.uri}")
             if position > self._position:
-                size = self._window.size_if_shorter_than(position)
+                size = self._window.size_if_shorter_than(min(position, _BEYOND_BYTES))
                 position = position if size is None else size
             self._position = position
             return position

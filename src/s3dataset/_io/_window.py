@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from s3dataset._io._archive import TorchArchive, begins_torch_archive, directory_range, parse_directory
+from s3dataset._io._archive_watch import ArchiveWatch
 from s3dataset._io._chunks import Chunk, ChunkMap
 from s3dataset._io._new_bytes import new_bytes
 from s3dataset._io._policy import ReaderPolicy
@@ -51,7 +51,6 @@ class Window:
         "_current",
         "_expected",
         "_limit_bytes",
-        "_may_be_archive",
         "_policy",
         "_run_end",
         "_run_start",
@@ -69,8 +68,7 @@ class Window:
         self._run_end = 0
         self._trigger = 0
         self._expected: list[tuple[int, int]] = []
-        self._archive: TorchArchive | None = None
-        self._may_be_archive = False
+        self._archive = ArchiveWatch()
         self._limit_bytes = -1
 
     # -- State ------------------------------------------------------------------------------------------------------
@@ -81,6 +79,8 @@ class Window:
             chunk = Chunk(start, start + len(data), data=data)
             self._chunks.add(chunk)
             self._current = chunk
+            if start == 0 and chunk.end != self._source.size:
+                self._archive.see_head(chunk)
 
     def landed(self, limit_bytes: int) -> list[tuple[int, bytes]]:
         """Copies of (start, bytes) of what is there, from the lowest on, while they fit the limit."""
@@ -140,7 +140,7 @@ class Window:
         chunk = self._current
         if chunk.start <= start and end <= chunk.end and start == self._run_end and end <= self._trigger:
             self._run_end = end
-            return _part(chunk, start, end).tobytes()
+            return chunk.part(start, end).tobytes()
         end = self._clamped(start, end)
         if start >= end:
             return b""
@@ -156,7 +156,7 @@ class Window:
         while start < end:
             chunk = self._landed(start)
             stop = min(end, chunk.end)
-            pieces.append(_part(chunk, start, stop))
+            pieces.append(chunk.part(start, stop))
             start = stop
         return pieces[0].tobytes() if len(pieces) == 1 else b"".join(pieces)
 
@@ -172,7 +172,7 @@ class Window:
         chunk = self._current
         if chunk.start <= start and chunk.end == size:
             self._run_end = size
-            data = _part(chunk, start, size).tobytes()
+            data = chunk.part(start, size).tobytes()
         else:
             data = self.read(start, size - start)
         if start == 0 and len(data) > _KEEP_AFTER_READ_BYTES:
@@ -201,7 +201,7 @@ class Window:
                 self._send_for(self._chunks.holes(start, end)[:1])
             self._read_ahead(start, start)
             chunk = self._landed(start)
-        return _part(chunk, start, chunk.end)
+        return chunk.part(start, chunk.end)
 
     def whole(self) -> memoryview:
         """The whole object in one piece of memory, fetched unless it is there."""
@@ -217,7 +217,7 @@ class Window:
             self.clear()
             self.add(0, memoryview(body))
             chunk = self._current
-        data = _part(chunk, 0, chunk.end)
+        data = chunk.part(0, chunk.end)
         if data.readonly:
             # It came by pickle.
             chunk.data = data = memoryview(bytearray(data))
@@ -250,7 +250,6 @@ class Window:
         body = self._source.take_or_identify(index)
         if body is not None:
             self.add(start, memoryview(body))
-            self._look_for_archive(self._current)
         if tail >= 0:
             self._add_tail(tail)
 
@@ -283,18 +282,8 @@ class Window:
             self._run_start = start
         self._continues = start != self._run_start
         self._run_end = end
-        if self._may_be_archive:
-            self._parse_archive()
-        archive = self._archive
-        if (
-            archive is not None
-            # The last bytes are there; looking for the directory in them, and reading headers alone, as torch does
-            # under FakeTensorMode, asks for no storage.
-            and archive.start <= start < archive.end - TAIL_BYTES
-            and start not in archive.headers
-        ):
-            self._archive = None
-            self._expected = list(archive.storages)
+        if self._policy.window_bytes and not self._expected:
+            self._expected = self._archive.storages_wanted(start, self._known_size, self._chunks)
 
     def _send_for(self, holes: Sequence[tuple[int, int]]) -> None:
         """Sends for what a read misses, and a little more."""
@@ -327,7 +316,7 @@ class Window:
         elif size - start <= TAIL_BYTES:
             # Formats with a footer are read backwards from their end.
             return self._chunks.holes(max(size - TAIL_BYTES, 0), end)[-1][0], size
-        elif self._archive is not None and start in self._archive.headers:
+        elif self._archive.is_header(start):
             least = _EXPECTED_RANGE_BYTES[0]
         else:
             least = policy.seek_bytes
@@ -342,7 +331,6 @@ class Window:
             (start, end), *ranges = ranges
             body = self._source.take(self._source.submit([(start, end)])[0])
             self.add(start, memoryview(body))
-            self._look_for_archive(self._current)
             if not ranges:
                 return
         for (start, end), index in zip(ranges, self._source.submit(ranges), strict=True):
@@ -438,7 +426,7 @@ class Window:
                 self._chunks.remove(chunk)
                 raise
             chunk.data = memoryview(body)
-            self._look_for_archive(chunk)
+            self._archive.see_head(chunk)
         self._current = chunk
         return chunk
 
@@ -490,7 +478,7 @@ class Window:
         while at < end:
             chunk = self._landed(at)
             stop = min(end, chunk.end)
-            view[at - start : stop - start] = _part(chunk, at, stop)
+            view[at - start : stop - start] = chunk.part(at, stop)
             at = stop
 
     def _give_up_beyond(self, position: int) -> None:
@@ -524,39 +512,3 @@ class Window:
         under_way = [chunk.index for chunk in chunks if chunk.data is None]
         if under_way:
             self._source.abandon(under_way)
-
-    # -- Archives of torch.save ---------------------------------------------------------------------------------------
-
-    def _look_for_archive(self, chunk: Chunk) -> None:
-        if chunk.start == 0 and self._policy.window_bytes and chunk.data is not None and not self._expected:
-            self._may_be_archive = begins_torch_archive(chunk.data)
-
-    def _parse_archive(self) -> None:
-        """Reads the zip directory once torch has asked for it."""
-        size = self._known_size
-        tail = self._chunks.at(size - 1)
-        if tail is None or tail.data is None:
-            return
-        found = directory_range(tail.data[-TAIL_BYTES:], size)
-        if found is None:
-            self._may_be_archive = False
-            return
-        start, end = found
-        pieces = []
-        at = start
-        while at < end:
-            chunk = self._chunks.at(at)
-            if chunk is None or chunk.data is None:
-                return
-            stop = min(end, chunk.end)
-            pieces.append(_part(chunk, at, stop))
-            at = stop
-        self._may_be_archive = False
-        self._archive = parse_directory(b"".join(pieces), start)
-
-
-def _part(chunk: Chunk, start: int, end: int) -> memoryview:
-    data = chunk.data
-    if data is None:
-        raise InternalError(f"{chunk} has no bytes yet")
-    return data[start - chunk.start : end - chunk.start]
