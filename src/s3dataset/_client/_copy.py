@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, cast
 from s3dataset._client._core import ClientCore
 from s3dataset._client._object_info import ObjectInfo, info_of_reply
 from s3dataset._native import Reply
-from s3dataset.errors import S3Exception
+from s3dataset.errors import BucketNotFoundError, ObjectNotFoundError, S3Exception
 
 if TYPE_CHECKING:
     from s3dataset._client._queue import RequestQueue
@@ -52,6 +52,13 @@ class CopyOperations(ClientCore):
         with self.queue() as queue:
             try:
                 queue.take(queue.copy(dst_bucket, dst_key, src_bucket, src_key))
+            except ObjectNotFoundError as error:
+                raise _no_source(error, f"s3://{src_bucket}/{src_key}") from None
+            except BucketNotFoundError as error:
+                error.add_note(
+                    f"The copy's source is s3://{src_bucket}/{src_key}; the answer does not say which bucket."
+                )
+                raise
             except S3Exception as error:
                 # The service says InvalidRequest of too large a source, and of much else.
                 if error.code not in ("InvalidRequest", "EntityTooLarge"):
@@ -95,6 +102,21 @@ class CopyOperations(ClientCore):
                 for number, start in enumerate(range(0, source.size, part_bytes), 1)
             ]
             return [(number, cast(Reply, queue.take(index)).etag, None) for number, index in enumerate(indices, 1)]
+
+
+def _no_source(error: ObjectNotFoundError, source: str) -> ObjectNotFoundError:
+    """The exception that names what is missing: of a copy that is the source, whereas the request is about the copy."""
+    return ObjectNotFoundError(
+        f"Service error: The object was not found: {source} (copying it to {error.uri}: HTTP {error.status} "
+        f"{error.code}, request id {error.request_id}). Check its spelling (keys are case-sensitive)",
+        operation=error.operation,
+        uri=source,
+        status=error.status,
+        code=error.code,
+        request_id=error.request_id,
+        attempts=error.attempts,
+        elapsed_s=error.elapsed_s,
+    )
 
 
 def _abort(queue: "RequestQueue", bucket: str, key: str, upload_id: str, failure: BaseException) -> None:
