@@ -199,8 +199,23 @@ def test_the_getting_started_statements(server: LocalS3, capsys: pytest.CaptureF
     assert printed[2] == "<SequentialS3Reader s3://s3torchconnector-demo/images/2.png (6 bytes)>"
 
 
+@pytest.mark.parametrize("make", ["objects", "manifest", "large manifest"])
+def test_spawned_workers_map_what_was_given(server: LocalS3, make: str) -> None:
+    uris = [f"{URI}{i % 3}/{i:03}" for i in in_key_order()]
+    if make == "objects":
+        dataset: Any = s3dataset.S3MapDataset.from_objects(uris, transform=number)
+    else:
+        padding = 100_000 if make == "large manifest" else 0
+        manifest = s3dataset.Manifest.from_objects([*uris, *(f"s3://{BUCKET}/none/{i}" for i in range(padding))])
+        dataset = s3dataset.S3MapDataset.from_manifest(manifest, transform=number)
+    loader: Any = torch.utils.data.DataLoader(
+        dataset, batch_size=7, sampler=range(COUNT), num_workers=1, multiprocessing_context="spawn"
+    )
+    assert numbers(loader) == in_key_order()
+    assert lists(server) == 0
+
+
 # -- What goes wrong
-# -----------------------------------------------------------------------------------------------------
 
 
 def broken(reader: s3dataset.S3Reader) -> int:
@@ -283,7 +298,6 @@ def test_a_transform_that_does_not_pickle_is_named_where_it_has_to(server: Local
 
 
 # -- Over many epochs
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("persistent", [True, False])
