@@ -501,7 +501,7 @@ class TestConstructors:
 
     def test_a_constructor_that_makes_no_reader(self, client):
         with pytest.raises(TypeError, match="must return an S3Reader"):
-            open_reader(client, BUCKET, "key", reader_constructor=lambda *arguments: io.BytesIO())
+            open_reader(client, BUCKET, "key", reader_constructor=lambda **arguments: io.BytesIO())
 
 
 class TestForks:
