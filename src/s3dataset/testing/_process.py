@@ -29,9 +29,11 @@ class Process:
         # The child imports this very package, wherever it was found.
         root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
-        # Here rather than by the server, which may be killed and then cannot remove it.
-        descriptor, ca_file = tempfile.mkstemp(prefix="local-s3-ca-", suffix=".pem")
-        os.close(descriptor)
+        ca_file: str | None = None
+        if config["tls"]:
+            # Here rather than by the server, which may be killed and then cannot remove it.
+            descriptor, ca_file = tempfile.mkstemp(prefix="local-s3-ca-", suffix=".pem")
+            os.close(descriptor)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._popen = subprocess.Popen(  # noqa: S603 - this interpreter or a developer's binary
             [*command, json.dumps({**config, "ca_file": ca_file})],
@@ -68,7 +70,7 @@ class Process:
         self._finalizer()
 
 
-def _end(popen: subprocess.Popen[bytes], errors: Any, ca_file: str, owner: int) -> None:
+def _end(popen: subprocess.Popen[bytes], errors: Any, ca_file: str | None, owner: int) -> None:
     # A forked child has a copy of everything; the server is its parent's.
     if os.getpid() != owner:
         return
@@ -83,4 +85,5 @@ def _end(popen: subprocess.Popen[bytes], errors: Any, ca_file: str, owner: int) 
         popen.kill()
         popen.wait()
     errors.close()
-    Path(ca_file).unlink(missing_ok=True)
+    if ca_file is not None:
+        Path(ca_file).unlink(missing_ok=True)
