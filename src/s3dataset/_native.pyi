@@ -74,7 +74,7 @@ class Body:
     def nbytes(self) -> int: ...
     @property
     def size(self) -> int:
-        """The same as `nbytes`."""
+        """The same as `object_size`: a reader's `size` too is the object's."""
     @property
     def uri(self) -> str:
         """s3://bucket/key."""
