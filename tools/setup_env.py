@@ -109,7 +109,7 @@ def install(extras: list[str]) -> None:
     extras = sorted({*installed["extras"], *extras})
     wanted = requirements(extras)
     state = {"extras": extras, "digest": hashlib.sha256("\n".join(wanted).encode()).hexdigest()}
-    if state != installed:
+    if state["digest"] != installed["digest"]:
         print("installing packages (PyTorch is large; the next checkout takes it from the cache)", flush=True)
         pip_install(wanted)
         stamp.write_text(json.dumps(state))
