@@ -203,6 +203,15 @@ class TestReadersAreFiles:
         reader = client.get_object(BUCKET, "text", reader_constructor=policy)
         assert list(io.TextIOWrapper(reader, "utf-8")) == lines
 
+    def test_arguments_by_name(self, client: S3Client, policy: Any) -> None:
+        with client.put_object(BUCKET, "named") as writer:
+            assert writer.write(data=DATA) == len(DATA)
+        target = bytearray(100)
+        with client.get_object(BUCKET, "named", reader_constructor=policy) as reader:
+            assert reader.read(size=7) == DATA[:7]
+            assert reader.readinto(buf=target) == 100
+            assert target == DATA[7:107]
+
     def test_an_unread_object_joins_to_its_bytes(self, client: S3Client, policy: Any) -> None:
         assert b"".join(client.get_object(BUCKET, "data", reader_constructor=policy)) == DATA
 

@@ -161,7 +161,7 @@ class S3Reader(io.BufferedIOBase):
 
     # -- Reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         """Reads `size` bytes, fewer at the end of the object; everything up to its end when negative or None.
 
         Raises:
@@ -189,17 +189,17 @@ class S3Reader(io.BufferedIOBase):
             self._position += len(view)
             return view.tobytes()
 
-    def readinto(self, buffer: "Buffer", /) -> int:
-        """Fills `buffer` -> the number of bytes, less than its length at the end of the object only.
+    def readinto(self, buf: "Buffer") -> int:
+        """Fills `buf` -> the number of bytes, less than its length at the end of the object only.
 
         What is missing lands in it directly; large pieces in parallel ranges. When this returns or raises, nobody
-        writes to `buffer` any more.
+        writes to `buf` any more.
 
         Raises:
             ValueError: The reader is closed.
-            TypeError: `buffer` is read-only, or not contiguous.
+            TypeError: `buf` is read-only, or not contiguous.
         """
-        view = _writable(buffer)
+        view = _writable(buf)
         self._masked = None
         with self._use():
             try:

@@ -157,7 +157,7 @@ class S3Writer(io.BufferedIOBase):
 
     # -- Writing ----------------------------------------------------------------------------------------------------
 
-    def write(self, data: "ReadableBuffer", /) -> int:
+    def write(self, data: "ReadableBuffer") -> int:
         """Appends `data` -> its length in bytes.
 
         Raises:
