@@ -425,9 +425,12 @@ impl<'a> Attempts<'a> {
         let backoff = |lane: &Lane, n: u32, base: f64, cap: f64| {
             Duration::from_secs_f64(lane.random() * (base * 2f64.powi(n.min(16) as i32)).min(cap))
         };
+        if fault.retry != Retry::Never && self.slot.is_cancelled() {
+            // It would have been tried again, so that it is called off is all there is to say.
+            return Err(Box::new(self.failure(Fault::cancelled(), false)));
+        }
         let again = match fault.retry {
             Retry::Never => false,
-            _ if self.slot.is_cancelled() => false,
             Retry::Stale => {
                 self.fresh = true;
                 self.stale += 1;
@@ -471,6 +474,9 @@ impl<'a> Attempts<'a> {
         let wants_credentials = fault.kind == Kind::Credentials;
         self.slot.enter(Phase::Paused, None);
         if wants_credentials && let Err(refusal) = self.renew_credentials().await {
+            if self.slot.is_cancelled() {
+                return Err(Box::new(self.failure(Fault::cancelled(), false)));
+            }
             return Err(Box::new(
                 self.failure(Fault { message: format!("{}; {refusal}", fault.message), ..fault }, false),
             ));

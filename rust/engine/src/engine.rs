@@ -230,6 +230,10 @@ impl Engine {
             return Ok(None);
         }
         let budget = &queue.client.budget;
+        // Those with an answer in hand go first, else connections that wait for room would pile up.
+        if queue.client.waiting_for_budget.load(Relaxed) > 0 && !queue.is_due(job.index) {
+            return Err(Held::Back);
+        }
         match budget.try_acquire(bytes) {
             Some(grant) => Ok(Some(grant)),
             None if queue.is_due(job.index) => Ok(Some(budget.acquire_forced(bytes))),

@@ -223,10 +223,20 @@ async fn inspect(
             let object_size = total.unwrap_or(last + 1);
             if start.is_some_and(|s| s != first) || last >= object_size {
                 Fault::transport(format_args!("another range was answered: {first}-{last} of {object_size}"))
-            } else if !matches!(head.length, Length::Fixed(n) if n == len) {
-                Fault::transport("Content-Length and Content-Range do not agree")
             } else {
-                return Ok(Opened { exchange, first, len, object_size, unframed: None });
+                match head.length {
+                    Length::Fixed(n) if n == len => {
+                        return Ok(Opened { exchange, first, len, object_size, unframed: None });
+                    }
+                    Length::Fixed(_) => Fault::transport("Content-Length and Content-Range do not agree"),
+                    length => match unframed(attempts, &mut exchange, length, len).await {
+                        Ok(body) if body.len() as u64 == len => {
+                            return Ok(Opened { exchange, first, len, object_size, unframed: Some(body) });
+                        }
+                        Ok(body) => Fault::transport(format_args!("{} of {len} bytes came", body.len())),
+                        Err(fault) => fault,
+                    },
+                }
             }
         }
         (206, None) => Fault::transport("206 without a valid Content-Range"),
@@ -235,21 +245,29 @@ async fn inspect(
         }
         (200, _) => match head.length {
             Length::Fixed(n) => return Ok(Opened { exchange, first: 0, len: n, object_size: n, unframed: None }),
-            length => {
-                let most = (attempts.client.budget.limit() as u64).min(limit) as usize;
-                match exchange.connection.read_all(attempts.slot, length, most).await {
-                    Ok(body) => {
-                        let n = body.len() as u64;
-                        return Ok(Opened { exchange, first: 0, len: n, object_size: n, unframed: Some(body) });
-                    }
-                    Err(fault) => fault,
+            length => match unframed(attempts, &mut exchange, length, limit).await {
+                Ok(body) => {
+                    let n = body.len() as u64;
+                    return Ok(Opened { exchange, first: 0, len: n, object_size: n, unframed: Some(body) });
                 }
-            }
+                Err(fault) => fault,
+            },
         },
         (status, _) => Fault { status, ..Fault::new(Kind::Service, Retry::Never, "an unexpected answer to a GET") },
     };
     attempts.abandon(exchange);
     Err(fault)
+}
+
+/// A whole body whose length its head does not tell, of at most `limit` bytes and no more than the budget has.
+async fn unframed(
+    attempts: &Attempts<'_>,
+    exchange: &mut Exchange,
+    length: Length,
+    limit: u64,
+) -> Result<Vec<u8>, Fault> {
+    let most = (attempts.client.budget.limit() as u64).min(limit) as usize;
+    exchange.connection.read_all(attempts.slot, length, most).await
 }
 
 /// Reads an opened answer into its place; what breaks on the way is fetched from there on.
@@ -377,7 +395,8 @@ pub async fn run_piece(attempts: &mut Attempts<'_>, assembly: &Arc<Assembly>, pi
             state.head = head.raw.clone();
             state.last_modified = head.last_modified;
             let planned = std::mem::replace(&mut state.object_size, object_size);
-            if planned > object_size {
+            let to_the_end = planned > 0 && assembly.start + assembly.destination.len() as u64 == planned;
+            if planned > object_size || to_the_end && planned != object_size {
                 let text = format!("the object was {planned} bytes long when it was listed, and is {object_size} now");
                 return Err(Fault::new(Kind::Changed, Retry::Never, text));
             }
@@ -435,11 +454,14 @@ async fn settle(
         Some(extra) => extra,
         None => {
             let _waiting = Waiting::of(&attempts.client.waiting_for_budget);
+            // What was reserved on a guess is of more use to those whose body fits.
+            held.shrink(0);
+            let more = need;
             attempts.slot.enter(crate::slot::Phase::Paused, None);
             poll_fn(|cx| {
                 attempts.slot.check(cx)?;
                 for last in [false, true] {
-                    if queue.is_due(index) || budget.used() <= held.bytes() {
+                    if queue.is_due(index) {
                         return Poll::Ready(Ok(budget.acquire_forced(more)));
                     }
                     if let Some(extra) = budget.try_acquire(more) {

@@ -17,6 +17,8 @@ const MAX_HEAD: usize = 64 << 10;
 const SCRATCH: usize = 64 << 10;
 
 pub struct Connection {
+    /// Dropped before the socket is closed: its number may be another file's at once, which a forked child must not close.
+    _entry: SocketEntry,
     tcp: TcpStream,
     tls: Option<Box<rustls::ClientConnection>>,
     /// Bytes received that nobody has consumed: `head[at..filled]`.
@@ -26,7 +28,6 @@ pub struct Connection {
     /// How many requests it has served.
     pub uses: u32,
     pub idle_since: Instant,
-    _entry: SocketEntry,
 }
 
 pub enum Sent {
@@ -173,10 +174,14 @@ impl Connection {
             loop {
                 if self.tcp.poll_write_ready(cx).map_err(|e| io_fault(&e, "write"))?.is_pending() {
                     // While the peer does not take more, look whether it has answered already.
-                    return match self.tcp.poll_read_ready(cx) {
-                        Poll::Ready(_) if raw::is_stale(fd) => Poll::Ready(Ok(Sent::AnsweredEarly)),
-                        _ => Poll::Pending,
-                    };
+                    while self.tcp.poll_read_ready(cx).is_ready() {
+                        if raw::is_stale(fd) {
+                            return Poll::Ready(Ok(Sent::AnsweredEarly));
+                        }
+                        // Ready of old, from the last answer: only once that is cleared a new one wakes us.
+                        let _ = self.tcp.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                    }
+                    return Poll::Pending;
                 }
                 let from = sent.max(head.len()) - head.len();
                 let left = (&head[sent.min(head.len())..], body.slice(from, body.len() - from));

@@ -249,6 +249,61 @@ fn framing_of_every_kind_is_read() {
 }
 
 #[test]
+fn ranges_in_chunks_are_read() {
+    let chunked = |first: usize, text: &str, total: usize| {
+        let head = "HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\nETag: \"e\"\r\nContent-Range: bytes";
+        let (last, n) = (first + text.len() - 1, text.len());
+        says(format!("{head} {first}-{last}/{total}\r\n\r\n{n:x}\r\n{text}\r\n0\r\n\r\n"))
+    };
+    let server = Server::start(vec![chunked(0, "0123456789", 10)]);
+    let bench = Bench::of(&server);
+    assert_eq!(text(&bench.get(What::Whole, None, None).unwrap()), "0123456789");
+    let mut memory = vec![0u8; 10];
+    let into = Some(span_of_mut(&mut memory));
+    let fetch = Fetch { what: What::Range { start: 0, end: 10 }, size: None, limit: None, pin: None, into };
+    assert!(matches!(bench.run(Op::Fetch(fetch)), Outcome::Reply(_)));
+    assert_eq!(memory, b"0123456789");
+    // Fewer bytes than the head says are no success.
+    let short: Step = says(
+        "HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\nContent-Range: bytes 0-9/10\r\n\r\n3\r\n012\r\n0\r\n\r\n",
+    );
+    let server = Server::start(vec![short]);
+    let bench = Bench::new(server.port, Settings { max_attempts: 2, ..settings() }, 1 << 20);
+    assert_eq!(bench.get(What::Whole, None, None).err().unwrap().kind, Kind::Transport);
+}
+
+#[test]
+fn an_object_that_grew_since_it_was_listed_is_not_cut() {
+    let object: &'static str = "x".repeat(100).leak();
+    let server = Server::start(vec![ranged(object, "\"e\"")]);
+    let bench = Bench::new(server.port, Settings { part_size: 10, ..settings() }, 1 << 20);
+    assert_eq!(bench.get(What::Whole, Some(90), None).err().unwrap().kind, Kind::Changed);
+    let middle = bench.get(What::Range { start: 10, end: 60 }, Some(90), None).unwrap();
+    assert_eq!(middle.buffer.len(), 50);
+}
+
+#[test]
+fn what_nobody_takes_stays_within_the_budget() {
+    let object: &'static str = "x".repeat(1000).leak();
+    let server = Server::start(vec![ranged(object, "\"e\"")]);
+    for size in [Some(1000), None] {
+        let bench = Bench::new(server.port, settings(), 5500);
+        let fetch = || Fetch { what: What::Whole, size, limit: None, pin: None, into: None };
+        let ahead: Vec<u64> = (0..40).map(|i| bench.submit(&format!("k{i}"), Op::Fetch(fetch()))).collect();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!((1..=6).contains(&bench.queue.untaken()), "{} untaken", bench.queue.untaken());
+        // Another queue's caller, who would have to make room, is served all the same.
+        let queue = Queue::new(bench.queue.engine.clone(), bench.client.clone());
+        let other = Bench { queue, route: bench.route.clone(), client: bench.client.clone() };
+        assert_eq!(text(&other.get(What::Whole, None, None).unwrap()), object);
+        assert_eq!(bench.queue.take(39..40, Duration::from_secs(10)).map(|t| t.len()).unwrap_or(0), 1);
+        for index in ahead.into_iter().take(39) {
+            bench.queue.take(index..index + 1, Duration::from_secs(10)).expect("in time");
+        }
+    }
+}
+
+#[test]
 fn a_connection_that_died_while_idle_costs_no_attempt() {
     let once: Step = Box::new(|_, c| {
         c.write_all(answer("200 OK", "", "a").as_bytes()).unwrap();

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use crate::process::Local;
-use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -11,23 +10,58 @@ use s3dataset_engine::raw::{PooledBuffer, Span};
 use s3dataset_engine::request::{Body, headers_of};
 use std::ffi::c_int;
 
+/// A buffer that an object exports: plain bytes, one behind the other, kept alive and in place while this lives. (PyO3's own
+/// type asks for strides, which ctypes and its shared memory do not tell.)
+pub struct Export(Box<ffi::Py_buffer>);
+
+// SAFETY: it is released with the GIL held, whichever thread does it; the memory is reached through spans only.
+unsafe impl Send for Export {}
+
+impl Export {
+    fn of(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Export> {
+        let mut view = Box::new(ffi::Py_buffer::new());
+        // SAFETY: both pointers are valid; a view that could not be filled has no owner, so that releasing it does nothing.
+        match unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, flags) } {
+            0 => Ok(Export(view)),
+            _ => Err(PyErr::fetch(object.py())),
+        }
+    }
+
+    fn span(&self) -> Span {
+        // SAFETY: pinned while this lives, which the queue sees to until the engine has given the memory up.
+        unsafe { Span::new(self.0.buf.cast(), usize::try_from(self.0.len).unwrap_or(0)) }
+    }
+
+    /// Drops it where the GIL is known to be held.
+    pub fn release(self, _py: Python<'_>) {
+        drop(self);
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        // SAFETY: filled in `of`, released once. At the interpreter's end it is left to the process's.
+        Python::try_attach(|_| unsafe { ffi::PyBuffer_Release(&raw mut *self.0) });
+    }
+}
+
 /// A caller's buffer as the engine sees it. The export keeps it alive and in place until the request is done.
-pub fn foreign(object: &Bound<'_, PyAny>, writable: bool) -> PyResult<(PyUntypedBuffer, Span)> {
-    let not_a_buffer = |e: PyErr| {
-        let what = if writable { "a writable bytes-like object" } else { "a bytes-like object" };
-        let error = PyTypeError::new_err(format!("argument must be {what}"));
-        error.set_cause(object.py(), Some(e));
-        error
-    };
-    let export = PyUntypedBuffer::get(object).map_err(not_a_buffer)?;
-    if writable && export.readonly() {
-        return Err(PyTypeError::new_err("argument must be a writable bytes-like object"));
-    }
-    if !export.is_c_contiguous() {
-        return Err(PyBufferError::new_err("the buffer is not C-contiguous"));
-    }
-    // SAFETY: the export pins the memory; the queue keeps it until the engine has given the memory up.
-    let span = unsafe { Span::new(export.buf_ptr().cast(), export.len_bytes()) };
+pub fn foreign(object: &Bound<'_, PyAny>, writable: bool) -> PyResult<(Export, Span)> {
+    let py = object.py();
+    let export =
+        Export::of(object, if writable { ffi::PyBUF_WRITABLE } else { ffi::PyBUF_SIMPLE }).map_err(|cause| {
+            let is_buffer = !cause.is_instance_of::<PyTypeError>(py);
+            let error = if writable && (!is_buffer || Export::of(object, ffi::PyBUF_SIMPLE).is_ok()) {
+                PyTypeError::new_err("argument must be a writable bytes-like object")
+            } else if is_buffer {
+                PyBufferError::new_err(format!("the buffer is not C-contiguous, or not to be had: {}", cause.value(py)))
+            } else {
+                PyTypeError::new_err("argument must be a bytes-like object")
+            };
+            error.set_cause(py, Some(cause));
+            error
+        })?;
+    let span = export.span();
     Ok((export, span))
 }
 
@@ -75,10 +109,10 @@ impl PyBody {
         self.body.buffer.len()
     }
 
-    /// The same as `nbytes`.
+    /// Of the whole object, as a reader's.
     #[getter]
-    fn size(&self) -> usize {
-        self.body.buffer.len()
+    fn size(&self) -> u64 {
+        self.body.object_size
     }
 
     #[getter]

@@ -1,10 +1,9 @@
 //! Queues: requests in, results out.
 use crate::client::PyRoute;
 use crate::functions::algorithm;
-use crate::memory::foreign;
+use crate::memory::{Export, foreign};
 use crate::process::{Local, wait};
 use crate::results::to_python;
-use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use s3dataset_engine::client::{Client, Route};
@@ -19,7 +18,7 @@ use std::sync::{Arc, Mutex};
 pub struct PyQueue {
     queue: Local<Arc<Queue>>,
     /// Callers' buffers that requests use, by index; released when the result is taken.
-    exports: Mutex<HashMap<u64, PyUntypedBuffer>>,
+    exports: Mutex<HashMap<u64, Export>>,
 }
 
 type Get<'py> = (Bound<'py, PyRoute>, String, Option<i64>, Option<u64>, Option<u64>, Option<String>);
@@ -32,11 +31,11 @@ impl PyQueue {
         PyQueue { queue: Local::new(Queue::new(engine, client)), exports: Mutex::default() }
     }
 
-    fn exports(&self) -> std::sync::MutexGuard<'_, HashMap<u64, PyUntypedBuffer>> {
+    fn exports(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Export>> {
         self.exports.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn submit(&self, jobs: Vec<(Target, Op, Option<PyUntypedBuffer>)>) -> PyResult<u64> {
+    fn submit(&self, jobs: Vec<(Target, Op, Option<Export>)>) -> PyResult<u64> {
         let queue = self.queue.get()?;
         let count = jobs.len();
         let mut jobs = jobs.into_iter();
@@ -49,12 +48,12 @@ impl PyQueue {
         Ok(first)
     }
 
-    fn call(&self, route: &PyRoute, key: &str, call: Call, export: Option<PyUntypedBuffer>) -> PyResult<u64> {
+    fn call(&self, route: &PyRoute, key: &str, call: Call, export: Option<Export>) -> PyResult<u64> {
         self.submit(vec![(target(route.get()?, key), Op::Call(Box::new(call)), export)])
     }
 
     fn convert(&self, py: Python<'_>, taken: Vec<Completed>) -> PyResult<Vec<(u64, Py<PyAny>)>> {
-        let released: Vec<PyUntypedBuffer> = {
+        let released: Vec<Export> = {
             let mut exports = self.exports();
             if exports.is_empty() {
                 Vec::new()
