@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.unit.manifest.fake_service import BUCKET, FakeClient, FakeService
 
 from s3dataset._manifest import list_prefix
-from s3dataset._manifest._plan import CUTS_PER_PAGE, FREE_CUTS, ListingPlan
+from s3dataset._manifest._plan import CUTS_PER_PAGE, FREE_CUTS, ListingPlan, PageRequest
 
 CHARACTERS = st.one_of(
     st.sampled_from(list("0123456789abcdef/-.Zz")),
@@ -20,6 +20,7 @@ STRUCTURED_KEYS = st.one_of(
     st.integers(0, 400).map("n{}".format),
     st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0, 40)).map(lambda t: f"{t[0]}/{t[1]:02d}/{t[2]:03d}"),
     st.tuples(st.sampled_from(["cat", "dog", "dogs"]), st.integers(0, 200)).map(lambda t: f"{t[0]}/{t[1]}.jpg"),
+    st.tuples(st.sampled_from(["cat", "dog", "dogs"]), st.integers(0, 200)).map(lambda t: f"{t[0]}_{t[1]}.jpg"),
     st.integers(1, 60).map(lambda n: "a" * n),
     st.integers(0, 2**32).map("{:08x}".format),
 )
@@ -52,7 +53,7 @@ def test_plan_is_complete_in_order_and_within_its_bound(
         assert under_way, "nothing is under way, and the listing is not done"
         request = under_way.pop(source.randrange(len(under_way)))  # type: ignore[attr-defined]
         if request.directory is not None:
-            names, more = names_in(expected, request.directory, request.start_after, page_keys)
+            names, more = names_in(expected, request, page_keys)
             plan.directory(request.number, request.directory, names, is_truncated=more)
             continue
         start = bisect_right(expected, request.start_after) if request.start_after else 0
@@ -66,18 +67,19 @@ def test_plan_is_complete_in_order_and_within_its_bound(
     assert plan.keys == len(expected)
 
 
-def names_in(keys: list[bytes], directory: bytes, after: bytes, page_keys: int) -> tuple[list[bytes], bool]:
-    """What a page with the delimiter "/" holds."""
-    at = max(bisect_left(keys, directory), bisect_right(keys, after) if after else 0)
+def names_in(keys: list[bytes], request: PageRequest, page_keys: int) -> tuple[list[bytes], bool]:
+    """What a page with a delimiter holds."""
+    directory, delimiter = request.directory or b"", request.delimiter.encode()
+    at = max(bisect_left(keys, directory), bisect_right(keys, request.start_after) if request.start_after else 0)
     names: list[bytes] = []
     while at < len(keys) and keys[at].startswith(directory):
         if len(names) == page_keys:
             return names, True
-        slash = keys[at].find(b"/", len(directory))
-        name = keys[at][: slash + 1] if slash >= 0 else keys[at]
+        end = keys[at].find(delimiter, len(directory))
+        name = keys[at][: end + 1] if end >= 0 else keys[at]
         if name != directory:
             names.append(name)
-        at = bisect_left(keys, name + b"\xff" if slash >= 0 else name + b"\0")
+        at = bisect_left(keys, name + b"\xff" if end >= 0 else name + b"\0")
     return names, False
 
 

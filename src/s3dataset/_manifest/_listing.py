@@ -171,7 +171,7 @@ class _Listing:
             return queue.list_page(
                 bucket,
                 prefix + request.directory.decode(),
-                delimiter="/",
+                delimiter=request.delimiter,
                 start_after=prefix + request.start_after.decode() if request.start_after else "",
             )
         if request.token is not None:

@@ -20,6 +20,7 @@ _FULL: Final = 4096  # weight of a byte known to occur; what no model expects ha
 _PRIOR: Final = 0.25  # how much evidence a guess counts, in nodes seen
 _CLASS_SHARE: Final = 0.6  # how probable a byte is of whose class another was seen at the place
 _PLAIN: Final = 4  # times after which a byte that is alone at its place is not counted any more
+_MOST_CODES: Final = 4096
 _SETTLED: Final = 12
 _MEMORY: Final = 32  # nodes after which what was seen counts half: keys elsewhere may look different
 _ELSEWHERE_SHARE: Final = 0.02  # and one that was seen at other places only
@@ -58,11 +59,12 @@ class _Place:
         self.coverage = [0.0] * 257  # differences: nodes in which a byte was present or known to be absent
         self.table: tuple[list[int], list[int], list[int]] | None = None
 
-    def add(self, present: Sequence[int], first: int, last: int, times: int) -> None:
+    def add(self, present: Sequence[int], first: int, last: int, times: int) -> bool:
+        """Notes a node -> whether that made a difference."""
         if first == last and self.present.get(first, 0.0) >= _PLAIN:
-            return  # a place as it always is; noting it again would only make the table anew
+            return False  # a place as it always is; noting it again would only make the table anew
         if self.evidence >= _SETTLED and len(present) == len(self.present):
-            return  # so is one where every byte known there occurs again
+            return False  # so is one where every byte known there occurs again
         self.evidence += times
         if self.evidence > _MEMORY:
             self.evidence //= 2
@@ -73,15 +75,17 @@ class _Place:
         self.coverage[first] += times
         self.coverage[last + 1] -= times
         self.table = None
+        return True
 
 
 class KeyModel:
     """An adaptive model of the keys below one prefix; all keys are UTF-8 bytes, without the prefix."""
 
-    __slots__ = ("_any", "_anywhere", "_places")
+    __slots__ = ("_any", "_anywhere", "_codes", "_places")
 
     def __init__(self) -> None:
         self._places: dict[int, _Place] = {}
+        self._codes: dict[bytes, int] = {}  # of keys coded since the last change
         self._any: set[int] = {0x30}
         self._anywhere = _Place()  # stands for places that were never seen
 
@@ -169,12 +173,21 @@ class KeyModel:
             seen = self._places.get(place)
             if seen is None:
                 seen = self._places[place] = _Place()
-            seen.add(present, first, last, times)
+            if seen.add(present, first, last, times):
+                self._codes.clear()
 
     # -- coding ---------------------------------------------------------------------------------------------------
 
     def encode(self, key: bytes) -> int:
         """The number of `key` in 0 ... 2**SCALE_BITS; never descending with the key."""
+        code = self._codes.get(key)
+        if code is None:
+            if len(self._codes) >= _MOST_CODES:
+                self._codes.clear()
+            code = self._codes[key] = self._encode(key)
+        return code
+
+    def _encode(self, key: bytes) -> int:
         low, width = 0, 1 << SCALE_BITS
         depth = offset = 0
         previous = _PREV

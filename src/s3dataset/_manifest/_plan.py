@@ -34,6 +34,9 @@ _LONG: Final = 1.6  # a part that is so much longer than is fair is cut
 _LINDY: Final = 2.0  # what went on for so many pages may go on for so many times as many
 _MOST_DOUBTED_PAGES: Final = 30
 _MOST_EMPTY_PAGES: Final = 100  # in a row, before the service is taken for one that does not list by the rules
+_PAGES_AWAITING_NAMES: Final = 3  # stores that collect them slowly are not waited for
+_OTHER_SEPARATORS: Final = (b"_", b"-", b".")
+_KEYS_PER_NAME: Final = 10
 _NAMES_PAGES: Final = 20  # names are worth a request where so many pages depend on them
 _AGREE: Final = 2.5  # densities at both ends of a gap that differ by less make it an even one
 
@@ -50,7 +53,8 @@ class PageRequest:
     start_after: bytes
     token: str | None
     directory: bytes | None = None
-    """Where not None: a page of the prefixes up to the next "/" below this one, and of nothing else."""
+    """Where not None: a page of the names in this directory is wanted, and nothing else."""
+    delimiter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ class ListingPlan:
         for directory, after in self._wanted:
             self._in_flight[self._next_number] = None
             self._names_wanted += 1
-            found.append(PageRequest(self._next_number, after, None, directory))
+            found.append(PageRequest(self._next_number, after, None, directory, self._tree.separator.decode()))
             self._next_number += 1
         self._wanted.clear()
         free = self._max_in_flight - len(self._in_flight)
@@ -161,7 +165,9 @@ class ListingPlan:
             if names:
                 until = names[-1] if is_truncated else directory + b"\xff"
                 self._models[b""].observe(names, directory, until, smallest=1, times=_NAMES_COUNT)
-            self._tree.add(directory, names, complete=not is_truncated)
+            of_directories = sum(name.endswith(self._tree.separator) for name in names)
+            if not is_truncated or 2 * of_directories >= len(names):  # else it is a page of keys, and tells little
+                self._tree.add(directory, names, complete=not is_truncated)
         if not self._names_wanted and self._first_page:
             self._tree.count(self._first_page, b"", self._first_page[-1])
             self._first_page = ()
@@ -246,10 +252,11 @@ class ListingPlan:
 
     def _look_around(self, keys: Sequence[bytes]) -> None:
         """Wants the names in the directories around the first page: in the lowest that hold directories, and in all."""
-        parts = keys[-1].split(b"/")
+        self._tree.separator = separator = _separator(keys)
+        parts = keys[-1].split(separator)
         lowest = len(parts) - 2
         for level in sorted({0, *range(max(lowest - 2, 0), lowest + 1)}) if lowest >= 0 else ():
-            self._want_names(b"".join(part + b"/" for part in parts[:level]), b"")
+            self._want_names(b"".join(part + separator for part in parts[:level]), b"")
         if self._wanted:
             self._first_page = keys
 
@@ -265,7 +272,7 @@ class ListingPlan:
         smallest = _LEARN_COARSELY if closely else max(len(keys) // _LEARN_COARSELY, _LEARN_COARSELY)
         directory = self._tree.leaf(keys[0])
         cut = len(directory)
-        if not cut or not keys[-1].startswith(directory) or keys[0].find(b"/", cut) >= 0:
+        if not cut or not keys[-1].startswith(directory) or self._tree.separator in keys[0][cut:]:
             self._models[b""].observe(keys, after, until, smallest=smallest)
             return
         # A directory of files that fills pages: its keys are of one kind, and other directories' are not.
@@ -293,7 +300,7 @@ class ListingPlan:
         return int(min(FREE_CUTS + CUTS_PER_PAGE * pages - spent, most - len(self._gaps)))
 
     def _cut_gaps(self) -> None:
-        if self._first_page:
+        if self._first_page and self._tree.separator == b"/" and self._keys < _PAGES_AWAITING_NAMES * self._page_keys:
             return  # the first names are on their way, and worth more than guesses
         guesses: dict[_Gap, _Guess] = {}
         for gap in self._gaps:
@@ -311,7 +318,7 @@ class ListingPlan:
             if gap.left is not None:
                 guess = guesses.get(gap) or self._guess(gap, gap.left)
                 cuts = min(max(round(gap.pages / fair) - 1, 1), allowance)
-                allowance -= self._cut(gap, self._cut_keys(guess, cuts))
+                allowance -= self._cut(gap, self._cut_keys(gap, guess, cuts))
             if allowance <= 0:
                 return
 
@@ -324,7 +331,7 @@ class ListingPlan:
         elif gap.walked > 2 + gap.promised:
             gap.pages = max(pages, min(gap.walked, _MOST_DOUBTED_PAGES))
 
-    def _cut_keys(self, guess: _Guess, cuts: int) -> list[bytes]:
+    def _cut_keys(self, gap: _Gap, guess: _Guess, cuts: int) -> list[bytes]:
         """At most that many keys to cut at, ascending."""
         if isinstance(guess, Directories):
             return directory_cuts(guess.outline, cuts)
@@ -332,7 +339,23 @@ class ListingPlan:
             return []
         model = self._models[guess.directory]
         fine = guess.left // 4096  # no need to spell a key out beyond a quarter of a key's share
-        return [guess.directory + _whole_characters(model.decode(at, fine)) for at in stretch_cuts(guess, cuts)]
+        keys = [guess.directory + _whole_characters(model.decode(at, fine)) for at in stretch_cuts(guess, cuts)]
+        if not guess.even and b"" not in self._tree:
+            keys = self._at_directories(gap.lo, keys)[:cuts]
+        return keys
+
+    def _at_directories(self, lo: bytes, keys: Sequence[bytes]) -> list[bytes]:
+        """Moves cuts to where directories begin, and adds one behind that of `lo`; for when no names are to be had."""
+        tree = self._tree
+        inside = tree.parent(lo + tree.separator)
+        found = {tree.end(inside)} if inside else set()
+        for key in keys:
+            common = next(
+                (at for at, (a, b) in enumerate(zip(lo, key, strict=False)) if a != b), min(len(lo), len(key))
+            )
+            end = key.find(tree.separator, common)
+            found.add(key[: end + 1] if end >= 0 else key)
+        return sorted(found)
 
     def _guess(self, gap: _Gap, left: _Sample) -> _Guess:
         """How a gap's keys lie, as far as can be told."""
@@ -342,16 +365,16 @@ class ListingPlan:
         if outline is not None:
             pages = outline.keys / self._page_keys
             if outline.unlisted is not None and pages >= _NAMES_PAGES:
-                self._want_names(outline.unlisted[: outline.unlisted.rfind(b"/", 0, -1) + 1], outline.unlisted)
+                self._want_names(self._tree.parent(outline.unlisted), outline.unlisted)
             if outline.cuts:
                 return Directories(min(pages, plausible), outline)
             if outline.first:
-                end = outline.first[:-1] + b"0"  # what follows the slash
+                end = self._tree.end(outline.first)
                 hi = end if hi is None else min(hi, end)
             if gap.walked > 1:
                 pages = max(pages, _LINDY * gap.walked)
             plausible = min(plausible, pages)
-            holds_directories = gap.lo.find(b"/", len(outline.first)) >= 0
+            holds_directories = self._tree.separator in gap.lo[len(outline.first) :]
             if pages >= _NAMES_PAGES and holds_directories and self._want_names(outline.first, b""):
                 return Undivided(plausible)
         return self._measure(gap, left, hi, plausible)
@@ -403,6 +426,17 @@ class ListingPlan:
             gap = new
             made += 1
         return made
+
+
+def _separator(keys: Sequence[bytes]) -> bytes:
+    """What seems to end the names of directories in a page: a slash, else what few beginnings of keys end in."""
+    if any(b"/" in key for key in keys):
+        return b"/"
+    for separator in _OTHER_SEPARATORS:
+        names = {key.partition(separator)[0] for key in keys}
+        if len(names) * _KEYS_PER_NAME <= len(keys) and separator in keys[-1]:
+            return separator
+    return b"/"
 
 
 def _whole_characters(key: bytes) -> bytes:

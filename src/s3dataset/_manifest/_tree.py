@@ -1,7 +1,8 @@
 """The directories of a listing as far as they are known, and how many keys each seems to hold.
 
-Names of directories come from a few requests with the delimiter "/", at most a thousand a request. They are exact
-places to cut a listing at, where a guess from the spelling of keys would often hit a void: class names, dates, hashes.
+Names of directories come from a few requests with a delimiter, at most a thousand a request. They are exact places to
+cut a listing at, where a guess from the spelling of keys would often hit a void: class names, dates, hashes. What is
+called a directory here ends in "/", or in another separator where keys have no slash: "n01440764_18.JPEG".
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,13 +19,13 @@ class Outline(NamedTuple):
     keys: float
     """How many keys the range seems to hold."""
     first: bytes
-    """The directory in which the range begins ("" or ending in "/"), of which no names are known."""
+    """The directory in which the range begins ("" or ending in the separator), of which no names are known."""
     unlisted: bytes | None
     """The first directory whose further names would be worth a request, and after which name, in it."""
 
 
 class _Directory:
-    """The names in one directory: files, and directories with a "/" at their end."""
+    """The names in one directory: files, and directories with the separator at their end."""
 
     __slots__ = (
         "closed",
@@ -62,12 +63,17 @@ class _Directory:
 
 
 class DirectoryTree:
-    """Directories with known names, from the root ("") on."""
+    """Directories with known names, from the root ("") on.
 
-    __slots__ = ("_directories",)
+    Attributes:
+        separator: One ASCII character that ends the name of a directory; may be changed while nothing is known.
+    """
+
+    __slots__ = ("_directories", "separator")
 
     def __init__(self) -> None:
         self._directories: dict[bytes, _Directory] = {}
+        self.separator = b"/"
 
     def __contains__(self, path: bytes) -> bool:
         return path in self._directories
@@ -81,18 +87,19 @@ class DirectoryTree:
             fresh = fresh[bisect_right(fresh, known[-1]) :]
         known.extend(fresh)
         directory.keys.extend([0] * len(fresh))
-        directory.closed.extend(not name.endswith(b"/") for name in fresh)
+        directory.closed.extend(not name.endswith(self.separator) for name in fresh)
         directory.complete = complete
-        parent = self._directories.get(path[: path.rfind(b"/", 0, -1) + 1]) if path else None
+        above = self.parent(path)
+        parent = self._directories.get(above) if path else None
         if parent is not None:
-            name = path[path.rfind(b"/", 0, -1) + 1 :]
+            name = path[len(above) :]
             index = bisect_left(parent.names, name)
             if index < len(parent.names) and parent.names[index] == name:
                 parent.listed[index] = path
         for index, name in enumerate(known):
             if path + name in self._directories:
                 directory.listed[index] = path + name
-        for length in [0, *(at + 1 for at, symbol in enumerate(path) if symbol == 0x2F)]:
+        for length in [0, *(at + 1 for at, symbol in enumerate(path) if symbol == self.separator[0])]:
             if path[:length] in self._directories:
                 self._directories[path[:length]].stale = True
 
@@ -117,7 +124,7 @@ class DirectoryTree:
             at = bisect_left(keys, name, at, stop)
             if at == stop:
                 break
-            end = _end(name)
+            end = self.end(name)
             here = bisect_left(keys, end, at, stop)
             if here > at:
                 directory.keys[index] += here - at
@@ -125,19 +132,27 @@ class DirectoryTree:
                 # Walked from its beginning, or on from keys counted before, to its end.
                 if (until is None or until >= end) and (after < name or after.startswith(name)):
                     directory.close(index)
-                if name.endswith(b"/"):
+                if name.endswith(self.separator):
                     self._count(name, keys, at, here, after, until)
                 at = here
             index += 1
+
+    def parent(self, path: bytes) -> bytes:
+        """The directory that a name is in."""
+        return path[: path.rfind(self.separator, 0, -1) + 1]
+
+    def end(self, name: bytes) -> bytes:
+        """The first key behind all that begin with `name`, a directory, or behind the key `name`."""
+        return name[:-1] + bytes([self.separator[0] + 1]) if name.endswith(self.separator) else name + b"\0"
 
     def leaf(self, key: bytes) -> bytes:
         """The first directory on the way to `key` of which no names are known; "" if there is none."""
         path = b""
         while path in self._directories:
-            slash = key.find(b"/", len(path))
-            if slash < 0:
+            at = key.find(self.separator, len(path))
+            if at < 0:
                 return b""
-            path = key[: slash + 1]
+            path = key[: at + 1]
         return path
 
     def _sums(self, path: bytes, expected: float) -> list[float]:
@@ -208,8 +223,3 @@ class DirectoryTree:
 
         visit(b"", 0.0, after_lo=not lo, before_hi=hi is None)
         return Outline(cuts, total, first, unlisted)
-
-
-def _end(name: bytes) -> bytes:
-    """The first key behind all that begin with `name`, a directory, or behind the key `name`."""
-    return name[:-1] + b"0" if name.endswith(b"/") else name + b"\0"

@@ -55,6 +55,7 @@ class FakeService:
         empty_pages: Every second page is empty, though there is more.
         refuse_start_after: HTTP status for requests with `start-after`.
         refuse_delimiter: HTTP status for requests with a delimiter.
+        slow_delimiter_ms: What a request with a delimiter takes longer.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class FakeService:
         empty_pages: bool = False,
         refuse_start_after: int = 0,
         refuse_delimiter: int = 0,
+        slow_delimiter_ms: float = 0.0,
         failure: S3Exception | None = None,
     ) -> None:
         self.objects: dict[bytes, tuple[int, int, bytes]] = {}
@@ -76,6 +78,7 @@ class FakeService:
         self.empty_pages = empty_pages
         self.refuse_start_after = refuse_start_after
         self.refuse_delimiter = refuse_delimiter
+        self.slow_delimiter_ms = slow_delimiter_ms
         self.failure = failure
         self.requests: list[dict[str, Any]] = []
         for key in keys:
@@ -162,9 +165,10 @@ class FakeQueue:
     def __exit__(self, *error: object) -> None:
         self._due.clear()
 
-    def _submit(self, result: Any) -> int:
+    def _submit(self, result: Any, more_ms: float = 0.0) -> int:
         client = self._client
-        heapq.heappush(self._due, (client.now_ms + LATENCY_MS + 4 * client.random.random(), self._count, result))
+        due_ms = client.now_ms + LATENCY_MS + 4 * client.random.random() + more_ms
+        heapq.heappush(self._due, (due_ms, self._count, result))
         client.most_at_once = max(client.most_at_once, len(self._due))
         self._count += 1
         return self._count - 1
@@ -181,7 +185,8 @@ class FakeQueue:
     ) -> int:
         request = {"prefix": prefix, "delimiter": delimiter, "start_after": start_after, "token": token}
         self._client.service.requests.append(request)
-        return self._submit(self._client.service.page(**request))
+        service = self._client.service
+        return self._submit(service.page(**request), service.slow_delimiter_ms if delimiter else 0.0)
 
     def head(self, bucket: str, key: str, headers: object = ()) -> int:
         found = self._client.service.objects.get(key.encode())

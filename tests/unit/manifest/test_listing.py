@@ -49,12 +49,18 @@ def classes() -> list[bytes]:
     )
 
 
+def classes_in_names() -> list[bytes]:
+    return sorted(key.rpartition(b"/")[2] for key in classes())
+
+
 def unpadded() -> list[bytes]:
     return sorted(b"img_%d.jpg" % number for number in range(KEYS))
 
 
 class TestParallel:
-    @pytest.mark.parametrize("keys", [dense, uuids, dates, one_hot_prefix, classes, unpadded], ids=lambda f: f.__name__)
+    @pytest.mark.parametrize(
+        "keys", [dense, uuids, dates, one_hot_prefix, classes, classes_in_names, unpadded], ids=lambda f: f.__name__
+    )
     def test_large_listings_take_few_requests_and_little_time(self, keys: object) -> None:
         expected = keys()  # type: ignore[operator]
         service = FakeService(expected)
@@ -70,6 +76,13 @@ class TestParallel:
         service = FakeService([b"images/%03d" % number for number in range(1000)] + [b"other"])
         assert len(listed(service, f"s3://{BUCKET}/images/")) == 1000
         assert service.requests == [{"prefix": "images/", "delimiter": "", "start_after": "", "token": None}]
+
+    @pytest.mark.parametrize("folders", [1, 50])
+    def test_slow_names_of_directories_are_not_waited_for(self, folders: int) -> None:
+        keys = sorted(b"%03d/%s" % (n % folders, key) for n, key in enumerate(dense()))
+        client = FakeClient(FakeService(keys, slow_delimiter_ms=10_000))
+        assert keys_of(list_prefix(client, f"s3://{BUCKET}/")) == keys  # type: ignore[arg-type]
+        assert client.now_ms < 5000
 
     def test_few_connections_are_kept_to(self) -> None:
         client = FakeClient(FakeService(dense()), max_connections=7)
