@@ -232,9 +232,20 @@ class Queue:
     def put(self, requests: Sequence[Put], /, *, checksum: str | None = "CRC64NVME") -> int:
         """PutObject -> Reply."""
     def upload_part(
-        self, route: Route, key: str, upload_id: str, part_number: int, data: ReadableBuffer, headers: Sequence[tuple[str, str]] = (), /, *, checksum: str | None = "CRC64NVME"
+        self,
+        route: Route,
+        key: str,
+        upload_id: str,
+        part_number: int,
+        data: ReadableBuffer,
+        headers: Sequence[tuple[str, str]] = (),
+        /,
+        *,
+        checksum: str | None = "CRC64NVME",
     ) -> int: ...
-    def create_upload(self, route: Route, key: str, headers: Sequence[tuple[str, str]] = (), /, *, checksum: str | None = "CRC64NVME") -> int: ...
+    def create_upload(
+        self, route: Route, key: str, headers: Sequence[tuple[str, str]] = (), /, *, checksum: str | None = "CRC64NVME"
+    ) -> int: ...
     def complete_upload(
         self,
         route: Route,
@@ -268,9 +279,20 @@ class Queue:
     def copy(self, route: Route, key: str, source: str, headers: Sequence[tuple[str, str]] = (), /) -> int:
         """CopyObject; `source` is "bucket/key", not encoded."""
     def copy_part(
-        self, route: Route, key: str, upload_id: str, part_number: int, source: str, start: int, end: int, headers: Sequence[tuple[str, str]] = (), /
+        self,
+        route: Route,
+        key: str,
+        upload_id: str,
+        part_number: int,
+        source: str,
+        start: int,
+        end: int,
+        headers: Sequence[tuple[str, str]] = (),
+        /,
     ) -> int: ...
-    def next(self, min_items: int = 1, max_items: int = 4096, timeout_s: float | None = None, /) -> builtins.list[tuple[int, Result]]:
+    def next(
+        self, min_items: int = 1, max_items: int = 4096, timeout_s: float | None = None, /
+    ) -> builtins.list[tuple[int, Result]]:
         """Waits until min_items results are there, nothing is unfinished, or the time is over; takes up to max_items, in the order of
         completion. [] when nothing is left or the time is over."""
     def take(self, first: int, count: int, timeout_s: float | None = None, /) -> builtins.list[Result] | None:
@@ -302,7 +324,8 @@ class Client:
         max_connections: int = 256,
         large_in_flight: int = 32,  # ranges of a mebibyte and more at once, at most
         connect_timeout_s: float = 3.0,
-        first_byte_timeout_s: float | None = None,  # None: 10 s, and 2 s (doubling) for GETs of known size under 512 KiB
+        first_byte_timeout_s: float
+        | None = None,  # None: 10 s, and 2 s (doubling) for GETs of known size under 512 KiB
         stall_timeout_s: float = 15.0,  # under 64 KiB/s for that long
         retry_max_elapsed_s: float = 600.0,
         memory_limit_bytes: int | None = None,  # a budget of its own
