@@ -4,7 +4,8 @@
 
     Manifest             immutable columns, mapped from one file
     ├── _listing         a prefix listed with many requests at once
-    │   ├── _plan        which pages to ask for: gaps, cuts, and a bound on requests. Pure
+    │   ├── _steps       the requests under way
+    │   ├── _plan        which pages to ask for: gaps, _cuts, and a bound on requests. Pure
     │   ├── _model       where keys probably lie
     │   └── _tree        directories whose names are known
     ├── _columns         the file's layout; reading rows in place

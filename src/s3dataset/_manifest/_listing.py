@@ -13,12 +13,13 @@ from s3dataset._manifest._columns import Columns
 from s3dataset._manifest._nearest import EmptyPrefixWarning, nearest_prefixes
 from s3dataset._manifest._pattern import Pattern, compile_pattern
 from s3dataset._manifest._plan import ListingOrderError, ListingPlan, PageRequest, Piece
+from s3dataset._manifest._steps import Page as _Page
+from s3dataset._manifest._steps import Steps as _Steps
 from s3dataset._uri import S3Uri
 from s3dataset.errors import S3Exception
 
 _MOST_PAGES_AT_ONCE: Final = 256
 _LATEST_MTIME: Final = (1 << 32) - 1
-_PAGES_BEFORE_SENDING: Final = 8  # a page takes half a millisecond here, and idle connections cost more
 _DIRECTORY_BUCKET: Final = "--x-s3"
 _EXAMPLES: Final = 3
 _MOST_EMPTY_PAGES: Final = 1000  # in a row; stores that skip deleted keys answer with some
@@ -125,34 +126,35 @@ class _Listing:
     # -- In parallel ------------------------------------------------------------------------------------------------
 
     def _parallel(self, queue: RequestQueue) -> None:
-        plan = ListingPlan(max_in_flight=min(self._client.max_connections, _MOST_PAGES_AT_ONCE))
-        sent: dict[int, PageRequest] = {}
-        while not plan.done:
-            taken: list[tuple[ListPage, list[bytes], array[int], Piece]] = []
-            for number, (index, result) in enumerate(queue.next() if sent else ()):
-                if number % _PAGES_BEFORE_SENDING == 0:
-                    self._send_all(queue, plan, sent)
-                request = sent.pop(index)
-                if isinstance(result, S3Exception):
-                    self._take_failure(plan, request, result)
-                    continue
-                page = cast(ListPage, result)
-                if request.directory is not None:
-                    self._take_names(plan, request, page)
-                    continue
-                keys, ends = self._keys(page)
-                taken.extend((page, keys, ends, piece) for piece in self._pieces(plan, request, page, keys))
-            self._send_all(queue, plan, sent)
-            # The next pages are on their way; now is the time for what they need not wait for.
-            for page, keys, ends, piece in taken:
-                self._add(page, keys, ends, piece.start, piece.stop, piece.position)
-            if self._progress is not None and taken:
-                self._progress(Progress(self.objects, self.requests))
+        """Goes in steps: what was asked for comes, then the plan says what to ask for next.
 
-    def _send_all(self, queue: RequestQueue, plan: ListingPlan, sent: dict[int, PageRequest]) -> None:
-        if not plan.done:
-            for request in plan.requests():
-                sent[self._send(queue, request)] = request
+        So what is asked for does not depend on which answer came first. Where a page is surely to be followed by the
+        next one, that is asked for as soon as it has come, and no connection waits for the slowest of a step.
+        """
+        most = min(self._client.max_connections, _MOST_PAGES_AT_ONCE)
+        plan = ListingPlan(max_in_flight=most)
+        steps = _Steps(queue, self._send, most)
+        pages: list[tuple[_Page, Piece]] = []
+        while not plan.done:
+            steps.ask(plan.requests())
+            # While the next pages are on their way there is time for what they need not wait for.
+            for page, piece in pages:
+                self._add(page.content, page.keys, page.ends, piece.start, piece.stop, piece.position)
+            if self._progress is not None and pages:
+                self._progress(Progress(self.objects, self.requests))
+            pages = []
+            for request, answer in steps.answers(self._read):
+                if isinstance(answer, S3Exception):
+                    self._take_failure(plan, request, answer)
+                elif request.directory is not None:
+                    self._take_names(plan, request, answer)
+                else:
+                    pieces = plan.page(request.number, answer.keys, token=answer.token)
+                    pages.extend((answer, piece) for piece in pieces)
+        for page, piece in pages:
+            self._add(page.content, page.keys, page.ends, piece.start, piece.stop, piece.position)
+        if self._progress is not None:
+            self._progress(Progress(self.objects, self.requests))
 
     @staticmethod
     def _take_failure(plan: ListingPlan, request: PageRequest, failure: S3Exception) -> None:
@@ -180,27 +182,30 @@ class _Listing:
             bucket, prefix, start_after=prefix + request.start_after.decode() if request.start_after else ""
         )
 
-    def _pieces(
-        self, plan: ListingPlan, request: PageRequest, page: ListPage, keys: Sequence[bytes]
-    ) -> Sequence[Piece]:
-        if not is_ascending(keys) or (keys and not page.key_blob.startswith(self._prefix)):
-            raise ListingOrderError
-        token = page.next_token if page.is_truncated else None
-        if page.is_truncated and token is None:
-            raise ListingOrderError
-        return plan.page(request.number, keys, token=token)
-
-    def _take_names(self, plan: ListingPlan, request: PageRequest, page: ListPage) -> None:
+    def _take_names(self, plan: ListingPlan, request: PageRequest, page: _Page) -> None:
         cut = len(self._prefix)
-        names, _ = self._keys(page)
-        found = sorted({*names, *(name.encode()[cut:] for name in page.common_prefixes)})
+        names = sorted({*page.keys, *(name.encode()[cut:] for name in page.content.common_prefixes)})
         directory = request.directory or b""
         plan.directory(
             request.number,
             directory,
-            [name for name in found if name.startswith(directory) and name != directory],
-            is_truncated=page.is_truncated,
+            [name for name in names if name.startswith(directory) and name != directory],
+            is_truncated=page.content.is_truncated,
         )
+
+    def _read(self, content: ListPage) -> _Page:
+        """Looks at a page.
+
+        Raises:
+            ListingOrderError: Its keys do not ascend, or it does not say where to go on.
+        """
+        keys, ends = self._keys(content)
+        token = content.next_token if content.is_truncated else None
+        if not is_ascending(keys) or (keys and not content.key_blob.startswith(self._prefix)):
+            raise ListingOrderError
+        if content.is_truncated and token is None:
+            raise ListingOrderError
+        return _Page(content, keys, ends, token)
 
     def _keys(self, page: ListPage) -> tuple[list[bytes], "array[int]"]:
         """The keys without the prefix, and where each ends in the page's blob."""

@@ -47,13 +47,22 @@ class ListingOrderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """One page to ask for: what follows `start_after`, or what `token` stands for where there is one."""
+    """One page to ask for.
+
+    Attributes:
+        number: Of the request; they count up.
+        start_after: The page begins behind this key.
+        token: Stands for the same, where there is one.
+        until: Keys behind this one are of no interest; None: all are.
+        directory: Where not None, the page is to be of the names in this directory, and of nothing else.
+        delimiter: Then, what ends a name.
+    """
 
     number: int
     start_after: bytes
-    token: str | None
+    token: str | None = None
+    until: bytes | None = None
     directory: bytes | None = None
-    """Where not None: a page of the names in this directory is wanted, and nothing else."""
     delimiter: str = ""
 
 
@@ -132,7 +141,8 @@ class ListingPlan:
         for directory, after in self._wanted:
             self._in_flight[self._next_number] = None
             self._names_wanted += 1
-            found.append(PageRequest(self._next_number, after, None, directory, self._tree.separator.decode()))
+            delimiter = self._tree.separator.decode()
+            found.append(PageRequest(self._next_number, after, directory=directory, delimiter=delimiter))
             self._next_number += 1
         self._wanted.clear()
         free = self._max_in_flight - len(self._in_flight)
@@ -143,7 +153,7 @@ class ListingPlan:
                 gap.number = self._next_number
                 self._next_number += 1
                 self._in_flight[gap.number] = gap
-                found.append(PageRequest(gap.number, gap.lo, gap.token))
+                found.append(PageRequest(gap.number, gap.lo, gap.token, gap.hi))
                 free -= 1
         return found
 

@@ -192,8 +192,13 @@ class FakeQueue:
         found = self._client.service.objects.get(key.encode())
         return self._submit(FakeReply(*found) if found is not None else ObjectNotFoundError("gone"))
 
-    def next(self, min_items: int = 1, max_items: int = 4096) -> list[tuple[int, Any]]:
-        results = []
+    def next(self, min_items: int = 1, max_items: int = 4096, timeout_s: float | None = None) -> list[tuple[int, Any]]:
+        results: list[tuple[int, Any]] = []
+        if not self._due:
+            return results
+        if timeout_s is not None and self._due[0][0] > self._client.now_ms + timeout_s * 1000:
+            self._client.now_ms += timeout_s * 1000
+            return results
         until = self._due[0][0] + 1
         while self._due and self._due[0][0] <= until:
             self._client.now_ms, index, result = heapq.heappop(self._due)
