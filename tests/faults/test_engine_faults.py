@@ -350,3 +350,11 @@ def test_a_head_of_503_counts_as_throttling(server: LocalS3) -> None:
     patient = client(max_attempts=2)
     assert head(patient, server)
     assert patient.stats()["throttles"] == 3
+
+
+def test_attempts_without_a_connection_are_counted() -> None:
+    config = S3ClientConfig(max_attempts=3, unsigned=True)
+    lonely = Client(endpoint="http://127.0.0.1:9", s3client_config=config)
+    with pytest.raises(errors.TransportError, match="after 3 attempts") as caught:
+        lonely.get_range(BUCKET, "small", 0, 5)
+    assert caught.value.attempts == 3

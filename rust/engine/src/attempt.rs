@@ -91,7 +91,7 @@ pub struct Attempts<'a> {
     pub operation: &'static str,
     pub target: &'a Target,
     started: Instant,
-    /// Requests sent, for the log and for the user.
+    /// Attempts begun, for the log and for the user.
     pub sent: u32,
     /// Failures that count against max_attempts.
     counted: u32,
@@ -184,11 +184,11 @@ impl<'a> Attempts<'a> {
             return Err(Fault::cancelled());
         }
         let head = self.head_of(request, &place)?;
+        self.sent += 1; // an attempt that finds no connection is one too
         let mut connection =
             self.lane.connections.checkout(&self.lane.engine, client, route.tls, &place, fresh, self.slot).await?;
         let reused = connection.uses > 0;
         connection.uses += 1;
-        self.sent += 1;
         client.stats.count(self.operation);
         let sent_at = Instant::now();
         let result = self.roundtrip(&mut connection, request, &head).await;
