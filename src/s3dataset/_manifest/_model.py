@@ -284,7 +284,7 @@ class KeyModel:
 
 
 def _place(depth: int, offset: int, previous: int) -> int:
-    return (min(depth, 255) << 32) | (min(offset, 0xFFFF) << 12) | previous
+    return (depth << 32) | (offset << 12) | previous  # keys have 1,024 bytes at most
 
 
 def _index(symbols: list[int], symbol: int) -> int:
