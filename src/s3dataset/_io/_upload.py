@@ -21,7 +21,7 @@ _LOGGER = logging.getLogger("s3dataset")
 
 _NONCE_HEADER: Final = "x-amz-meta-s3dataset-upload"
 _IN_FLIGHT_PARTS: Final = 32
-_ABORT_TIMEOUT_S: Final = 60.0
+_ABORT_TIMEOUT_S: Final = 10.0  # a failed save should say so soon; an upload left behind costs little, and is named
 _CONFLICT_ATTEMPTS: Final = 5
 _CONFLICT_DELAY_S: Final = 0.2
 _FULL_OBJECT_CHECKSUM: Final = "CRC64NVME"  # the one whose value for the whole follows from those of the parts
