@@ -249,6 +249,11 @@ def environment_region() -> str | None:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
+def environment_has_keys() -> bool:
+    """Whether keys are in the environment, where botocore's chain begins unless a profile was given in code."""
+    return bool(os.environ.get("AWS_ACCESS_KEY_ID"))
+
+
 def request_log_setting() -> str | None:
     """S3DATASET_LOG: "debug", or "debug:" and a file name in which %p stands for the process id."""
     return os.environ.get("S3DATASET_LOG") or None

@@ -212,3 +212,18 @@ def test_an_iteration_that_is_dropped_gives_up_its_requests(server: LocalS3) -> 
         assert time.monotonic() - started < 4
     finally:
         server.set_traffic(latency_s=0.0)
+
+
+def test_a_forked_worker_inherits_what_the_parent_could_read(server: LocalS3) -> None:
+    """Configuration and keys at hand are read before the fork, once, and not by every worker in every epoch."""
+    dataset = S3MapDataset.from_objects(f"s3://{BUCKET}/few/01.txt", transform=Bytes())
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+                del os.environ[name]
+            status = 0 if dataset[0] == b"object 1" else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0

@@ -13,7 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from s3dataset._config import metadata_service_is_configured, metadata_service_is_disabled, open_session
+from s3dataset._config import (
+    environment_has_keys,
+    metadata_service_is_configured,
+    metadata_service_is_disabled,
+    open_session,
+)
 from s3dataset._secrets import AccessKeys, CredentialSource
 from s3dataset.errors import CredentialsError, InvalidConfigError, NoCredentialsError, S3Exception
 
@@ -217,6 +222,16 @@ class CredentialKeeper:
             return None
         me = weakref.ref(self)
         return lambda: _serve(me, signer, ended)
+
+    def settle(self, session: "Session") -> None:
+        """Loads keys that are at hand: given as such, or in the environment, which comes first in botocore's chain."""
+        if self._source is not None:
+            at_hand = self._source.kind == "keys"
+        else:
+            at_hand = self._profile is None and environment_has_keys()
+        with self._lock:
+            if at_hand and self._loaded is None:
+                self._loaded = load(self._source, self._profile, session)
 
     def renew(self, refused: str | None = None) -> AccessKeys:
         """Asks for other keys.

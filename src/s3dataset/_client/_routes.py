@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from s3dataset._config import ResolvedConfig
 
-__all__ = ["START_REGION", "Address", "address_of", "check_endpoint"]
+__all__ = ["START_REGION", "Address", "address_of", "check_endpoint", "load_endpoint_rules"]
 
 START_REGION: Final = "us-east-1"
 """Where a bucket is first looked for when nobody named a region: it answers with the right one."""
@@ -136,6 +136,11 @@ def _with_placeholder(host: str, bucket: str, region: str) -> str:
     lead = f"{bucket}." if host.startswith(f"{bucket}.") else ""
     labels = ["{region}" if label == region else label for label in host[len(lead) :].split(".")]
     return lead + ".".join(labels)
+
+
+def load_endpoint_rules() -> None:
+    """Reads botocore's rules, which takes 35 ms, unless this process, or the one it was forked from, has them."""
+    _rules()
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """The listing of a dataset: made once, by the first process that needs it, for all that share the page."""
 
-import importlib
+import contextlib
 import os
 import threading
 import weakref
@@ -11,6 +11,7 @@ from s3dataset._datasets._origin import Given, Origin, Saved
 from s3dataset._datasets._rank import is_spawning
 from s3dataset._manifest import Manifest
 from s3dataset._page import Page
+from s3dataset.errors import S3Exception
 
 __all__ = ["Listing"]
 
@@ -32,10 +33,10 @@ class _Forks:
 
     @classmethod
     def _before(cls) -> None:
-        if cls.listings:
-            # Every worker needs it for its first request, and would spend the better part of a second on it each epoch.
-            importlib.import_module("botocore.session")
         for listing in list(cls.listings):
+            # A worker that has to do this by itself spends the better part of a second on it, each epoch.
+            with contextlib.suppress(S3Exception):  # it shows at the first request
+                listing.client_ref.get().settle()
             listing.share()
 
     @classmethod
