@@ -16,7 +16,7 @@ from s3dataset.testing import LocalS3
 COUNT = 1797
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def server() -> Iterator[LocalS3]:
     """1,797 objects under "images/", each of which holds its number."""
     with LocalS3("bucket") as server:
