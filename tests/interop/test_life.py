@@ -333,3 +333,15 @@ def test_web_pages_cannot_command_it(server: LocalS3, headers: dict[str, str]) -
     with Wire(server) as wire:
         wire.send(f"POST /_local/reset HTTP/1.1\r\n{lines}Content-Length: 0\r\n\r\n".encode())
         assert wire.ended()
+
+
+def test_servers_that_end_in_another_order_leave_the_environment_as_it_was() -> None:
+    before = dict(os.environ)
+    first, second = LocalS3().start(), LocalS3().start()
+    silent = LocalS3(activate=False).start()
+    assert os.environ["AWS_ENDPOINT_URL"] == second.endpoint
+    first.stop()
+    silent.stop()
+    assert os.environ["AWS_ENDPOINT_URL"] == second.endpoint
+    second.stop()
+    assert dict(os.environ) == before

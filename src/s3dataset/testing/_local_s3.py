@@ -135,7 +135,6 @@ class LocalS3:
             "tls": tls,
         }
         self._process: Process | None = None
-        self._saved: dict[str, str | None] = {}
 
     # -- Life ----------------------------------------------------------------------------------------------------------
 
@@ -238,12 +237,21 @@ class LocalS3:
         # A proxy of the machine must not get requests for loopback.
         for name in ("NO_PROXY", "no_proxy"):
             values[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
-        self._saved = {name: os.environ.get(name) for name in values}
+        for name in values:
+            _original.setdefault(name, os.environ.get(name))
+        _active.append((self, values))
         _set_variables(values)
 
     def _restore_environment(self) -> None:
-        saved, self._saved = self._saved, {}
-        _set_variables(saved)
+        """What the server started last of those that still run has set, or what was there before the first."""
+        mine = [name for server, values in _active if server is self for name in values]
+        _active[:] = [(server, values) for server, values in _active if server is not self]
+        wanted = dict(_original)
+        for _, values in _active:
+            wanted.update(values)
+        _set_variables({name: wanted[name] for name in mine})
+        if not _active:
+            _original.clear()
 
     # -- Objects -------------------------------------------------------------------------------------------------------
 
@@ -425,6 +433,11 @@ class LocalS3:
         if self.ca_bundle is not None:
             settings["verify"] = self.ca_bundle
         return boto3.session.Session().client("s3", **(settings | options))
+
+
+# Servers may end in another order than they began, and each must leave the others' settings alone.
+_active: list[tuple[LocalS3, dict[str, str | None]]] = []
+_original: dict[str, str | None] = {}
 
 
 def _set_variables(values: Mapping[str, str | None]) -> None:
