@@ -29,7 +29,7 @@ def draw(results: Results, path: Path) -> None:
     )
     canvas.text(0.02, 1 - 0.74 / height, place, color=QUIET, fontsize=10.5, va="center")
     grid = canvas.add_gridspec(
-        rows, COLUMNS, left=0.115, right=0.955, top=1 - 1.35 / height, bottom=0.28 / height, hspace=0.62, wspace=0.62
+        rows, COLUMNS, left=0.135, right=0.965, top=1 - 1.35 / height, bottom=0.28 / height, hspace=0.62, wspace=0.62
     )
     for number, case in enumerate(cases):
         draw_case(canvas.add_subplot(grid[number // COLUMNS, number % COLUMNS]), results, case)
@@ -42,17 +42,20 @@ def draw_case(axes: Axes, results: Results, case: Case) -> None:
     rates = [figure.rate for figure in figures]
     axes.barh(places, rates, height=0.66, color=[COLOR if figure.client in OURS else PEER for figure in figures])
     for place, figure in zip(places, figures, strict=True):
-        axes.text(figure.rate + max(rates) * 0.015, place, f"{figure.rate:,.0f}", color=INK, fontsize=8.5, va="center")
+        text = f"{figure.rate:,.0f}" + (f" {case.unit}" if place == len(figures) - 1 else "")
+        axes.text(figure.rate + max(rates) * 0.015, place, text, color=INK, fontsize=8.5, va="center")
     axes.set_yticks(places, [figure.client for figure in figures])
     for label, figure in zip(axes.get_yticklabels(), figures, strict=True):
         label.set_fontweight("bold" if figure.client in OURS else "normal")
         label.set_color(INK)
         label.set_fontsize(9)
     axes.set_xticks([])
-    axes.set_xlim(0, max(rates) * 1.16)
+    axes.set_xlim(0, max(rates) * 1.38)
     axes.set_ylim(-0.6, max(len(figures), 4) - 0.4)
     axes.tick_params(length=0)
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
     axes.spines["left"].set_color(RULE)
-    axes.set_title(f"{case.title}, {case.unit}", loc="left", x=-0.31, color=INK, fontsize=10, fontweight="bold", pad=7)
+    axes.set_title(
+        case.title[0].upper() + case.title[1:], loc="left", x=-0.36, color=INK, fontsize=10, fontweight="bold", pad=7
+    )
