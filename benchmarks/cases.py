@@ -98,6 +98,6 @@ CASES = (
         2,
         200,
     ),
-    Case("save", "torch.save of 1 GiB to S3", "checkpoint", "plain", 1, GIB, "MB/s"),
-    Case("load", "torch.load of 1 GiB from S3", "checkpoint", "plain", 1, GIB, "MB/s"),
+    Case("save", "Saving 1 GiB by torch.save", "checkpoint", "plain", 1, GIB, "MB/s"),
+    Case("load", "Loading 1 GiB by torch.load", "checkpoint", "plain", 1, GIB, "MB/s"),
 )
