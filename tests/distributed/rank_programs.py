@@ -136,7 +136,9 @@ def trained() -> Any:
     join_group()
     dataset = s3dataset.S3IterableDataset.from_prefix(URI, transform=number, enable_sharding=True)
     dataset.set_epoch(3)
-    return {"seen": list(dataset), "length": len(dataset)}
+    answer = {"seen": list(dataset), "length": len(dataset)}
+    dist.barrier()  # rank 0 has the store
+    return answer
 
 
 def _spawned(rank: int, method: str, out: str) -> None:
