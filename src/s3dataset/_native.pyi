@@ -333,6 +333,18 @@ class Client:
         headers: Sequence[tuple[str, str]] = (),  # with every request, lower case (x-amz-request-payer ...)
     ) -> Client: ...
     def queue(self) -> Queue: ...
+    def fetch(
+        self,
+        route: Route,
+        key: str,
+        start: int | None = None,
+        end: int | None = None,
+        size: int | None = None,
+        etag: str | None = None,
+        limit: int | None = None,
+        /,
+    ) -> Body | Failure:
+        """One `Queue.get` and its result in one call, which costs 10 us less; Ctrl-C cancels it."""
     def buffer(self, size: int, /, *, force: bool = False) -> Buffer | None:
         """Pooled memory of that size, or None when the budget has no room and `force` is False."""
     def set_credentials(self, access_key: str, secret_key: str, session_token: str | None, /) -> None: ...

@@ -1,5 +1,6 @@
 //! The engine of one process: its lanes, the queues that have work for them, and who may start now.
 use crate::budget::{Budget, Grant};
+use crate::caller::Callers;
 use crate::client::Client;
 use crate::failure::Fault;
 use crate::lane::{Lane, Running};
@@ -23,6 +24,7 @@ pub struct Engine {
     pub pool: Arc<Pool>,
     pub budget: Arc<Budget>,
     pub log: RequestLog,
+    pub callers: Callers,
     pub generation: u32,
     /// Queues with pending requests; the first is served next.
     ring: Mutex<VecDeque<Arc<Queue>>>,
@@ -53,6 +55,7 @@ impl Engine {
             // A quarter more than can be in flight, so that what goes out and comes back finds its place.
             pool: Arc::new(Pool::new(memory_limit / 4 * 5)),
             log: RequestLog::default(),
+            callers: Callers::default(),
             generation: crate::raw::generation(),
             ring: Mutex::default(),
             cancellations: AtomicU64::new(0),
@@ -160,6 +163,31 @@ impl Engine {
         None
     }
 
+    /// Lets a job start on the thread of its caller, unless it had to wait or others would help.
+    pub fn admit_at_caller(&self, lane: &Rc<Lane>, mut job: Job) -> Result<(Job, Running), Job> {
+        let client = job.queue.client.clone();
+        let bytes = job.transfer_bytes(client.settings.part_size);
+        if job.is_split(client.settings.part_size) {
+            return Err(job);
+        }
+        let _ring = self.ring.lock().unwrap_or_else(|e| e.into_inner()); // as lanes do, so that limits are kept
+        let large = bytes >= LARGE;
+        let full = client.in_flight.load(Relaxed) >= client.settings.max_connections.max(1)
+            || large && client.large_in_flight.load(Relaxed) >= client.settings.large_in_flight.max(1);
+        if full || client.waiting_for_budget.load(Relaxed) > 0 {
+            return Err(job);
+        }
+        match job.budget_bytes() {
+            0 => (),
+            bytes => match client.budget.try_acquire(bytes) {
+                Some(grant) => job.grant = Some(grant),
+                None => return Err(job),
+            },
+        }
+        let running = Running::new(lane, &client, large);
+        Ok((job, running))
+    }
+
     fn pull_from(&self, queue: &Arc<Queue>, lane: &Rc<Lane>) -> Result<(Job, Running), Held> {
         let client = &queue.client;
         let limit = client.settings.max_connections.max(1);
@@ -244,15 +272,12 @@ impl Engine {
     /// A fetch of known extent that is larger than two parts becomes parallel ranges into one memory.
     fn split(&self, mut job: Job) -> Result<Job, Arc<Assembly>> {
         let part_size = job.queue.client.settings.part_size;
-        let Op::Fetch(fetch) = &job.op else { return Ok(job) };
-        if fetch.size.is_none() && fetch.into.is_none() {
-            return Ok(job); // the range may end far behind the object: the first answer tells
-        }
-        let Some((start, end)) = fetch.extent() else { return Ok(job) };
-        let len = (end - start) as usize;
-        if len <= 2 * part_size {
+        if !job.is_split(part_size) {
             return Ok(job);
         }
+        let Op::Fetch(fetch) = &job.op else { return Ok(job) };
+        let Some((start, end)) = fetch.extent() else { return Ok(job) };
+        let len = (end - start) as usize;
         let (destination, buffer) = match fetch.into {
             Some(span) => (span, None),
             None => {
@@ -294,6 +319,14 @@ impl Job {
             Op::Call(_) => 0,
         };
         bytes.min(crate::raw::MOST)
+    }
+
+    /// Whether it becomes parallel ranges at once. A range of an object of unknown size may end far behind it: there the
+    /// first answer tells.
+    fn is_split(&self, part_size: usize) -> bool {
+        let Op::Fetch(fetch) = &self.op else { return false };
+        let certain = fetch.size.is_some() || fetch.into.is_some();
+        certain && fetch.extent().is_some_and(|(start, end)| (end - start) as usize > 2 * part_size)
     }
 
     /// Bytes that one request of it moves, as far as is known.

@@ -169,8 +169,16 @@ impl Connection {
         let fd = self.tcp.as_raw_fd();
         let total = head.len() + body.len();
         let mut sent = 0;
+        if let Ok(n) = raw::send(fd, head, body) {
+            // Nearly always there is room, and no need to ask the event loop; what goes wrong shows again below.
+            sent = n;
+            slot.add_moved(n);
+        }
         poll_fn(|cx| {
             slot.check(cx)?;
+            if sent == total {
+                return Poll::Ready(Ok(Sent::All));
+            }
             loop {
                 if self.tcp.poll_write_ready(cx).map_err(|e| io_fault(&e, "write"))?.is_pending() {
                     // While the peer does not take more, look whether it has answered already.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// So many results are handed over even while there is more to do.
 const HAND_OVER: usize = 32;
 /// How often deadlines are looked at.
-const WATCH: Duration = Duration::from_millis(100);
+pub const WATCH: Duration = Duration::from_millis(100);
 const HOUSEKEEP: Duration = Duration::from_secs(5);
 /// Large transfers begin with so few connections a lane and double while the lane has time to spare: on a fast network a few
 /// saturate a core, and more would only thrash its caches; where each is slow, all that are allowed run within milliseconds.
@@ -31,12 +31,14 @@ thread_local! {
     static PARKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
+/// One for each client and region: a signer keeps one day's key.
+pub type Signers = RefCell<Vec<(u64, String, Signer)>>;
+
 pub struct Lane {
     pub engine: Arc<Engine>,
     pub number: usize,
     pub connections: Connections,
-    /// One for each client and region: a signer keeps one day's key.
-    signers: RefCell<Vec<(u64, String, Signer)>>,
+    signers: Signers,
     slots: RefCell<Vec<Weak<Slot>>>,
     pub running: RefCell<Vec<(u64, usize)>>,
     pub large_running: Cell<usize>,
@@ -89,14 +91,14 @@ impl Drop for Running {
 }
 
 impl Lane {
-    pub fn new(engine: Arc<Engine>, number: usize) -> Rc<Lane> {
+    pub fn new(engine: Arc<Engine>, number: usize, connections: Connections, signers: Signers) -> Rc<Lane> {
         let seed =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
         Rc::new(Lane {
             engine,
             number,
-            connections: Connections::default(),
-            signers: RefCell::default(),
+            connections,
+            signers,
             slots: RefCell::default(),
             running: RefCell::default(),
             large_running: Cell::new(0),
@@ -149,7 +151,13 @@ impl Lane {
         slot
     }
 
-    fn watch(&self, now: Instant) {
+    /// What another lane can go on with.
+    pub fn into_parts(self) -> (Connections, Signers) {
+        (self.connections, self.signers)
+    }
+
+    /// Looks at deadlines and cancellations.
+    pub fn watch(&self, now: Instant) {
         self.slots.borrow_mut().retain(|weak| match weak.upgrade() {
             Some(slot) => {
                 slot.watch(now);
@@ -172,7 +180,7 @@ impl Lane {
 }
 
 /// Moves what the lane has finished to the queues.
-fn hand_over() {
+pub fn hand_over() {
     let finished = OUTBOX.take();
     let mut rest = finished.into_iter().peekable();
     while let Some((queue, first)) = rest.next() {
@@ -207,7 +215,7 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 pub fn run(engine: Arc<Engine>, number: usize, runtime: &tokio::runtime::Runtime) {
     crate::raw::block_signals();
-    let lane = Lane::new(engine, number);
+    let lane = Lane::new(engine, number, Connections::default(), Signers::default());
     let local = tokio::task::LocalSet::new();
     local.block_on(runtime, work(lane));
 }
@@ -264,11 +272,15 @@ async fn work(lane: Rc<Lane>) {
 fn part(lane: &Lane) {
     lane.connections.keep_clients(|client| lane.engine.is_open(client));
     lane.signers.borrow_mut().retain(|(client, ..)| lane.engine.is_open(*client));
+    if lane.number == 0 {
+        lane.engine.callers.keep_clients(|client| lane.engine.is_open(client));
+    }
 }
 
 fn housekeep(lane: &Lane) {
     lane.connections.close_idle(Instant::now(), |client| lane.engine.connection_closed(client));
     if lane.number == 0 {
+        lane.engine.callers.close_idle(Instant::now(), |client| lane.engine.connection_closed(client));
         lane.engine.pool.trim();
     }
 }

@@ -4,6 +4,7 @@
 //! engine    one a process: lanes, pool, budget, who may start next
 //! queue     submission and completion; what waits, what has ended
 //! lane      one thread: an event loop, its connections, its running requests
+//! caller    a lane for one request, on the thread that waits for it
 //! attempt   one request over its attempts: sign, send, classify, back off
 //! fetch     GetObject: into the memory where the bytes are wanted      call   everything else
 //! connect   names, addresses, TLS settings, idle connections           http   HTTP/1.1 on one connection
@@ -30,6 +31,7 @@ pub mod xml;
 
 mod attempt;
 mod call;
+mod caller;
 mod classify;
 mod fetch;
 mod head;

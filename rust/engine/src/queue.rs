@@ -109,25 +109,44 @@ impl Queue {
 
     /// `make` gets the index of each request; -> the first one's.
     pub fn submit(self: &Arc<Self>, count: usize, mut make: impl FnMut(u64) -> Pending) -> u64 {
-        let first = {
-            let mut state = self.lock();
-            let first = state.submitted;
-            state.submitted += count as u64;
-            state.finished.extend(std::iter::repeat_n(false, count));
-            first
-        };
+        let first = self.count(count);
         let jobs: Vec<Pending> = (first..first + count as u64).map(&mut make).collect();
+        self.put(jobs);
+        first
+    }
+
+    /// Indices for so many requests: -> the first.
+    fn count(&self, count: usize) -> u64 {
+        let mut state = self.lock();
+        let first = state.submitted;
+        state.submitted += count as u64;
+        state.finished.extend(std::iter::repeat_n(false, count));
+        first
+    }
+
+    /// For lanes to fetch.
+    fn put(self: &Arc<Self>, jobs: Vec<Pending>) {
         let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
         if self.cancelled_all.load(Acquire) {
             // Closed, perhaps just now by another thread: the callers' memory may not be pinned any more.
             drop(pending);
             self.end_unstarted(jobs);
         } else {
+            let count = jobs.len();
             pending.extend(jobs);
             drop(pending);
             self.engine.enqueue(self, count);
         }
-        first
+    }
+
+    /// Submits one request and serves it on this thread where that is possible; -> its index. `interrupted` is asked ten times a second,
+    /// and cancels the queue.
+    pub fn serve(self: &Arc<Self>, make: impl FnOnce(u64) -> Job, interrupted: impl FnMut() -> bool) -> u64 {
+        let index = self.count(1);
+        if let Err(job) = crate::caller::serve(&self.engine, make(index), interrupted) {
+            self.put(vec![Pending::Job(job)]);
+        }
+        index
     }
 
     /// Whether this is the first request that has not ended.

@@ -1,13 +1,14 @@
 //! Clients and routes.
 use crate::memory::PyBuffer;
 use crate::process::{Local, engine, seconds, started};
-use crate::queue::PyQueue;
+use crate::queue::{PyQueue, fetch_alone, fetch_of};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use s3dataset_engine::client::{Client, Route, Settings};
 use s3dataset_engine::connect::tls_config;
 use s3dataset_engine::raw::MOST;
+use s3dataset_engine::request::Target;
 use s3dataset_engine::sign::Credentials;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -145,6 +146,24 @@ impl PyClient {
         let client = Arc::new(Client::new(settings, tls.transpose()?, budget));
         engine.register(&client);
         Ok(PyClient(Local::new(client)))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (route, key, start=None, end=None, size=None, pin=None, limit=None, /))]
+    fn fetch(
+        &self,
+        py: Python<'_>,
+        route: &PyRoute,
+        key: String,
+        start: Option<i64>,
+        end: Option<u64>,
+        size: Option<u64>,
+        pin: Option<String>,
+        limit: Option<u64>,
+    ) -> PyResult<Py<PyAny>> {
+        let fetch = fetch_of(start, end, size, limit, pin)?;
+        let target = Target { route: route.get()?.clone(), key };
+        fetch_alone(py, engine()?.clone(), self.0.get()?.clone(), target, fetch)
     }
 
     fn queue(&self) -> PyResult<PyQueue> {

@@ -74,6 +74,58 @@ fn query(pairs: &mut [(&str, &str)]) -> String {
     sign::canonical_query(pairs)
 }
 
+/// Python's words for a range: a negative start counts from the end.
+pub fn fetch_of(
+    start: Option<i64>,
+    end: Option<u64>,
+    size: Option<u64>,
+    limit: Option<u64>,
+    pin: Option<String>,
+) -> PyResult<Fetch> {
+    let what = match (start, end) {
+        (None, None) => What::Whole,
+        (Some(start), None) if start < 0 => What::Suffix(start.unsigned_abs()),
+        (None, Some(end)) => What::Range { start: 0, end },
+        (Some(start), _) if start < 0 => {
+            return Err(PyValueError::new_err(format!("range [{start}, {end:?}) begins before the object")));
+        }
+        (Some(start), end) => What::Range { start: start as u64, end: end.or(size).unwrap_or(u64::MAX) },
+    };
+    Ok(Fetch { what, size, limit, pin, into: None })
+}
+
+/// One fetch from its submission to its result, for whoever has nothing else to ask for.
+pub fn fetch_alone(
+    py: Python<'_>,
+    engine: Arc<Engine>,
+    client: Arc<Client>,
+    target: Target,
+    fetch: Fetch,
+) -> PyResult<Py<PyAny>> {
+    let queue = Queue::new(engine, client);
+    let job = |index| Job { queue: queue.clone(), index, target, op: Op::Fetch(fetch), grant: None };
+    let mut signal = None;
+    let index = py.detach(|| {
+        let interrupted = || {
+            signal = signal.take().or_else(|| Python::attach(|py| py.check_signals().err()));
+            signal.is_some()
+        };
+        queue.serve(job, interrupted)
+    });
+    let taken = match signal {
+        Some(signal) => Err(signal),
+        None => wait(py, None, |slice| queue.take(index..index + 1, slice).ok()),
+    };
+    match taken.map(|taken| taken.and_then(|mut results| results.pop())) {
+        Ok(Some(completed)) => to_python(py, completed.outcome),
+        Ok(None) => unreachable!("a wait without an end ends with a result"),
+        Err(signal) => {
+            py.detach(|| queue.close());
+            Err(signal)
+        }
+    }
+}
+
 fn with_checksum(mut call: Call, name: Option<&str>) -> PyResult<Call> {
     call.checksum = name.map(algorithm).transpose()?;
     Ok(call)
@@ -98,16 +150,7 @@ impl PyQueue {
             return Err(PyValueError::new_err("limit must be at least 1"));
         }
         let convert = |(route, key, start, end, size, pin): Get<'_>| {
-            let what = match (start, end) {
-                (None, None) => What::Whole,
-                (Some(start), None) if start < 0 => What::Suffix(start.unsigned_abs()),
-                (None, Some(end)) => What::Range { start: 0, end },
-                (Some(start), _) if start < 0 => {
-                    return Err(PyValueError::new_err(format!("range [{start}, {end:?}) begins before the object")));
-                }
-                (Some(start), end) => What::Range { start: start as u64, end: end.or(size).unwrap_or(u64::MAX) },
-            };
-            let fetch = Fetch { what, size, limit, pin, into: None };
+            let fetch = fetch_of(start, end, size, limit, pin)?;
             Ok((Target { route: route.get().get()?.clone(), key }, Op::Fetch(fetch), None))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)

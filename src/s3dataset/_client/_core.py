@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from s3dataset import _native
 from s3dataset._client import _process
 from s3dataset._client._credentials import CredentialKeeper, Loaded
+from s3dataset._client._failures import exception_of
 from s3dataset._client._queue import RequestQueue
 from s3dataset._client._routes import address_of, check_endpoint, load_endpoint_rules
 from s3dataset._client._user_agent import UserAgent
-from s3dataset._config import ResolvedConfig, S3ClientConfig, open_session, resolved
+from s3dataset._config import ResolvedConfig, S3ClientConfig, load_botocore, open_session, resolved
 from s3dataset._secrets import CredentialSource
 from s3dataset.errors import InvalidConfigError, InvalidUriError
 
@@ -173,6 +174,37 @@ class ClientCore:
             engine.native.queue(), engine.routes, engine.settings.checksum, engine.settings.write_headers
         )
 
+    def fetch(
+        self,
+        bucket: str,
+        key: str,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        size: int | None = None,
+        etag: str | None = None,
+        limit: int | None = None,
+    ) -> _native.Body:
+        """One object or range alone, without a queue: 10 us less than with one.
+
+        Args:
+            bucket: Name of the bucket.
+            key: The key.
+            start: First byte; negative: so many before the object's end; None: from the beginning.
+            end: The byte behind the last; None: up to the object's end.
+            size: Bytes of the whole object, where known.
+            etag: The version it must be, in quotes.
+            limit: At most so many bytes, from the start on.
+
+        Raises:
+            S3Exception: It failed.
+        """
+        engine = self._engine or self._opened()
+        result = engine.native.fetch(engine.routes[bucket], key, start, end, size, etag, limit)
+        if isinstance(result, _native.Failure):
+            raise exception_of(result)
+        return result
+
     def buffer(self, size: int, *, force: bool = False) -> "Buffer | None":
         """Memory of the engine's, to fill and send; None when the byte budget has no room and `force` is False."""
         return self._opened().native.buffer(size, force=force)
@@ -213,6 +245,15 @@ class ClientCore:
             self._keeper = CredentialKeeper(
                 source if isinstance(source, CredentialSource) else None, self._config.profile, loaded
             )
+
+    @staticmethod
+    def preload() -> None:
+        """Imports, and reads endpoint rules: 0.15 s once a process, better spent before the first batch is waited for.
+
+        Forked children inherit it. Nothing of the user's is read.
+        """
+        load_botocore()
+        load_endpoint_rules()
 
     def settle(self) -> None:
         """Reads configuration, and keys that need no network, so that children forked from here need not.

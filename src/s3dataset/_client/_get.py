@@ -118,8 +118,9 @@ class GetOperations(ClientCore):
         """
         if not 0 <= start <= end:
             raise ValueError(f"s3://{bucket}/{key}: [{start}, {end}) is no range of bytes")
-        with self.queue() as queue:
-            return cast(Body, queue.take(queue.get([_row(GetRequest(bucket, key, (start, end), None, etag))])[0]))
+        if not key:
+            raise S3Uri.no_key(bucket)
+        return self.fetch(bucket, key, start, end, etag=etag)
 
     def read_into(self, requests: Iterable[ReadIntoRequest]) -> list[Reply]:
         """Fetches ranges straight into the callers' memory, large ones in parallel pieces.

@@ -35,7 +35,7 @@ def client_ref(region: str | None, endpoint: str | None, s3client_config: S3Clie
     if not isinstance(s3client_config, S3ClientConfig | None):
         raise TypeError(f"s3client_config must be an S3ClientConfig, not {type(s3client_config).__name__}")
     ref = ClientRef(region or None, endpoint or None, s3client_config)
-    ref.get()
+    ref.get().preload()
     return ref
 
 

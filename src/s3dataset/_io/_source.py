@@ -99,13 +99,29 @@ class Source:
         size = self.size
         return self._open_queue().get([(self.bucket, self.key, start, end, size, pin) for start, end in ranges])
 
+    def fetch(self, start: int, end: int | None = None) -> "Body":
+        """Fetches [start, end), or from -n the last n bytes; learns the version from them."""
+        body = self.client.fetch(self.bucket, self.key, start, end, size=self.size, etag=self._pin)
+        self._learn(body.object_size, body.etag)
+        return body
+
+    def fetch_or_identify(self, start: int, end: int | None = None) -> "Body | None":
+        """`fetch`; None where nothing lies in the range, which tells the size too."""
+        try:
+            body = self.client.fetch(self.bucket, self.key, start, end, size=self.size, etag=self._pin)
+        except S3Exception as error:
+            return self._identify_after(error)
+        return self._learned(body)
+
     def submit_into(self, pieces: Sequence[tuple[int, memoryview]]) -> range:
         """Sends for as many bytes as each view has, into it -> indices for `take_into`."""
         pin = self._pin
         return self._open_queue().get_into([(self.bucket, self.key, start, pin, view) for start, view in pieces])
 
-    def submit_whole(self) -> int:
-        return self._open_queue().get([(self.bucket, self.key, None, None, self.size, self._pin)])[0]
+    def fetch_whole(self) -> "Body | None":
+        """All of the object; None where it is empty."""
+        body = self.client.fetch(self.bucket, self.key, size=self.size, etag=self._pin)
+        return self._learned(body)
 
     def submit_tail(self, nbytes: int) -> int:
         return self._open_queue().get([(self.bucket, self.key, -nbytes, None, self.size, self._pin)])[0]
@@ -128,10 +144,15 @@ class Source:
         try:
             body = cast("Body", self._open_queue().take(index))
         except S3Exception as error:
-            if error.status != _RANGE_NOT_SATISFIABLE:
-                raise
-            self.identify()
-            return None
+            return self._identify_after(error)
+        return self._learned(body)
+
+    def _identify_after(self, error: S3Exception) -> None:
+        if error.status != _RANGE_NOT_SATISFIABLE:
+            raise error
+        self.identify()
+
+    def _learned(self, body: "Body") -> "Body | None":
         if len(body):
             self._learn(body.object_size, body.etag)
             return body

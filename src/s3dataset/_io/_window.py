@@ -121,9 +121,8 @@ class Window:
     def size_for_tail(self, nbytes: int) -> int:
         """Bytes of the object; fetches its last bytes when that is not known."""
         if self._source.size is None:
-            body = self._source.take_or_identify(
-                self._source.submit_tail(nbytes if TAIL_BYTES < nbytes <= self._policy.direct_bytes else TAIL_BYTES)
-            )
+            tail_bytes = nbytes if TAIL_BYTES < nbytes <= self._policy.direct_bytes else TAIL_BYTES
+            body = self._source.fetch_or_identify(-tail_bytes)
             if body is not None:
                 self.add(body.start, memoryview(body))
         return self._known_size
@@ -164,6 +163,8 @@ class Window:
         """Bytes from `start` to the end of the object."""
         size = self._source.size
         if size is None:
+            if start == 0 and not self._policy.tail_bytes and not len(self._chunks):
+                return self._read_unseen()
             # As much as one request should bring: an object that fits is read with it alone.
             self._identify(start, self._part_bytes)
             size = self._known_size
@@ -178,6 +179,21 @@ class Window:
         if start == 0 and len(data) > _KEEP_AFTER_READ_BYTES:
             self._drop(list(self._chunks))
             self._current = _NOTHING
+        return data
+
+    def _read_unseen(self) -> bytes:
+        """All of an object of which nothing is known: how most small objects are read, and all that they need."""
+        body = self._source.fetch_or_identify(0, self._part_bytes)
+        if body is None:
+            return b""
+        nbytes = len(body)
+        if nbytes < self._known_size:
+            self.add(0, memoryview(body))
+            return self.read_rest(0)
+        data = bytes(body)
+        if nbytes <= _KEEP_AFTER_READ_BYTES:
+            self.add(0, memoryview(data))  # for a seek back; the very memory that is returned
+        self._run_end = nbytes
         return data
 
     def readinto(self, start: int, view: memoryview) -> int:
@@ -211,7 +227,7 @@ class Window:
                 return memoryview(bytearray())
             self._source.close_queue()
             self.forget_pending()
-            body = self._source.take_or_identify(self._source.submit_whole())
+            body = self._source.fetch_whole()
             if body is None or not len(body):
                 return memoryview(bytearray())
             self.clear()
@@ -243,11 +259,10 @@ class Window:
         least = policy.seek_bytes if start else policy.first_bytes
         end = start + max(min(nbytes, self._part_bytes), least, 1)
         following = self._chunks.next_start(start)
-        index = self._source.submit([(start, end if following is None else min(end, following))])[0]
         tail = -1
         if policy.tail_bytes and start == 0 and nbytes <= policy.first_bytes:
             tail = self._source.submit_tail(policy.tail_bytes)
-        body = self._source.take_or_identify(index)
+        body = self._source.fetch_or_identify(start, end if following is None else min(end, following))
         if body is not None:
             self.add(start, memoryview(body))
         if tail >= 0:
@@ -268,7 +283,8 @@ class Window:
 
     @property
     def _part_bytes(self) -> int:
-        return min(max(self._source.client.part_size, _MIB), 64 * _MIB)
+        part_bytes = self._source.client.part_size
+        return part_bytes if _MIB <= part_bytes <= 64 * _MIB else min(max(part_bytes, _MIB), 64 * _MIB)
 
     @property
     def _budget_bytes(self) -> int:
@@ -329,8 +345,7 @@ class Window:
         if not self._source.identified:
             # The first answer decides on the version that the others are pinned to.
             (start, end), *ranges = ranges
-            body = self._source.take(self._source.submit([(start, end)])[0])
-            self.add(start, memoryview(body))
+            self.add(start, memoryview(self._source.fetch(start, end)))
             if not ranges:
                 return
         for (start, end), index in zip(ranges, self._source.submit(ranges), strict=True):

@@ -380,6 +380,21 @@ class FakeClient:
         self.queues.append(queue)
         return queue
 
+    def fetch(
+        self,
+        bucket: str,
+        key: str,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        size: int | None = None,
+        etag: str | None = None,
+        limit: int | None = None,
+    ) -> FakeBody:
+        queue = FakeQueue(self.service)
+        body: FakeBody = queue.take(queue.get([(bucket, key, start, end, size, etag)], limit=limit)[0])
+        return body
+
     def buffer(self, size: int, *, force: bool = False) -> FakeBuffer | None:
         if self.buffered_bytes + size > self.memory_limit_bytes and not force:
             return None
