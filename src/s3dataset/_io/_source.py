@@ -110,7 +110,8 @@ class Source:
         try:
             body = self.client.fetch(self.bucket, self.key, start, end, size=self.size, etag=self._pin)
         except S3Exception as error:
-            return self._identify_after(error)
+            self._identify_after(error)
+            return None
         return self._learned(body)
 
     def submit_into(self, pieces: Sequence[tuple[int, memoryview]]) -> range:
@@ -144,7 +145,8 @@ class Source:
         try:
             body = cast("Body", self._open_queue().take(index))
         except S3Exception as error:
-            return self._identify_after(error)
+            self._identify_after(error)
+            return None
         return self._learned(body)
 
     def _identify_after(self, error: S3Exception) -> None:
