@@ -363,7 +363,7 @@ impl<'a> Attempts<'a> {
 
     /// A response was read to its end: its connection serves others.
     pub fn end(&self, exchange: Exchange) {
-        let Exchange { connection, head, place, began, ttfb, range, bytes_out } = exchange;
+        let Exchange { mut connection, head, place, began, ttfb, range, bytes_out } = exchange;
         let duration = began.elapsed();
         self.client.stats.latency.add(duration);
         self.client.stats.network_wait_us.fetch_add(duration.as_micros() as u64, Relaxed);

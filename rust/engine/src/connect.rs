@@ -61,7 +61,7 @@ impl Connections {
         if !fresh {
             let now = Instant::now();
             let mut idle = self.idle.borrow_mut();
-            while let Some(connection) = idle.get_mut(&key).and_then(Vec::pop) {
+            while let Some(mut connection) = idle.get_mut(&key).and_then(Vec::pop) {
                 if connection.is_reusable(now) {
                     client.stats.connections_reused.fetch_add(1, Relaxed);
                     return Ok(connection);

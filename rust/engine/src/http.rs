@@ -1,10 +1,11 @@
 //! HTTP/1.1 over one connection: bodies go from the socket straight to where they are wanted.
-use crate::failure::{Fault, Kind, Retry};
+use crate::failure::Fault;
 use crate::head::{Head, Length, MAX_HEADERS, parse_head};
 use crate::raw::{self, SocketEntry, Span};
 use crate::slot::Slot;
+use crate::tls::Tls;
 use std::future::poll_fn;
-use std::io::{self, BufRead, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -20,7 +21,7 @@ pub struct Connection {
     /// Dropped before the socket is closed: its number may be another file's at once, which a forked child must not close.
     _entry: SocketEntry,
     tcp: TcpStream,
-    tls: Option<Box<rustls::ClientConnection>>,
+    tls: Option<Box<Tls>>,
     /// Bytes received that nobody has consumed: `head[at..filled]`.
     head: Vec<u8>,
     at: usize,
@@ -62,18 +63,16 @@ impl Connection {
         host: &str,
         slot: &Slot,
     ) -> Result<(), Fault> {
-        let name = rustls::pki_types::ServerName::try_from(host.to_owned())
-            .map_err(|_| Fault::invalid(format!("{host:?} is no host name that a certificate could be for")))?;
-        let mut tls = rustls::ClientConnection::new(config, name)
-            .map_err(|e| Fault::new(Kind::Tls, Retry::Never, e.to_string()))?;
-        tls.set_buffer_limit(Some(SCRATCH + (4 << 10)));
-        self.tls = Some(Box::new(tls));
+        self.tls = Some(Box::new(Tls::new(config, host)?));
         poll_fn(|cx| {
             slot.check(cx)?;
             loop {
-                ready!(self.poll_flush_tls(cx))?;
                 let Some(tls) = &mut self.tls else { unreachable!("set above") };
-                if !tls.is_handshaking() {
+                let done = tls.shake_hands();
+                let flushed = self.poll_flush_tls(cx);
+                let done = done?; // after the alert, if there was one, went out
+                ready!(flushed)?;
+                if done {
                     return Poll::Ready(Ok(()));
                 }
                 if ready!(self.poll_receive_tls(cx))? == 0 {
@@ -86,11 +85,11 @@ impl Connection {
 
     fn poll_flush_tls(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
-        while tls.wants_write() {
+        let fd = self.tcp.as_raw_fd();
+        while !tls.unsent().is_empty() {
             ready!(self.tcp.poll_write_ready(cx)).map_err(|e| io_fault(&e, "write"))?;
-            match tls.write_tls(&mut Socket(&self.tcp)) {
-                Ok(0) => return Poll::Ready(Err(Fault::transport("write: closed"))),
-                Ok(_) => (),
+            match self.tcp.try_io(Interest::WRITABLE, || raw::send(fd, tls.unsent(), Span::EMPTY)) {
+                Ok(n) => tls.mark_sent(n),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => (),
                 Err(e) => return Poll::Ready(Err(io_fault(&e, "write"))),
             }
@@ -98,65 +97,22 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes records from the socket: -> bytes, 0 when the peer closed.
+    /// Takes encrypted bytes from the socket: -> how many, 0 when the peer closed.
     fn poll_receive_tls(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let Some(tls) = &mut self.tls else { unreachable!("only called with TLS") };
-        loop {
-            match tls.read_tls(&mut Socket(&self.tcp)) {
-                Ok(n) => {
-                    tls.process_new_packets().map_err(|e| tls_fault(&e))?;
-                    return Poll::Ready(Ok(n));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.tcp.poll_read_ready(cx)).map_err(|e| io_fault(&e, "read"))?
-                }
-                Err(e) => return Poll::Ready(Err(io_fault(&e, "read"))),
-            }
-        }
+        let n = ready!(poll_receive_plain(&self.tcp, cx, tls.free()?))?;
+        tls.received(n);
+        Poll::Ready(Ok(n))
     }
 
     /// Receives up to a span's length: -> bytes, 0 when the peer closed.
     fn poll_receive(&mut self, cx: &mut Context<'_>, into: Span) -> Poll<Result<usize, Fault>> {
-        if self.tls.is_none() {
-            return self.poll_receive_plain(cx, into);
-        }
         loop {
-            let Some(tls) = &mut self.tls else { unreachable!("seen above") };
-            let mut reader = tls.reader();
-            match reader.fill_buf() {
-                Ok(bytes) => {
-                    let n = bytes.len().min(into.len());
-                    into.copy_from(0, &bytes[..n]);
-                    reader.consume(n);
-                    return Poll::Ready(Ok(n));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.poll_receive_tls(cx))?;
-                }
-                // Closed without close_notify: the body's length tells whether anything is missing.
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
-                Err(e) => return Poll::Ready(Err(io_fault(&e, "read"))),
-            }
-        }
-    }
-
-    fn poll_receive_plain(&mut self, cx: &mut Context<'_>, into: Span) -> Poll<Result<usize, Fault>> {
-        let fd = self.tcp.as_raw_fd();
-        loop {
-            ready!(self.tcp.poll_read_ready(cx)).map_err(|e| io_fault(&e, "read"))?;
-            let mut received = None;
-            let result = self.tcp.try_io(Interest::READABLE, || {
-                let n = raw::recv(fd, into)?;
-                received = Some(n);
-                // The socket is empty now: saying so spares the call that would only find that out.
-                if n > 0 && n < into.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            match (received, result) {
-                (Some(n), _) => return Poll::Ready(Ok(n)),
-                (None, Err(e)) if e.kind() != io::ErrorKind::WouldBlock => {
-                    return Poll::Ready(Err(io_fault(&e, "read")));
-                }
-                _ => (),
+            let Some(tls) = &mut self.tls else { return poll_receive_plain(&self.tcp, cx, into) };
+            let n = tls.decrypt(into)?;
+            // Closed without close_notify: the body's length tells whether anything is missing.
+            if n > 0 || tls.is_closed() || ready!(self.poll_receive_tls(cx))? == 0 {
+                return Poll::Ready(Ok(n));
             }
         }
     }
@@ -212,23 +168,24 @@ impl Connection {
     }
 
     async fn send_tls(&mut self, slot: &Slot, head: &[u8], body: Span) -> Result<Sent, Fault> {
-        let mut scratch = vec![0; SCRATCH.min(head.len() + body.len())];
+        let mut scratch = Vec::new();
         let mut at = 0;
-        let mut first = Some(head);
+        // The head goes into the first record together with the beginning of the body.
+        let mut first = head;
         loop {
+            let n = (SCRATCH - first.len().min(SCRATCH)).min(body.len() - at);
+            let data = if n == 0 {
+                first
+            } else {
+                scratch.resize(first.len() + n, 0);
+                scratch[..first.len()].copy_from_slice(first);
+                body.copy_to(at, &mut scratch[first.len()..]);
+                &scratch
+            };
             let Some(tls) = &mut self.tls else { unreachable!("only called with TLS") };
-            // The head goes into the first record together with the beginning of the body.
-            let mut filled = 0;
-            if let Some(head) = first.take() {
-                tls.writer().write_all(head).map_err(|e| io_fault(&e, "write"))?;
-                filled = head.len().min(scratch.len());
-            }
-            let n = (scratch.len() - filled).min(body.len() - at);
-            if n > 0 {
-                body.copy_to(at, &mut scratch[..n]);
-                tls.writer().write_all(&scratch[..n]).map_err(|e| io_fault(&e, "write"))?;
-                at += n;
-            }
+            tls.encrypt(data)?;
+            let moved = data.len();
+            (first, at) = (&[], at + n);
             let early = poll_fn(|cx| {
                 slot.check(cx)?;
                 match self.poll_flush_tls(cx) {
@@ -247,7 +204,7 @@ impl Connection {
             if early {
                 return Ok(Sent::AnsweredEarly);
             }
-            slot.add_moved(filled + n);
+            slot.add_moved(moved);
             if at == body.len() {
                 return Ok(Sent::All);
             }
@@ -258,14 +215,12 @@ impl Connection {
     fn poll_has_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
         loop {
             let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(true)) };
-            match tls.reader().fill_buf() {
-                Ok(_) => return Poll::Ready(Ok(true)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if ready!(self.poll_receive_tls(cx))? == 0 {
-                        return Poll::Ready(Err(Fault::transport("closed while sending")));
-                    }
-                }
-                Err(e) => return Poll::Ready(Err(io_fault(&e, "read"))),
+            tls.look()?;
+            if tls.has_plaintext() {
+                return Poll::Ready(Ok(true));
+            }
+            if tls.is_closed() || ready!(self.poll_receive_tls(cx))? == 0 {
+                return Poll::Ready(Err(Fault::transport("closed while sending")));
             }
         }
     }
@@ -422,39 +377,49 @@ impl Connection {
     }
 
     /// Whether it can serve another request: nothing unread, nothing closed (which is looked at after a second of idling).
-    pub fn is_reusable(&self, now: Instant) -> bool {
+    pub fn is_reusable(&mut self, now: Instant) -> bool {
+        if self.at < self.filled {
+            return false;
+        }
+        let fd = self.tcp.as_raw_fd();
         let rested = now.saturating_duration_since(self.idle_since).as_millis() >= 1000;
-        self.at == self.filled && !(rested && raw::is_stale(self.tcp.as_raw_fd()) && self.tls.is_none())
+        match &mut self.tls {
+            None => !(rested && raw::is_stale(fd)),
+            Some(tls) => !tls.has_plaintext() && !tls.is_closed() && !(rested && is_stale_tls(fd, tls)),
+        }
     }
 }
 
-struct Socket<'a>(&'a TcpStream);
-
-impl io::Read for Socket<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buf)
+/// Whether an idle connection has ended. Tickets may have come on it, which are no end.
+fn is_stale_tls(fd: std::os::fd::RawFd, tls: &mut Tls) -> bool {
+    while raw::is_stale(fd) {
+        let Ok(n) = tls.free().and_then(|free| raw::recv(fd, free).map_err(Fault::transport)) else { return true };
+        tls.received(n);
+        if n == 0 || tls.look().is_err() || tls.has_plaintext() || tls.is_closed() {
+            return true;
+        }
     }
+    false
 }
 
-impl io::Write for Socket<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.try_write(buf)
+/// Receives up to a span's length from a socket: -> bytes, 0 when the peer closed.
+fn poll_receive_plain(tcp: &TcpStream, cx: &mut Context<'_>, into: Span) -> Poll<Result<usize, Fault>> {
+    let fd = tcp.as_raw_fd();
+    loop {
+        ready!(tcp.poll_read_ready(cx)).map_err(|e| io_fault(&e, "read"))?;
+        let mut received = None;
+        let result = tcp.try_io(Interest::READABLE, || {
+            let n = raw::recv(fd, into)?;
+            received = Some(n);
+            // The socket is empty now: saying so spares the call that would only find that out.
+            if n > 0 && n < into.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (received, result) {
+            (Some(n), _) => return Poll::Ready(Ok(n)),
+            (None, Err(e)) if e.kind() != io::ErrorKind::WouldBlock => {
+                return Poll::Ready(Err(io_fault(&e, "read")));
+            }
+            _ => (),
+        }
     }
-
-    fn write_vectored(&mut self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(bufs)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn tls_fault(error: &rustls::Error) -> Fault {
-    let hint = match error {
-        rustls::Error::InvalidCertificate(_) => "; is ca_bundle (or AWS_CA_BUNDLE) the right one for this endpoint?",
-        _ => "",
-    };
-    let retry = if hint.is_empty() { Retry::Counted } else { Retry::Never };
-    Fault::new(Kind::Tls, retry, format!("{error}{hint}"))
 }

@@ -8,6 +8,7 @@
 //! attempt   one request over its attempts: sign, send, classify, back off
 //! fetch     GetObject: into the memory where the bytes are wanted      call   everything else
 //! connect   names, addresses, TLS settings, idle connections           http   HTTP/1.1 on one connection
+//! tls       rustls between the socket and the connection
 //! head      the head of a response                                     classify what an error answer means
 //! slot      deadlines and cancellation of a running request            budget bytes in flight
 //! raw       the only unsafe code: foreign memory, sockets, pooled buffers
@@ -38,3 +39,4 @@ mod head;
 mod http;
 mod lane;
 mod slot;
+mod tls;
