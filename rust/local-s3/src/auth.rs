@@ -3,7 +3,7 @@ use crate::checksum::hex;
 use crate::config::{Config, Credential};
 use crate::date::Timestamp;
 use crate::error::S3Error;
-use crate::request::{Request, percent_decode, percent_encode_into};
+use crate::request::{Request, percent_decode, percent_encode};
 use ring::{digest, hmac};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -174,13 +174,9 @@ fn canonical_request(request: &Request, names: &[&str], signed_headers: &str, pa
     out.push('\n');
     // S3 encodes the decoded path once, whichever way it was sent.
     let path = percent_decode(request.path(), false).unwrap_or_default();
-    percent_encode_into(&mut out, &path, true);
+    out.push_str(&percent_encode(&path, true));
     out.push('\n');
-    let encode = |text: &str| {
-        let mut encoded = String::new();
-        percent_encode_into(&mut encoded, &percent_decode(text, true).unwrap_or_default(), false);
-        encoded
-    };
+    let encode = |text: &str| percent_encode(&percent_decode(text, true).unwrap_or_default(), false);
     let mut pairs: Vec<(String, String)> = request
         .query()
         .split('&')

@@ -215,7 +215,7 @@ fn keys(server: &Server, bucket: &str, prefix: &str) -> Answer<Response> {
     let mut after = After::Start;
     loop {
         let page = bucket.list(prefix, "", &after, 10_000);
-        keys.extend(page.objects.into_iter().map(|object| object.key));
+        keys.extend(page.keys().map(|key| String::from_utf8_lossy(key).into_owned()));
         match page.next {
             Some(next) => after = next,
             None => return json_response(&keys),

@@ -43,7 +43,7 @@ impl Civil {
         }
     }
 
-    fn seconds(&self) -> i64 {
+    pub fn seconds(&self) -> i64 {
         let year = if self.month <= 2 { self.year - 1 } else { self.year };
         let era = year.div_euclid(400);
         let year_of_era = year.rem_euclid(400);

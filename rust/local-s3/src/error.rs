@@ -1,5 +1,5 @@
 //! S3's errors, as the documented XML.
-use crate::xml::escape_into;
+use crate::xml::Writer;
 use std::borrow::Cow;
 use std::io;
 
@@ -59,27 +59,19 @@ impl S3Error {
         self
     }
 
-    pub fn xml(&self, resource: &str, request_id: &str) -> String {
-        let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>");
-        let mut element = |name: &str, value: &str| {
-            out.push('<');
-            out.push_str(name);
-            out.push('>');
-            escape_into(&mut out, value);
-            out.push_str("</");
-            out.push_str(name);
-            out.push('>');
-        };
-        element("Code", &self.code);
-        element("Message", &self.message);
+    pub fn xml(&self, resource: &str, request_id: &str) -> Vec<u8> {
+        let mut out = Writer::new(512);
+        out.open("Error");
+        out.text("Code", &self.code);
+        out.text("Message", &self.message);
         for (name, value) in &self.details {
-            element(name, value);
+            out.text(name, value);
         }
-        element("Resource", resource);
-        element("RequestId", request_id);
-        element("HostId", "local-s3");
-        out.push_str("</Error>");
-        out
+        out.text("Resource", resource);
+        out.text("RequestId", request_id);
+        out.text("HostId", "local-s3");
+        out.close("Error");
+        out.finish()
     }
 
     pub fn no_such_bucket(bucket: &str) -> Self {

@@ -21,6 +21,7 @@ mod config;
 mod connection;
 mod control;
 mod date;
+mod digits;
 mod error;
 mod exchange;
 mod faults;

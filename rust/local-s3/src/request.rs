@@ -134,19 +134,38 @@ pub fn percent_decode(text: &str, plus_is_space: bool) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Percent-encodes everything but RFC 3986's unreserved characters (and slashes, where they separate).
-pub fn percent_encode_into(out: &mut String, bytes: &[u8], keep_slash: bool) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in bytes {
-        let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-        if unreserved || (keep_slash && byte == b'/') {
-            out.push(byte as char);
-        } else {
-            out.push('%');
-            out.push(HEX[usize::from(byte >> 4)] as char);
-            out.push(HEX[usize::from(byte & 15)] as char);
-        }
+/// Whether a byte is one of RFC 3986's unreserved characters, as a table: listings ask for every byte of every key.
+const UNRESERVED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
+        byte += 1;
     }
+    table
+};
+
+/// Percent-encodes everything but RFC 3986's unreserved characters (and slashes, where they separate).
+pub fn percent_encode_into(out: &mut Vec<u8>, bytes: &[u8], keep_slash: bool) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let is_kept = |byte: u8| UNRESERVED[usize::from(byte)] || (keep_slash && byte == b'/');
+    let mut rest = bytes;
+    loop {
+        // Runs, because most keys are one.
+        let run = rest.iter().position(|byte| !is_kept(*byte)).unwrap_or(rest.len());
+        out.extend_from_slice(&rest[..run]);
+        let Some(byte) = rest.get(run) else { return };
+        out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        rest = &rest[run + 1..];
+    }
+}
+
+pub fn percent_encode(bytes: &[u8], keep_slash: bool) -> String {
+    let mut out = Vec::with_capacity(bytes.len());
+    percent_encode_into(&mut out, bytes, keep_slash);
+    // ASCII throughout.
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// A query's parameters, decoded, in the order sent.

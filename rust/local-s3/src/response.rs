@@ -51,7 +51,7 @@ impl Response {
         Self { status, lines, body: Body::Empty, announced: None, close: false, code: None }
     }
 
-    pub fn xml(document: String) -> Self {
+    pub fn xml(document: Vec<u8>) -> Self {
         let mut response = Self::new(200);
         response.header("Content-Type", "application/xml");
         response.body = Body::Bytes(document.into());

@@ -3,75 +3,80 @@ use crate::error::S3Error;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-/// Writes text so that any XML parser reads it back, control characters as references.
-pub fn escape_into(out: &mut String, text: &str) {
-    let plain = |b: u8| b >= 0x20 && b != 0x7f && !matches!(b, b'&' | b'<' | b'>' | b'"');
-    if text.bytes().all(plain) {
-        out.push_str(text);
-        return;
-    }
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if (c as u32) < 0x20 || c == '\u{7f}' => {
-                out.push_str(&format!("&#x{:x};", c as u32));
-            }
-            c => out.push(c),
+/// Appends text so that any XML parser reads it back, control characters as references.
+pub fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
+    loop {
+        let plain = |b: &u8| *b >= 0x20 && *b != 0x7f && !matches!(b, b'&' | b'<' | b'>' | b'"');
+        let run = rest.iter().position(|byte| !plain(byte)).unwrap_or(rest.len());
+        out.extend_from_slice(&rest[..run]);
+        let Some(byte) = rest.get(run) else { return };
+        match byte {
+            b'&' => out.extend_from_slice(b"&amp;"),
+            b'<' => out.extend_from_slice(b"&lt;"),
+            b'>' => out.extend_from_slice(b"&gt;"),
+            b'"' => out.extend_from_slice(b"&quot;"),
+            control => out.extend_from_slice(format!("&#x{control:x};").as_bytes()),
         }
+        rest = &rest[run + 1..];
     }
 }
 
 /// Builds a document.
 pub struct Writer {
-    out: String,
+    out: Vec<u8>,
 }
 
 impl Writer {
     pub fn new(capacity: usize) -> Self {
-        let mut out = String::with_capacity(capacity);
-        out.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+        let mut out = Vec::with_capacity(capacity);
+        out.extend_from_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
         Self { out }
     }
 
     /// Opens the root, with S3's name space.
     pub fn root(&mut self, name: &str) {
-        self.out.push('<');
-        self.out.push_str(name);
-        self.out.push_str(" xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+        self.literal("<");
+        self.literal(name);
+        self.literal(" xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
     }
 
     pub fn open(&mut self, name: &str) {
-        self.out.push('<');
-        self.out.push_str(name);
-        self.out.push('>');
+        self.literal("<");
+        self.literal(name);
+        self.literal(">");
     }
 
     pub fn close(&mut self, name: &str) {
-        self.out.push_str("</");
-        self.out.push_str(name);
-        self.out.push('>');
+        self.literal("</");
+        self.literal(name);
+        self.literal(">");
     }
 
     pub fn text(&mut self, name: &str, value: &str) {
         self.open(name);
-        escape_into(&mut self.out, value);
+        self.escaped(value.as_bytes());
         self.close(name);
     }
 
-    /// Text that needs no escaping, in parts.
-    pub fn raw(&mut self, name: &str, parts: &[&str]) {
-        self.open(name);
-        parts.iter().for_each(|part| self.out.push_str(part));
-        self.close(name);
+    /// Elements, or text that needs no escaping.
+    pub fn literal(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    pub fn escaped(&mut self, text: &[u8]) {
+        escape_into(&mut self.out, text);
+    }
+
+    /// What was written so far, to append text that needs no escaping.
+    pub fn raw(&mut self) -> &mut Vec<u8> {
+        &mut self.out
     }
 
     pub fn display(&mut self, name: &str, value: impl std::fmt::Display) {
-        use std::fmt::Write;
+        use std::io::Write;
         self.open(name);
-        // Writing to a String cannot fail.
+        // Writing to memory cannot fail.
         let _ = write!(self.out, "{value}");
         self.close(name);
     }
@@ -82,7 +87,7 @@ impl Writer {
         }
     }
 
-    pub fn finish(self) -> String {
+    pub fn finish(self) -> Vec<u8> {
         self.out
     }
 }
@@ -169,7 +174,7 @@ mod tests {
         writer.text("Key", odd);
         writer.close("Object");
         writer.close("Delete");
-        let root = parse(writer.finish().as_bytes(), "Delete").unwrap();
+        let root = parse(&writer.finish(), "Delete").unwrap();
         assert_eq!(root.all("Object").next().unwrap().child("Key").unwrap().text, odd);
     }
 

@@ -165,9 +165,9 @@ impl Plan {
     }
 }
 
-pub fn fingerprint(parts: &[&str]) -> u64 {
+pub fn fingerprint(parts: &[impl AsRef<[u8]>]) -> u64 {
     // FNV-1a with a separator that UTF-8 never has.
-    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
+    let bytes = parts.iter().flat_map(|part| part.as_ref().iter().copied().chain([0xff]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 

@@ -77,7 +77,7 @@ pub fn location(call: &Call<'_>) -> Answer<Response> {
     out.root("LocationConstraint");
     // The first region has no name here.
     if bucket.region != "us-east-1" {
-        return Ok(Response::xml(out.finish() + &bucket.region + "</LocationConstraint>"));
+        out.escaped(bucket.region.as_bytes());
     }
     out.close("LocationConstraint");
     Ok(Response::xml(out.finish()))

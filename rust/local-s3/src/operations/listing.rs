@@ -2,31 +2,33 @@
 use super::{Call, Operation};
 use crate::checksum::{base64, from_base64};
 use crate::date::Timestamp;
+use crate::digits::push_number;
 use crate::error::{Answer, S3Error};
 use crate::faults::ListingFault;
 use crate::request::percent_encode_into;
 use crate::response::Response;
-use crate::store::listing::{After, Listed, Page};
+use crate::store::listing::{After, Page};
 use crate::xml::Writer;
 
 const MAX_KEYS: usize = 1000;
+/// What an object takes in the document, but for its key.
+const ENTRY_BYTES: usize = 224;
 
 fn token(after: &After) -> String {
-    let text = match after {
-        After::Start => "s".to_owned(),
-        After::Key(key) => format!("k{key}"),
-        After::Prefix(prefix) => format!("p{prefix}"),
+    let (kind, name) = match after {
+        After::Start => (b's', &[][..]),
+        After::Key(key) => (b'k', &key[..]),
+        After::Prefix(prefix) => (b'p', &prefix[..]),
     };
-    base64(text.as_bytes())
+    base64(&[&[kind], name].concat())
 }
 
 fn read_token(token: &str) -> Option<After> {
-    let text = String::from_utf8(from_base64(token)?).ok()?;
-    let rest = text.get(1..)?.to_owned();
-    match text.as_bytes()[0] {
-        b's' => Some(After::Start),
-        b'k' => Some(After::Key(rest)),
-        b'p' => Some(After::Prefix(rest)),
+    let bytes = from_base64(token)?;
+    match bytes.split_first()? {
+        (b's', []) => Some(After::Start),
+        (b'k', key) => Some(After::Key(key.to_vec())),
+        (b'p', prefix) => Some(After::Prefix(prefix.to_vec())),
         _ => None,
     }
 }
@@ -62,28 +64,31 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
         None if start_after.is_empty() => After::Start,
         // The first version continues after a common prefix with the prefix itself.
         None if !second && !delimiter.is_empty() && start_after.ends_with(delimiter) => {
-            After::Prefix(start_after.to_owned())
+            After::Prefix(start_after.into())
         }
-        None => After::Key(start_after.to_owned()),
+        None => After::Key(start_after.into()),
     };
     let mut page = bucket.list(prefix, delimiter, &after, max_keys);
     disturb(call, &mut page, &after);
 
-    let text = |name: &str, value: &str, out: &mut Writer| {
+    let name = |name: &[u8], out: &mut Writer| {
         if encodes {
-            let mut encoded = String::with_capacity(value.len());
-            percent_encode_into(&mut encoded, value.as_bytes(), true);
-            out.text(name, &encoded);
+            percent_encode_into(out.raw(), name, true);
         } else {
-            out.text(name, value);
+            out.escaped(name);
         }
     };
-    let mut out = Writer::new(512 + page.objects.len() * 320);
+    let text = |tag: &str, value: &[u8], out: &mut Writer| {
+        out.open(tag);
+        name(value, out);
+        out.close(tag);
+    };
+    let mut out = Writer::new(1024 + page.objects.len() * (ENTRY_BYTES + prefix.len() + 64));
     out.root("ListBucketResult");
     out.text("Name", &bucket.name);
-    text("Prefix", prefix, &mut out);
+    text("Prefix", prefix.as_bytes(), &mut out);
     if !delimiter.is_empty() {
-        text("Delimiter", delimiter, &mut out);
+        text("Delimiter", delimiter.as_bytes(), &mut out);
     }
     out.display("MaxKeys", max_keys);
     if encodes {
@@ -91,56 +96,60 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
     }
     out.display("IsTruncated", page.next.is_some());
     if second {
-        out.display("KeyCount", page.objects.len() + page.prefixes.len());
+        out.display("KeyCount", page.len());
         out.optional("ContinuationToken", continuation);
         if !start_after.is_empty() {
-            text("StartAfter", start_after, &mut out);
+            text("StartAfter", start_after.as_bytes(), &mut out);
         }
         if let Some(next) = &page.next {
             out.text("NextContinuationToken", &token(next));
         }
     } else {
-        text("Marker", start_after, &mut out);
+        text("Marker", start_after.as_bytes(), &mut out);
         if let (Some(After::Key(next) | After::Prefix(next)), false) = (&page.next, delimiter.is_empty()) {
             text("NextMarker", next, &mut out);
         }
     }
+    let owner = match !second || query.get("fetch-owner") == Some("true") {
+        true => "<Owner><ID>local-s3</ID></Owner>",
+        false => "",
+    };
     // Neighbours often have one time, and formatting it would be a third of the work.
     let mut modified = (Timestamp { seconds: 0, millis: 0 }, String::new());
     for object in &page.objects {
-        out.open("Contents");
-        text("Key", &object.key, &mut out);
-        if modified.0 != object.modified {
-            modified = (object.modified, object.modified.iso());
+        out.literal("<Contents><Key>");
+        name(page.key(object), &mut out);
+        if modified.0 != object.modified() {
+            modified = (object.modified(), object.modified().iso());
         }
-        out.text("LastModified", &modified.1);
-        contents(object, &mut out);
-        if !second || query.get("fetch-owner") == Some("true") {
-            out.open("Owner");
-            out.text("ID", "local-s3");
-            out.close("Owner");
+        out.literal("</Key><LastModified>");
+        out.literal(&modified.1);
+        out.literal("</LastModified><ETag>&quot;");
+        object.write_etag(out.raw());
+        out.literal("&quot;</ETag>");
+        if let Some((algorithm, kind)) = object.checksum() {
+            out.text("ChecksumAlgorithm", algorithm.name());
+            out.text("ChecksumType", kind.name());
         }
-        out.close("Contents");
+        out.literal("<Size>");
+        push_number(out.raw(), object.size());
+        out.literal("</Size><StorageClass>");
+        out.escaped(
+            object.object().and_then(|o| o.attributes.storage_class.as_deref()).unwrap_or("STANDARD").as_bytes(),
+        );
+        out.literal("</StorageClass>");
+        out.literal(owner);
+        out.literal("</Contents>");
     }
-    for prefix in &page.prefixes {
-        out.open("CommonPrefixes");
+    for prefix in page.prefixes() {
+        out.literal("<CommonPrefixes>");
         text("Prefix", prefix, &mut out);
-        out.close("CommonPrefixes");
+        out.literal("</CommonPrefixes>");
     }
     out.close("ListBucketResult");
     let mut response = Response::xml(out.finish());
     response.header("x-amz-bucket-region", &bucket.region);
     Ok(response)
-}
-
-fn contents(object: &Listed, out: &mut Writer) {
-    out.raw("ETag", &["&quot;", &object.etag, "&quot;"]);
-    if let Some((algorithm, kind)) = object.checksum {
-        out.text("ChecksumAlgorithm", algorithm.name());
-        out.text("ChecksumType", kind.name());
-    }
-    out.display("Size", object.size);
-    out.text("StorageClass", object.storage_class.as_deref().unwrap_or("STANDARD"));
 }
 
 /// Listings that are not what they should be.
@@ -149,17 +158,16 @@ fn disturb(call: &Call<'_>, page: &mut Page, after: &After) {
     match call.effects.listing.or(unordered) {
         None => {}
         Some(ListingFault::Unordered) => {
-            page.objects.sort_by_key(|object| crate::faults::fingerprint(&[&object.key]));
+            page.shuffle();
         }
         Some(ListingFault::Duplicate) => {
             if let (After::Key(key), Ok(bucket)) = (after, call.bucket()) {
-                let before = bucket.list(key, "", &After::Start, 1);
-                page.objects.splice(0..0, before.objects);
+                let key = String::from_utf8_lossy(key);
+                page.prepend(bucket.list(&key, "", &After::Start, 1));
             }
         }
         Some(ListingFault::Empty) => {
-            page.objects.clear();
-            page.prefixes.clear();
+            page.clear();
             page.next = Some(after.clone());
         }
         Some(ListingFault::Endless) => {

@@ -7,7 +7,7 @@ use crate::error::{Answer, Failure, S3Error};
 use crate::incoming::Incoming;
 use crate::keep::{Place, Received, Writer as BodyWriter, opaque_etag};
 use crate::receive::{receive, receive_document};
-use crate::request::Query;
+use crate::request::{Query, percent_encode};
 use crate::response::Response;
 use crate::store::bucket::{Attributes, Bucket, Object};
 use crate::store::content::{Content, PIECE_BYTES, Piece, Segments, mix};
@@ -392,12 +392,9 @@ pub fn list_uploads(call: &Call<'_>) -> Answer<Response> {
         })
         .collect();
     let encodes = query.get("encoding-type") == Some("url");
-    let text = |name: &str, value: &str, out: &mut Writer| {
-        let mut encoded = String::new();
-        if encodes {
-            crate::request::percent_encode_into(&mut encoded, value.as_bytes(), true);
-        }
-        out.text(name, if encodes { &encoded } else { value });
+    let text = |name: &str, value: &str, out: &mut Writer| match encodes {
+        true => out.text(name, &percent_encode(value.as_bytes(), true)),
+        false => out.text(name, value),
     };
     let page = &uploads[..most.min(uploads.len())];
     let mut out = Writer::new(512 + page.len() * 300);

@@ -100,12 +100,17 @@ impl Bucket {
                 config.key, config.count
             ));
         };
-        write(&self.sequences).push(Arc::new(sequence));
+        if sequence.count > 0 {
+            // In the order of their first keys, as listings go through them.
+            let mut sequences = write(&self.sequences);
+            let place = sequences.partition_point(|other| other.first <= sequence.first);
+            sequences.insert(place, Arc::new(sequence));
+        }
         Ok(())
     }
 
     pub fn is_empty(&self) -> bool {
-        read(&self.objects).values().all(Option::is_none) && read(&self.sequences).iter().all(|s| s.count == 0)
+        read(&self.objects).values().all(Option::is_none) && read(&self.sequences).is_empty()
     }
 
     pub fn get(&self, key: &str) -> Option<Arc<Object>> {
@@ -195,8 +200,13 @@ impl Bucket {
 /// When synthetic objects were last changed: 2024-01-01, so that listings do not depend on the day.
 pub const SYNTHETIC_MODIFIED: Timestamp = Timestamp { seconds: 1_704_067_200, millis: 0 };
 
+/// The two halves of a synthetic object's ETag.
+pub fn synthetic_etag_words(seed: u64, size: u64) -> [u64; 2] {
+    [mix(seed), mix(seed ^ mix(size))]
+}
+
 pub fn synthetic_etag(seed: u64, size: u64) -> String {
-    hex(&[mix(seed).to_be_bytes(), mix(seed ^ mix(size)).to_be_bytes()].concat())
+    hex(&synthetic_etag_words(seed, size).map(u64::to_be_bytes).concat())
 }
 
 pub fn synthetic(sequence: &Sequence, index: u64) -> Object {

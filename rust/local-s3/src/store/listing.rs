@@ -1,35 +1,132 @@
 //! Keys in UTF-8 byte order: stored and synthetic ones as one sequence.
-use super::bucket::{Bucket, Object, SYNTHETIC_MODIFIED, synthetic_etag};
+//!
+//! A page costs what is on it: a walk begins by one search in each of the two maps, a common prefix is left by another
+//! one, and no key is copied more than once. Locks are held while keys are collected, not while they are written out.
+use super::bucket::{Bucket, Object, Objects, SYNTHETIC_MODIFIED, synthetic_etag_words};
 use super::read;
 use super::sequence::Sequence;
 use crate::checksum::{Algorithm, Kind};
 use crate::date::Timestamp;
-use std::ops::Bound;
+use crate::digits::push_hex;
+use crate::faults::fingerprint;
+use std::collections::btree_map;
+use std::iter::Peekable;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 /// Where a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum After {
     Start,
-    Key(String),
+    Key(Vec<u8>),
     /// After every key that begins so: a common prefix ended the page before.
-    Prefix(String),
+    Prefix(Vec<u8>),
 }
 
+/// What a page tells of one object.
 pub struct Listed {
-    pub key: String,
-    pub size: u64,
-    pub etag: String,
-    pub modified: Timestamp,
-    pub storage_class: Option<String>,
-    pub checksum: Option<(Algorithm, Kind)>,
+    name: Range<usize>,
+    what: What,
 }
 
+enum What {
+    Stored(Arc<Object>),
+    Synthetic { seed: u64, size: u64 },
+}
+
+impl Listed {
+    pub fn size(&self) -> u64 {
+        match &self.what {
+            What::Stored(object) => object.size,
+            What::Synthetic { size, .. } => *size,
+        }
+    }
+
+    /// Appends the ETag, without quotes.
+    pub fn write_etag(&self, out: &mut Vec<u8>) {
+        match &self.what {
+            What::Stored(object) => out.extend_from_slice(object.etag.as_bytes()),
+            What::Synthetic { seed, size } => {
+                synthetic_etag_words(*seed, *size).into_iter().for_each(|word| push_hex(out, word, 16));
+            }
+        }
+    }
+
+    pub fn modified(&self) -> Timestamp {
+        match &self.what {
+            What::Stored(object) => object.modified,
+            What::Synthetic { .. } => SYNTHETIC_MODIFIED,
+        }
+    }
+
+    pub fn object(&self) -> Option<&Object> {
+        match &self.what {
+            What::Stored(object) => Some(object),
+            What::Synthetic { .. } => None,
+        }
+    }
+
+    pub fn checksum(&self) -> Option<(Algorithm, Kind)> {
+        self.object()?.checksum.as_ref().map(|checksum| (checksum.algorithm, checksum.kind))
+    }
+}
+
+#[derive(Default)]
 pub struct Page {
+    /// Keys and common prefixes, one behind the other.
+    names: Vec<u8>,
     pub objects: Vec<Listed>,
-    pub prefixes: Vec<String>,
+    prefixes: Vec<Range<usize>>,
     /// Where the next page begins, when there is one.
     pub next: Option<After>,
+}
+
+impl Page {
+    pub fn len(&self) -> usize {
+        self.objects.len() + self.prefixes.len()
+    }
+
+    pub fn key(&self, object: &Listed) -> &[u8] {
+        &self.names[object.name.clone()]
+    }
+
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.objects.iter().map(|object| self.key(object))
+    }
+
+    pub fn prefixes(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.prefixes.iter().map(|prefix| &self.names[prefix.clone()])
+    }
+
+    /// The place behind the last key and the last common prefix.
+    fn end(&self) -> Option<After> {
+        match (self.keys().next_back(), self.prefixes().next_back()) {
+            (key, Some(prefix)) if key.is_none_or(|key| key < prefix) => Some(After::Prefix(prefix.to_owned())),
+            (key, _) => key.map(|key| After::Key(key.to_owned())),
+        }
+    }
+
+    /// In an order that has nothing to do with that of the keys.
+    pub fn shuffle(&mut self) {
+        let Self { names, objects, .. } = self;
+        objects.sort_by_key(|object| fingerprint(&[&names[object.name.clone()]]));
+    }
+
+    /// Puts the objects of another page in front of this one's.
+    pub fn prepend(&mut self, other: Self) {
+        let moved = self.names.len();
+        self.names.extend_from_slice(&other.names);
+        let shifted = other.objects.into_iter().map(|Listed { name, what }| {
+            let name = name.start + moved..name.end + moved;
+            Listed { name, what }
+        });
+        self.objects.splice(0..0, shifted);
+    }
+
+    pub fn clear(&mut self) {
+        self.objects.clear();
+        self.prefixes.clear();
+    }
 }
 
 /// The least byte string after every one that begins with `prefix`; None when there is none.
@@ -45,66 +142,144 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A synthetic sequence and the next of its keys.
-struct Head {
-    sequence: Arc<Sequence>,
+struct Head<'a> {
+    sequence: &'a Sequence,
     index: u64,
-    key: String,
+    key: Vec<u8>,
 }
 
-impl Head {
-    fn seek(sequence: &Arc<Sequence>, bound: &Bound<Vec<u8>>) -> Option<Self> {
-        let index = match bound {
-            Bound::Included(key) => sequence.lower_bound(key),
-            Bound::Excluded(key) => {
-                let index = sequence.lower_bound(key);
-                index + u64::from(index < sequence.count && sequence.key(index).as_bytes() == key)
+impl<'a> Head<'a> {
+    fn new(sequence: &'a Sequence) -> Self {
+        Self { sequence, index: 0, key: sequence.first.as_bytes().to_vec() }
+    }
+
+    /// Goes to a place; whether there is a key.
+    fn go(&mut self, index: u64) -> bool {
+        self.index = index;
+        let exists = index < self.sequence.count;
+        if exists {
+            self.sequence.write_key(index, &mut self.key);
+        }
+        exists
+    }
+
+    /// Goes to the first key that is not before `bound`; whether there is one.
+    fn seek(&mut self, bound: &[u8]) -> bool {
+        self.key.as_slice() >= bound || self.go(self.sequence.lower_bound(bound))
+    }
+}
+
+/// A walk over the keys of a bucket from one on.
+struct Walk<'a> {
+    objects: &'a Objects,
+    stored: Peekable<btree_map::Range<'a, Vec<u8>, Option<Arc<Object>>>>,
+    /// By their first key.
+    sequences: &'a [Arc<Sequence>],
+    /// So many of them begin before the place where the walk is.
+    begun: usize,
+    /// Those among them that have not ended.
+    heads: Vec<Head<'a>>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(objects: &'a Objects, sequences: &'a [Arc<Sequence>], bound: &[u8]) -> Self {
+        let stored = objects.range::<[u8], _>(..).peekable();
+        let mut walk = Self { objects, stored, sequences, begun: 0, heads: Vec::new() };
+        walk.seek(bound);
+        walk
+    }
+
+    /// Goes on to the first key that is not before `bound`, which is not before the place where the walk is.
+    fn seek(&mut self, bound: &[u8]) {
+        self.stored = self.objects.range::<[u8], _>((Bound::Included(bound), Bound::Unbounded)).peekable();
+        self.heads.retain_mut(|head| head.seek(bound));
+        let waiting = &self.sequences[self.begun..];
+        let begun = waiting.partition_point(|sequence| sequence.first.as_bytes() < bound);
+        for sequence in waiting[..begun].iter().filter(|sequence| sequence.last.as_bytes() >= bound) {
+            let mut head = Head::new(sequence);
+            if head.seek(bound) {
+                self.heads.push(head);
             }
-            Bound::Unbounded => 0,
-        };
-        Self { sequence: sequence.clone(), index, key: String::new() }.load()
+        }
+        self.begun += begun;
     }
 
-    fn load(mut self) -> Option<Self> {
-        (self.index < self.sequence.count).then(|| {
-            self.key = self.sequence.key(self.index);
-            self
-        })
+    /// The head with the least key; sequences that begin before all others, or with them, have one from here on.
+    fn first_head(&mut self) -> Option<usize> {
+        let heads = &mut self.heads;
+        let mut first = (0..heads.len()).min_by(|a, b| heads[*a].key.cmp(&heads[*b].key));
+        while let Some(sequence) = self.sequences.get(self.begun) {
+            if first.is_some_and(|at| heads[at].key.as_slice() < sequence.first.as_bytes()) {
+                break;
+            }
+            heads.push(Head::new(sequence));
+            first = Some(heads.len() - 1);
+            self.begun += 1;
+        }
+        first
     }
 
-    fn listed(&self) -> Listed {
-        let (seed, size) = (self.sequence.content_seed(self.index), self.sequence.size(self.index));
-        Listed {
-            key: self.key.clone(),
-            size,
-            etag: synthetic_etag(seed, size),
-            modified: SYNTHETIC_MODIFIED,
-            storage_class: None,
-            checksum: None,
+    /// Steps every synthetic sequence that is at this key.
+    fn pass(&mut self, key: &[u8]) {
+        self.heads.retain_mut(|head| head.key != key || head.go(head.index + 1));
+    }
+
+    /// Appends the next key to `names`.
+    fn next(&mut self, names: &mut Vec<u8>) -> Option<What> {
+        loop {
+            let first = self.first_head();
+            let head = first.map(|at| &self.heads[at]);
+            match (self.stored.peek(), head) {
+                (None, None) => return None,
+                (Some((key, _)), head) if head.is_none_or(|head| **key <= head.key) => {
+                    let (key, object) = self.stored.next()?;
+                    // A stored object, or the mark of a deleted one, hides the synthetic ones of its name.
+                    self.pass(key);
+                    if let Some(object) = object {
+                        names.extend_from_slice(key);
+                        return Some(What::Stored(object.clone()));
+                    }
+                }
+                (_, None) => return None,
+                (_, Some(head)) => {
+                    let (seed, size) = (head.sequence.content_seed(head.index), head.sequence.size(head.index));
+                    let start = names.len();
+                    names.extend_from_slice(&head.key);
+                    match &mut self.heads[..] {
+                        [head] => {
+                            if !head.go(head.index + 1) {
+                                self.heads.clear();
+                            }
+                        }
+                        // Two sequences may hold one key.
+                        _ => self.pass(&names[start..]),
+                    }
+                    return Some(What::Synthetic { seed, size });
+                }
+            }
         }
     }
 }
 
-fn listed(key: &str, object: &Object) -> Listed {
-    Listed {
-        key: key.to_owned(),
-        size: object.size,
-        etag: object.etag.clone(),
-        modified: object.modified,
-        storage_class: object.attributes.storage_class.clone(),
-        checksum: object.checksum.as_ref().map(|c| (c.algorithm, c.kind)),
+/// Where a delimiter begins.
+fn find(text: &[u8], delimiter: &[u8]) -> Option<usize> {
+    match delimiter {
+        [] => None,
+        [byte] => text.iter().position(|b| b == byte),
+        _ => text.windows(delimiter.len()).position(|window| window == delimiter),
     }
 }
 
 impl Bucket {
     /// One page of at most `max_keys` keys and common prefixes.
     pub fn list(&self, prefix: &str, delimiter: &str, after: &After, max_keys: usize) -> Page {
-        let mut page = Page { objects: Vec::new(), prefixes: Vec::new(), next: None };
-        let mut bound = match after {
-            After::Start => Bound::Included(prefix.as_bytes().to_vec()),
-            After::Key(key) if key.as_bytes() < prefix.as_bytes() => Bound::Included(prefix.as_bytes().to_vec()),
-            After::Key(key) => Bound::Excluded(key.as_bytes().to_vec()),
-            After::Prefix(skipped) => match successor(skipped.as_bytes()) {
-                Some(next) => Bound::Included(next.max(prefix.as_bytes().to_vec())),
+        let mut page = Page::default();
+        let bound = match after {
+            After::Start => Vec::new(),
+            // The least string after the key.
+            After::Key(key) => [key, &b"\0"[..]].concat(),
+            After::Prefix(skipped) => match successor(skipped) {
+                Some(next) => next,
                 None => return page,
             },
         };
@@ -113,70 +288,28 @@ impl Bucket {
         }
         let objects = read(&self.objects);
         let sequences = read(&self.sequences);
-        'seek: loop {
-            let mut stored = objects.range::<[u8], _>((bound.as_ref().map(Vec::as_slice), Bound::Unbounded)).peekable();
-            let mut heads: Vec<Head> = sequences.iter().filter_map(|s| Head::seek(s, &bound)).collect();
-            loop {
-                let first = (0..heads.len()).min_by(|a, b| heads[*a].key.cmp(&heads[*b].key));
-                let synthetic_key = first.map(|at| heads[at].key.as_bytes());
-                let from_store = match (stored.peek(), synthetic_key) {
-                    (None, None) => break 'seek,
-                    (Some((key, _)), Some(synthetic)) => key.as_slice() <= synthetic,
-                    (stored, _) => stored.is_some(),
-                };
-                let entry = if from_store {
-                    let Some((key, object)) = stored.next() else { break 'seek };
-                    // A stored object, or the mark of a deleted one, hides the synthetic ones of its name.
-                    heads = heads
-                        .into_iter()
-                        .filter_map(|h| if h.key.as_bytes() == key { advance(h) } else { Some(h) })
-                        .collect();
-                    let Some(object) = object else { continue };
-                    // Keys were checked to be UTF-8 when they came in.
-                    listed(std::str::from_utf8(key).unwrap_or_default(), object)
-                } else {
-                    let Some(at) = first else { break 'seek };
-                    let head = heads.swap_remove(at);
-                    let entry = head.listed();
-                    heads.extend(advance(head));
-                    // Two sequences may hold one key.
-                    heads = heads
-                        .into_iter()
-                        .filter_map(|h| if h.key == entry.key { advance(h) } else { Some(h) })
-                        .collect();
-                    entry
-                };
-                let Some(rest) = entry.key.strip_prefix(prefix) else { break 'seek };
-                if page.objects.len() + page.prefixes.len() == max_keys {
-                    page.next = Some(match (page.objects.last(), page.prefixes.last()) {
-                        (Some(object), Some(common)) if *common > object.key => After::Prefix(common.clone()),
-                        (Some(object), _) => After::Key(object.key.clone()),
-                        (None, Some(common)) => After::Prefix(common.clone()),
-                        (None, None) => break 'seek,
-                    });
-                    break 'seek;
-                }
-                let cut = if delimiter.is_empty() { None } else { rest.find(delimiter) };
-                match cut {
-                    None => page.objects.push(entry),
-                    Some(at) => {
-                        let common = entry.key[..prefix.len() + at + delimiter.len()].to_owned();
-                        let Some(next) = successor(common.as_bytes()) else { break 'seek };
-                        // A start-after within a common prefix still lists the prefix, as S3 does.
-                        page.prefixes.push(common);
-                        bound = Bound::Included(next);
-                        continue 'seek;
-                    }
+        let mut walk = Walk::new(&objects, &sequences, bound.as_slice().max(prefix.as_bytes()));
+        loop {
+            let start = page.names.len();
+            let Some(what) = walk.next(&mut page.names) else { break };
+            let Some(rest) = page.names[start..].strip_prefix(prefix.as_bytes()) else { break };
+            if page.len() == max_keys {
+                page.next = page.end();
+                break;
+            }
+            match find(rest, delimiter.as_bytes()) {
+                None => page.objects.push(Listed { name: start..page.names.len(), what }),
+                Some(at) => {
+                    // A start-after within a common prefix still lists the prefix, as S3 does.
+                    page.names.truncate(start + prefix.len() + at + delimiter.len());
+                    page.prefixes.push(start..page.names.len());
+                    let Some(next) = successor(&page.names[start..]) else { break };
+                    walk.seek(&next);
                 }
             }
         }
         page
     }
-}
-
-fn advance(mut head: Head) -> Option<Head> {
-    head.index += 1;
-    head.load()
 }
 
 #[cfg(test)]
@@ -209,14 +342,18 @@ mod tests {
         bucket
     }
 
+    fn text(name: &[u8]) -> String {
+        String::from_utf8(name.to_vec()).unwrap()
+    }
+
     /// Every page of a listing, as "key" and "prefix*".
     fn all(bucket: &Bucket, prefix: &str, delimiter: &str, max_keys: usize) -> Vec<String> {
         let mut out = Vec::new();
         let mut after = After::Start;
         loop {
             let page = bucket.list(prefix, delimiter, &after, max_keys);
-            let mut found: Vec<_> = page.objects.iter().map(|o| o.key.clone()).collect();
-            found.extend(page.prefixes.iter().map(|p| format!("{p}*")));
+            let mut found: Vec<_> = page.keys().map(text).collect();
+            found.extend(page.prefixes().map(|prefix| text(prefix) + "*"));
             assert!(found.len() <= max_keys);
             found.sort();
             out.extend(found);
@@ -244,9 +381,30 @@ mod tests {
         for max_keys in 1..5 {
             assert_eq!(all(&bucket, "", "/", max_keys), ["big/*", "x", "é/*"]);
         }
-        let page = bucket.list("", "", &After::Key("big/09999998".to_owned()), 2);
-        let keys: Vec<_> = page.objects.iter().map(|o| o.key.as_str()).collect();
-        assert_eq!(keys, ["big/09999999", "x"]);
+        let page = bucket.list("", "", &After::Key(b"big/09999998".to_vec()), 2);
+        assert_eq!(page.keys().map(text).collect::<Vec<_>>(), ["big/09999999", "x"]);
+    }
+
+    #[test]
+    fn any_number_of_sequences_is_one() {
+        let folders: Vec<_> = (0..50).map(|n| format!("user-{n:02}/{{}}")).collect();
+        let mut synthetic: Vec<_> = folders.iter().rev().map(|key| (key.as_str(), 3)).collect();
+        // Some that others begin and end within.
+        synthetic.extend([("{uuid}", 20), ("user-{}", 40), ("user-07/00000001", 1)]);
+        let bucket = bucket(&["user-07/00000002", "user-07/1", "z"], &synthetic);
+        let mut expected = all(&bucket, "", "", 1000);
+        assert_eq!(expected.len(), 150 + 20 + 40 + 2);
+        assert!(expected.is_sorted_by(|a, b| a < b));
+        for max_keys in [1, 2, 7, 50] {
+            assert_eq!(all(&bucket, "", "", max_keys), expected);
+        }
+        let cut = |key: &str| key.split_once('/').map_or(key.to_owned(), |(folder, _)| format!("{folder}/*"));
+        expected = expected.iter().map(|key| cut(key)).collect();
+        expected.dedup();
+        for max_keys in [1, 2, 7, 50, 1000] {
+            assert_eq!(all(&bucket, "", "/", max_keys), expected);
+        }
+        assert_eq!(all(&bucket, "user-0", "-", 1000).len(), 10 * 3 + 40 + 1);
     }
 
     #[test]
