@@ -252,6 +252,10 @@ class TestTraffic:
             assert statuses[:5] == [404] * 5
             assert 503 in statuses
             assert wire.request("GET", "/bucket/cold/k").status == 404
+            # A listing is of the prefix that it lists.
+            statuses = [wire.request("GET", "/bucket?list-type=2&prefix=listed/").status for _ in range(20)]
+            assert (statuses[:5], 503 in statuses) == ([200] * 5, True)
+            assert wire.request("GET", "/bucket?list-type=2&prefix=other/").status == 200
 
     def test_connections_that_end(self) -> None:
         traffic = {"max_requests_per_connection": 2, "idle_timeout_s": 0.2}

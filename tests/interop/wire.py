@@ -79,7 +79,20 @@ class Wire:
         body, self._input = self._input[:length], self._input[length:]
         return Answer(status, headers, body)
 
-    def _line(self) -> bytes:
+    @property
+    def received(self) -> bytes:
+        """What came and was not taken."""
+        return self._input
+
+    def exactly(self, length: int) -> bytes:
+        while len(self._input) < length:
+            if not self._more():
+                raise EOFError(self._input)
+        data, self._input = self._input[:length], self._input[length:]
+        return data
+
+    def line(self) -> bytes:
+        """The next line, without its end."""
         while b"\r\n" not in self._input:
             if not self._more():
                 raise EOFError(self._input)
@@ -88,12 +101,10 @@ class Wire:
 
     def _chunks(self) -> bytes:
         body = b""
-        while size := int(self._line(), 16):
-            while len(self._input) < size + 2:
-                if not self._more():
-                    raise EOFError(self._input)
-            body, self._input = body + self._input[:size], self._input[size + 2 :]
-        self._line()
+        while size := int(self.line(), 16):
+            body += self.exactly(size)
+            self.line()
+        self.line()
         return body
 
     def ended(self) -> bool:

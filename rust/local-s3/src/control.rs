@@ -4,7 +4,7 @@ use crate::checksum::hex;
 use crate::config::{BucketConfig, Config, Credential, EtagKind, SyntheticConfig, Traffic, Variant, WrongRegion};
 use crate::connection::Connection;
 use crate::error::{Answer, Failure, S3Error};
-use crate::faults::{Effects, RuleConfig};
+use crate::faults::{Effects, Outage, RuleConfig};
 use crate::incoming::Incoming;
 use crate::keep::Place;
 use crate::receive::{Expected, receive};
@@ -128,8 +128,10 @@ struct Changes {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Outage {
+struct Absence {
     duration_s: f64,
+    #[serde(default)]
+    silent: bool,
 }
 
 async fn answer(server: &Server, request: &Request, received: Option<crate::keep::Received>) -> Answer<Response> {
@@ -186,8 +188,8 @@ async fn answer(server: &Server, request: &Request, received: Option<crate::keep
             json_response(&json!({}))
         }
         ("POST", "outage") => {
-            let outage: Outage = document(received).await?;
-            server.outage(Duration::try_from_secs_f64(outage.duration_s).unwrap_or_default());
+            let Absence { duration_s, silent } = document(received).await?;
+            server.outage(Outage { duration: Duration::try_from_secs_f64(duration_s).unwrap_or_default(), silent });
             json_response(&json!({}))
         }
         _ => Err(S3Error::new(404, "NoSuchCommand", format!("{} {path} is not known", request.method())).into()),

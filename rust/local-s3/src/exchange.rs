@@ -132,8 +132,8 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn run(&self, connection: &mut Connection, unreadable: Option<S3Error>) -> io::Result<Outcome> {
         let Self { server, effects, .. } = *self;
-        if let Some(duration) = effects.outage {
-            server.outage(duration);
+        if let Some(outage) = effects.outage {
+            server.outage(outage);
         }
         if let Some(ending) = effects.ending {
             connection.end(ending, effects.stall).await;
@@ -191,6 +191,9 @@ impl Exchange<'_> {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
+        if effects.compressed {
+            response.compress().await?;
+        }
         if self.request.method() == "HEAD" {
             response.drop_body();
         }
@@ -213,7 +216,7 @@ impl Exchange<'_> {
             }
             return Err(refusal.error.clone().into());
         }
-        if server.is_over_rate(config, self.operation, self.target) {
+        if server.is_over_rate(config, self.operation, self.target, self.query) {
             incoming.skip(u64::MAX).await?;
             return Err(S3Error::new(503, "SlowDown", "Please reduce your request rate.").into());
         }

@@ -1,7 +1,7 @@
 //! The body of a request as HTTP frames it.
 use crate::connection::Connection;
 use crate::error::S3Error;
-use crate::faults::{Effects, Ending};
+use crate::faults::{Body, Effects, Ending};
 use crate::pacer::Pacer;
 use crate::request::Request;
 use bytes::BytesMut;
@@ -17,6 +17,8 @@ pub struct Incoming<'a> {
     pacer: Option<Pacer>,
     cut: Option<(u64, Ending)>,
     stall: Option<Duration>,
+    /// Bytes to change, by their place.
+    corrupt: Vec<(u64, u8)>,
     pub received: u64,
 }
 
@@ -56,6 +58,7 @@ impl<'a> Incoming<'a> {
             // The bytes of an answer's body are counted where it is sent.
             cut: effects.cut.filter(|_| !matches!(framing, Framing::Length(0))),
             stall: effects.stall,
+            corrupt: effects.corruptions(Body::Upload).collect(),
             continues: request.expects_continue(),
             framing,
             received: 0,
@@ -85,21 +88,21 @@ impl<'a> Incoming<'a> {
         let mut most = most.min(self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes));
         if let Some((at, ending)) = self.cut {
             if self.received >= at {
-                match (ending, self.stall) {
-                    (Ending::Stall, Some(duration)) => {
-                        self.cut = None;
-                        tokio::time::sleep(duration).await;
-                    }
-                    _ => {
-                        self.connection.end(ending, self.stall).await;
-                        return Err(io::ErrorKind::ConnectionAborted.into());
-                    }
+                if !self.connection.interrupt(ending, self.stall).await {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
                 }
+                self.cut = None;
             } else {
                 most = most.min((at - self.received) as usize);
             }
         }
+        let before = out.len();
         let read = self.read_framed(out, most).await?;
+        for (at, xor) in &self.corrupt {
+            if let Some(place) = at.checked_sub(self.received).filter(|place| *place < read as u64) {
+                out[before + place as usize] ^= xor;
+            }
+        }
         self.received += read as u64;
         self.connection.stats.bytes_in.fetch_add(read as u64, Ordering::Relaxed);
         if let Some(pacer) = &mut self.pacer {

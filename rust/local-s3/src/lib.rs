@@ -6,7 +6,7 @@
 //! ```text
 //! listen      threads, listeners, TLS   server                what the threads share
 //! exchange    a request's way from its head to its answer
-//! connection  bytes in and out, faults on the wire            stream, request, incoming, response, pacer
+//! connection  bytes in and out, faults on the wire            stream, request, incoming, response, sending, pacer
 //! operations  what S3 does: objects, copies, multipart uploads, listings, buckets
 //! auth        SigV4                     receive, keep          bodies: decoded, verified, kept
 //! store       buckets, objects, uploads; memory, directory, synthetic
@@ -25,6 +25,7 @@ mod digits;
 mod error;
 mod exchange;
 mod faults;
+mod gzip;
 mod incoming;
 mod keep;
 mod listen;
@@ -33,6 +34,7 @@ mod pacer;
 mod receive;
 mod request;
 mod response;
+mod sending;
 mod server;
 mod stats;
 mod store;

@@ -3,8 +3,8 @@ use crate::config::{Config, ReadyInfo};
 use crate::connection::Connection;
 use crate::control;
 use crate::exchange::serve;
-use crate::faults::Ending;
-use crate::server::Server;
+use crate::faults::{CONNECT, Call, Ending, Outage};
+use crate::server::{Presence, Server};
 use crate::stats::Stats;
 use crate::stream::Stream;
 use crate::tls;
@@ -12,6 +12,7 @@ use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -22,23 +23,47 @@ async fn handle(
     server: Arc<Server>,
     socket: StdStream,
     tls: Option<TlsAcceptor>,
-    mut generation: watch::Receiver<u64>,
+    mut presence: watch::Receiver<Presence>,
 ) {
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     let id = server.stats.connection_opened();
-    let stream = match tls {
-        None => Some(Stream::Plain(socket)),
-        Some(acceptor) => acceptor.accept(socket).await.ok().map(|tls| Stream::Tls(Box::new(tls))),
+    let mut connection = Connection::new(Stream::Plain(socket), server.stats.clone());
+    let ends = tokio::select! {
+        // A client that goes away is no error of the server's.
+        _ = live(&server, &mut connection, tls, id) => false,
+        _ = presence.changed() => true,
     };
-    if let Some(stream) = stream {
-        let mut connection = Connection::new(stream, server.stats.clone());
-        tokio::select! {
-            // A client that goes away is no error of the server's.
-            _ = serve(&server, &mut connection, id) => {}
-            _ = generation.changed() => connection.end(Ending::Reset, None).await,
-        }
+    if ends {
+        // A server that is silent keeps its connections until it wakes.
+        let _ = presence.wait_for(|presence| *presence == Presence::Here).await;
+        connection.end(Ending::Reset, None).await;
     }
     server.stats.connection_closed();
+}
+
+/// A connection from its first byte on.
+async fn live(server: &Server, connection: &mut Connection, tls: Option<TlsAcceptor>, id: u64) -> io::Result<()> {
+    let effects = server.plan.effects(&Call { operation: CONNECT, bucket: "", key: "", identity: 0 });
+    server.stats.faults.fetch_add(effects.names.len() as u64, Ordering::Relaxed);
+    if let Some(outage) = effects.outage {
+        server.outage(outage);
+    }
+    if !effects.delay.is_zero() {
+        tokio::time::sleep(effects.delay).await;
+    }
+    if let Some(ending) = effects.ending {
+        connection.end(ending, effects.stall).await;
+        return Ok(());
+    }
+    if let Some(raw) = &effects.raw {
+        connection.write_raw(raw.as_bytes()).await?;
+        connection.close().await;
+        return Ok(());
+    }
+    if let Some(acceptor) = tls {
+        connection.stream.encrypt(&acceptor).await?;
+    }
+    serve(server, connection, id).await
 }
 
 fn listen(port: u16) -> io::Result<StdListener> {
@@ -57,7 +82,7 @@ async fn accept(
     listener: StdListener,
     threads: Vec<Handle>,
     tls: Option<TlsAcceptor>,
-    mut outages: mpsc::UnboundedReceiver<Duration>,
+    mut outages: mpsc::UnboundedReceiver<Outage>,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
     let mut listener = TcpListener::from_std(listener)?;
@@ -74,14 +99,20 @@ async fn accept(
                     }
                 };
                 socket.set_nodelay(true)?;
-                let handling = handle(server.clone(), socket.into_std()?, tls.clone(), server.generation.subscribe());
+                let handling = handle(server.clone(), socket.into_std()?, tls.clone(), server.presence.subscribe());
                 threads[turn % threads.len()].spawn(handling);
                 turn += 1;
             }
-            Some(duration) = outages.recv() => {
+            Some(outage) = outages.recv() => {
+                if outage.silent {
+                    server.presence.send_replace(Presence::Silent);
+                    tokio::time::sleep(outage.duration).await;
+                    server.presence.send_replace(Presence::Here);
+                    continue;
+                }
                 drop(listener);
-                server.generation.send_modify(|generation| *generation += 1);
-                tokio::time::sleep(duration).await;
+                server.presence.send_replace(Presence::Here);
+                tokio::time::sleep(outage.duration).await;
                 listener = loop {
                     match listen(port).and_then(TcpListener::from_std) {
                         Ok(listener) => break listener,

@@ -287,6 +287,15 @@ impl ByteRange {
     }
 }
 
+impl ByteRange {
+    /// A range that begins and ends so much later, as far as the object goes.
+    pub fn shifted(self, delta: i64, size: u64) -> Self {
+        let Self::Part { start, end } = self else { return self };
+        let (start, end) = (start.saturating_add_signed(delta), end.saturating_add_signed(delta).min(size));
+        if start < end { Self::Part { start, end } } else { self }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

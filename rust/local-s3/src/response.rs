@@ -1,6 +1,7 @@
 //! Answers before they are on the wire.
 use crate::error::S3Error;
-use crate::faults::Effects;
+use crate::faults::{Chunks, Effects};
+use crate::gzip::gzip;
 use crate::store::bucket::Object;
 use crate::store::content::Piece;
 use bytes::Bytes;
@@ -80,6 +81,26 @@ impl Response {
         self.lines.extend_from_slice(b"\r\n");
     }
 
+    /// Makes gzip of the body.
+    pub async fn compress(&mut self) -> io::Result<()> {
+        let bytes = match &self.body {
+            Body::Empty => return Ok(()),
+            Body::Bytes(bytes) => bytes.clone(),
+            Body::Object { object, start, end } => {
+                let segments = object.content.collect(*start, *end).await?;
+                segments.iter().flat_map(|bytes| bytes.iter().copied()).collect()
+            }
+        };
+        self.body = Body::Bytes(gzip(&bytes).into());
+        self.header("Content-Encoding", "gzip");
+        Ok(())
+    }
+
+    /// The chunks in which a fault wants the body. The error of a HEAD has them in its head only, as S3's has.
+    pub fn chunks(&self, effects: &Effects) -> Option<Chunks> {
+        effects.chunks.filter(|_| self.announced.is_none() || self.status >= 400)
+    }
+
     /// For HEAD: the head that the body would have had, without it.
     pub fn drop_body(&mut self) {
         self.announced.get_or_insert(self.body.len());
@@ -93,23 +114,43 @@ impl Response {
         head.extend_from_slice(format!("Date: {date}\r\nServer: local-s3\r\n").as_bytes());
         head.extend_from_slice(&self.lines);
         let length = self.announced.unwrap_or(self.body.len());
-        if effects.chunked && self.announced.is_none() {
+        if self.chunks(effects).is_some() {
             head.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         } else if !matches!(self.status, 204 | 304) {
             let length = length.saturating_add_signed(effects.length_delta);
             head.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
         }
-        if self.close {
+        if self.close || effects.close_announced {
             head.extend_from_slice(b"Connection: close\r\n");
+        }
+        for (name, value) in &effects.headers {
+            head = replaced(&head, name, value.as_deref());
         }
         head.extend_from_slice(b"\r\n");
         head
     }
 }
 
-fn reason(status: u16) -> &'static str {
+/// A head without its last, empty line, in which a header has another value, or is not there.
+fn replaced(head: &[u8], name: &str, value: Option<&str>) -> Vec<u8> {
+    let is_other = |line: &&[u8]| {
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(0);
+        !line[..colon].eq_ignore_ascii_case(name.as_bytes())
+    };
+    let mut out = head.split_inclusive(|byte| *byte == b'\n').filter(is_other).collect::<Vec<_>>().concat();
+    if let Some(value) = value {
+        out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    out
+}
+
+pub fn reason(status: u16) -> &'static str {
     match status {
+        100 => "Continue",
+        102 => "Processing",
+        103 => "Early Hints",
         200 => "OK",
+        202 => "Accepted",
         204 => "No Content",
         206 => "Partial Content",
         301 => "Moved Permanently",

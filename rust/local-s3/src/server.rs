@@ -3,9 +3,9 @@ use crate::auth::Sender;
 use crate::config::{Config, WrongRegion};
 use crate::date::Timestamp;
 use crate::error::Answer;
-use crate::faults::{Effects, Mutation, Plan, fingerprint, wrong_region};
+use crate::faults::{Effects, Mutation, Outage, Plan, fingerprint, wrong_region};
 use crate::operations::{Call, Operation, objects};
-use crate::request::Target;
+use crate::request::{Query, Target};
 use crate::stats::{Stats, now_s};
 use crate::store::content::mix;
 use crate::store::{Store, lock, read, write};
@@ -29,9 +29,17 @@ pub struct Server {
     /// Makes request ids of two servers differ.
     pub salt: u64,
     rates: Mutex<HashMap<u64, Bucket>>,
-    outages: mpsc::UnboundedSender<Duration>,
-    /// Counts outages; a connection ends when it changes.
-    pub generation: watch::Sender<u64>,
+    outages: mpsc::UnboundedSender<Outage>,
+    /// A connection falls silent, or ends, when it changes.
+    pub presence: watch::Sender<Presence>,
+}
+
+/// Whether connections are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Here,
+    /// Those that exist stay and get nothing.
+    Silent,
 }
 
 /// A token bucket: requests left and when that was true.
@@ -42,7 +50,7 @@ struct Bucket {
 
 impl Server {
     /// A server and the outages that it will ask its listener for.
-    pub fn new(config: Config) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<Duration>)> {
+    pub fn new(config: Config) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<Outage>)> {
         let (outages, requested) = mpsc::unbounded_channel();
         let server = Self {
             stats: Arc::new(Stats::new(config.log_capacity)),
@@ -53,7 +61,7 @@ impl Server {
             salt: mix((now_s() * 1e3) as u64),
             rates: Mutex::default(),
             outages,
-            generation: watch::Sender::new(0),
+            presence: watch::Sender::new(Presence::Here),
             config: RwLock::new(Arc::new(config.clone())),
         };
         for rule in config.faults {
@@ -75,9 +83,9 @@ impl Server {
         Timestamp::now().shifted(self.config().clock_offset_s + effects.skew_s)
     }
 
-    pub fn outage(&self, duration: Duration) {
+    pub fn outage(&self, outage: Outage) {
         // The receiver lives as long as the server does.
-        let _ = self.outages.send(duration);
+        let _ = self.outages.send(outage);
     }
 
     pub fn check_region(&self, call: &Call<'_>) -> Answer<()> {
@@ -114,12 +122,13 @@ impl Server {
     }
 
     /// Whether a prefix has served as many requests as it may in this second.
-    pub fn is_over_rate(&self, config: &Config, operation: Operation, target: &Target) -> bool {
+    pub fn is_over_rate(&self, config: &Config, operation: Operation, target: &Target, query: &Query) -> bool {
         let rate = if operation.writes() { config.traffic.writes_per_s } else { config.traffic.reads_per_s };
         if rate <= 0.0 {
             return false;
         }
-        let prefix = target.key.rsplit_once('/').map_or("", |(prefix, _)| prefix);
+        let name = if target.key.is_empty() { query.get("prefix").unwrap_or("") } else { &target.key };
+        let prefix = name.rsplit_once('/').map_or("", |(prefix, _)| prefix);
         let kind = if operation.writes() { "w" } else { "r" };
         let mut rates = lock(&self.rates);
         let now = Instant::now();

@@ -6,25 +6,37 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// In a handshake that has not ended, or has failed.
+    Gone,
 }
 
 impl Stream {
-    fn socket(&self) -> &TcpStream {
+    /// Makes TLS of a plain socket.
+    pub async fn encrypt(&mut self, acceptor: &TlsAcceptor) -> io::Result<()> {
+        if let Self::Plain(socket) = std::mem::replace(self, Self::Gone) {
+            *self = Self::Tls(Box::new(acceptor.accept(socket).await?));
+        }
+        Ok(())
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Plain(socket) => Some(socket),
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Gone => None,
         }
     }
 
     /// Makes the coming drop send RST instead of FIN.
     pub fn reset_on_drop(&self) {
         // Fails only on a socket that is dead already.
-        let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
+        let _ = self.socket().map(|socket| SockRef::from(socket).set_linger(Some(Duration::ZERO)));
     }
 }
 
@@ -33,6 +45,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 }
@@ -42,6 +55,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -53,6 +67,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -64,6 +79,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -71,6 +87,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Literal, Self, TypedDict, Unpack
 
 Ending = Literal["reset", "close", "stall"]
+Disorder = Literal["unordered", "duplicate", "empty", "endless", "stuck", "tokenless"]
 
 
 class Selection(TypedDict, total=False):
@@ -33,6 +34,8 @@ class Fault:
         kind: The name of the action; the class methods set it.
         parameters: The action's own arguments.
         operation: Glob over S3's operation names: `GetObject`, `*Object`, `UploadPart`, `ListObjectsV2` and so on.
+            `Connect` itself picks connections as they are made, before TLS: for `reset`, `close`, `stall`, `delay`,
+            `raw` and `outage`.
         bucket: Glob over the bucket.
         key: Glob over the key; `*` matches slashes too.
         after: Let so many matching requests pass first.
@@ -66,7 +69,7 @@ class Fault:
     def as_json(self) -> dict[str, object]:
         """The rule as the server reads it."""
         names = ("operation", "bucket", "key", "after", "every", "times", "probability", "seed", "scope")
-        given = {name: value for name, value in self.parameters.items() if value is not None}
+        given = {name: _plain(value) for name, value in self.parameters.items() if value is not None}
         return {name: getattr(self, name) for name in names} | {"action": {"kind": self.kind} | given}
 
     @classmethod
@@ -86,6 +89,7 @@ class Fault:
         code: str | None = None,
         message: str | None = None,
         retry_after_s: float | None = None,
+        retry_after_date: bool = False,
         empty: bool = False,
         body_bytes: int = 0,
         close: bool = False,
@@ -98,13 +102,20 @@ class Fault:
             code: S3's error code; by default the usual one of the status (503: SlowDown).
             message: The text of the error.
             retry_after_s: Sent as Retry-After.
+            retry_after_date: Send it as a date.
             empty: Send no XML.
             body_bytes: Send so many bytes that are no XML instead.
             close: Close the connection afterwards.
             **where: Which requests: the fields of `Fault`.
         """
         parameters = {"status": status, "code": code, "message": message, "retry_after_s": retry_after_s}
-        return cls._make("status", parameters | {"empty": empty, "body_bytes": body_bytes, "close": close}, where)
+        parameters |= {"retry_after_date": retry_after_date, "empty": empty, "body_bytes": body_bytes, "close": close}
+        return cls._make("status", parameters, where)
+
+    @classmethod
+    def expired_token(cls, **where: Unpack[Selection]) -> Self:
+        """Says that the session's token has expired."""
+        return cls.status(400, code="ExpiredToken", **where)
 
     @classmethod
     def early(cls, status: int, *, at: int = 0, code: str | None = None, **where: Unpack[Selection]) -> Self:
@@ -156,9 +167,9 @@ class Fault:
         return cls._make("close", {}, where)
 
     @classmethod
-    def close_after(cls, **where: Unpack[Selection]) -> Self:
-        """Answers, and closes without having said so."""
-        return cls._make("close_after", {}, where)
+    def close_after(cls, *, announced: bool = False, **where: Unpack[Selection]) -> Self:
+        """Answers, and closes; `announced` says so in the answer."""
+        return cls._make("close_after", {"announced": announced}, where)
 
     @classmethod
     def truncate(cls, *, at: int, **where: Unpack[Selection]) -> Self:
@@ -186,26 +197,78 @@ class Fault:
         return cls._make("split_head", {}, where)
 
     @classmethod
+    def cut_head(
+        cls, *, at: int, ending: Ending = "close", duration_s: float | None = None, **where: Unpack[Selection]
+    ) -> Self:
+        """The head of the answer ends after `at` bytes; a stall goes on after `duration_s`, if that is given."""
+        return cls._make("cut_head", {"at": at, "ending": ending, "duration_s": duration_s}, where)
+
+    @classmethod
+    def interim(cls, status: int = 103, **where: Unpack[Selection]) -> Self:
+        """An interim answer comes before the real one."""
+        return cls._make("interim", {"status": status}, where)
+
+    @classmethod
+    def headers(cls, headers: Mapping[str, str | None], **where: Unpack[Selection]) -> Self:
+        """Headers of the answer have other values, or (None) are missing: `{"ETag": None}`."""
+        return cls._make("headers", {"headers": MappingProxyType(dict(headers))}, where)
+
+    @classmethod
     def endless_head(cls, **where: Unpack[Selection]) -> Self:
         """Headers without end."""
         return cls._make("endless_head", {}, where)
 
     @classmethod
-    def outage(cls, duration_s: float, **where: Unpack[Selection]) -> Self:
-        """Every connection is reset and none accepted for so long."""
-        return cls._make("outage", {"duration_s": duration_s}, where)
+    def outage(cls, duration_s: float, *, silent: bool = False, **where: Unpack[Selection]) -> Self:
+        """Every connection is reset and none accepted for so long; or (`silent`) all stay, and nothing comes."""
+        return cls._make("outage", {"duration_s": duration_s, "silent": silent}, where)
 
     # -- The bytes -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def corrupt(cls, *, at: int, xor: int = 0xFF, **where: Unpack[Selection]) -> Self:
-        """Byte `at` of the answer's body is changed on its way."""
-        return cls._make("corrupt", {"at": at, "xor": xor}, where)
+    def corrupt(
+        cls,
+        *,
+        at: int,
+        xor: int = 0xFF,
+        of: Literal["answer", "object", "upload"] = "answer",
+        **where: Unpack[Selection],
+    ) -> Self:
+        """One byte is changed on its way.
+
+        Args:
+            at: Its place in the body.
+            xor: The bits to change.
+            of: Whose body: the answer's (of a range, byte 0 is the first of the range), the object's (whichever range
+                it is read by), or that of the request, as it was sent.
+            **where: Which requests.
+        """
+        return cls._make("corrupt", {"at": at, "xor": xor, "of": of}, where)
 
     @classmethod
-    def chunked(cls, **where: Unpack[Selection]) -> Self:
-        """The body comes in HTTP's chunks, without a Content-Length."""
-        return cls._make("chunked", {}, where)
+    def chunked(
+        cls,
+        *,
+        chunk_bytes: int | None = None,
+        extensions: bool = False,
+        trailers: bool = False,
+        **where: Unpack[Selection],
+    ) -> Self:
+        """The body comes in HTTP's chunks, without a Content-Length.
+
+        Args:
+            chunk_bytes: Of the longest chunk; by default as the server has the bytes at hand.
+            extensions: Each chunk has one.
+            trailers: Headers follow the last chunk.
+            **where: Which requests.
+        """
+        parameters = {"chunk_bytes": chunk_bytes, "extensions": extensions, "trailers": trailers}
+        return cls._make("chunked", parameters, where)
+
+    @classmethod
+    def compressed(cls, **where: Unpack[Selection]) -> Self:
+        """The body comes as gzip, with the header that says so, asked for or not."""
+        return cls._make("compressed", {}, where)
 
     @classmethod
     def wrong_length(cls, delta: int, **where: Unpack[Selection]) -> Self:
@@ -246,16 +309,40 @@ class Fault:
         return cls._make("ignore_conditions", {}, where)
 
     @classmethod
+    def ignore_range(cls, **where: Unpack[Selection]) -> Self:
+        """GET answers 200 with the whole object."""
+        return cls._make("ignore_range", {}, where)
+
+    @classmethod
+    def shift_range(cls, delta: int, **where: Unpack[Selection]) -> Self:
+        """GET answers with other bytes than those asked for, `delta` behind them, and says so in Content-Range."""
+        return cls._make("shift_range", {"delta": delta}, where)
+
+    @classmethod
+    def failed_deletes(cls, *, keys: str = "*", code: str = "InternalError", **where: Unpack[Selection]) -> Self:
+        """DeleteObjects answers 200 and reports that keys that match a glob could not be deleted."""
+        return cls._make("failed_deletes", {"keys": keys, "code": code}, where)
+
+    @classmethod
     def refuse_checksums(cls, **where: Unpack[Selection]) -> Self:
         """Checksum headers are refused, as stores do that do not know them."""
         return cls._make("refuse_checksums", {}, where)
 
     @classmethod
-    def listing(
-        cls, disorder: Literal["unordered", "duplicate", "empty", "endless"], **where: Unpack[Selection]
-    ) -> Self:
-        """A page of a listing without order, with a key twice, without keys though not the last, or without end."""
+    def listing(cls, disorder: Disorder, **where: Unpack[Selection]) -> Self:
+        """A page of a listing that is not as it should be.
+
+        Args:
+            disorder: "unordered"; "duplicate": the last key of the page before once more; "empty": no keys, though
+                more follow; "endless": the last page says that it is not; "stuck": every page leads to itself;
+                "tokenless": there is more, and nothing says where.
+            **where: Which requests.
+        """
         return cls._make(f"{disorder}_listing", {}, where)
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _rebuild(rule: dict[str, object]) -> Fault:

@@ -406,9 +406,15 @@ class LocalS3:
         """
         self._control.call("POST", "config", document=changes)
 
-    def outage(self, duration_s: float) -> None:
-        """Resets every connection and accepts none for so long; objects stay."""
-        self._control.call("POST", "outage", document={"duration_s": duration_s})
+    def outage(self, duration_s: float, *, silent: bool = False) -> None:
+        """Resets every connection and accepts none for so long; objects stay.
+
+        Args:
+            duration_s: How long.
+            silent: Like a server that hangs instead of one that is gone: connections stay, new ones can be made, and
+                nothing comes; in the end the old ones are reset.
+        """
+        self._control.call("POST", "outage", document={"duration_s": duration_s, "silent": silent})
 
     # -- Other clients -------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,14 @@ def test_a_rule_is_what_the_server_reads() -> None:
         "probability": 1.0,
         "seed": 0,
         "scope": "key",
-        "action": {"kind": "status", "status": 503, "empty": False, "body_bytes": 0, "close": False},
+        "action": {
+            "kind": "status",
+            "status": 503,
+            "retry_after_date": False,
+            "empty": False,
+            "body_bytes": 0,
+            "close": False,
+        },
     }
 
 
@@ -34,6 +41,9 @@ def test_rules_are_values() -> None:
     assert fault != Fault.truncate(at=8, key="a", times=3)
     assert len({fault, Fault.truncate(at=7, key="a", times=3)}) == 1
     assert pickle.loads(pickle.dumps(fault)) == fault
+    headers = Fault.headers({"ETag": None, "Server": "x"})
+    assert headers.as_json()["action"] == {"kind": "headers", "headers": {"ETag": None, "Server": "x"}}
+    assert pickle.loads(pickle.dumps(headers)) == headers
     with pytest.raises(AttributeError):
         fault.times = 4  # type: ignore[misc]
     with pytest.raises(TypeError):

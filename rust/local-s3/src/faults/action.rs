@@ -1,8 +1,7 @@
 //! What can go wrong.
-use super::{Effects, Ending, ListingFault, Mutation, Refusal};
-use crate::error::S3Error;
+use super::Ending;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -13,6 +12,9 @@ pub enum Action {
         code: Option<String>,
         message: Option<String>,
         retry_after_s: Option<f64>,
+        /// Say the moment instead of the seconds.
+        #[serde(default)]
+        retry_after_date: bool,
         /// Answer without the XML body.
         #[serde(default)]
         empty: bool,
@@ -36,6 +38,13 @@ pub enum Action {
     },
     /// FIN without an answer.
     Close,
+    /// The head of the answer ends after `at` bytes.
+    CutHead {
+        at: u64,
+        #[serde(default)]
+        ending: Ending,
+        duration_s: Option<f64>,
+    },
     /// The body ends early: FIN after `at` bytes.
     Truncate {
         at: u64,
@@ -63,11 +72,13 @@ pub enum Action {
         #[serde(default)]
         before: bool,
     },
-    /// One byte of the body is changed on its way.
+    /// One byte of a body is changed on its way.
     Corrupt {
         at: u64,
         #[serde(default = "all_bits")]
         xor: u8,
+        #[serde(default)]
+        of: Body,
     },
     /// The operation is done, its answer never comes.
     Lost {
@@ -81,8 +92,27 @@ pub enum Action {
     },
     /// The head comes one byte at a time.
     SplitHead,
+    /// An interim answer, such as 103, comes before the real one.
+    Interim {
+        status: u16,
+    },
+    /// Headers of the answer are other ones (None: missing).
+    Headers {
+        headers: BTreeMap<String, Option<String>>,
+    },
     /// The body comes chunked, without a Content-Length.
-    Chunked,
+    Chunked {
+        /// Longest chunk.
+        chunk_bytes: Option<u64>,
+        /// Each chunk has an extension.
+        #[serde(default)]
+        extensions: bool,
+        /// Headers follow the last one.
+        #[serde(default)]
+        trailers: bool,
+    },
+    /// The body comes as gzip, asked for or not.
+    Compressed,
     /// Content-Length is wrong by `delta`.
     WrongLength {
         delta: i64,
@@ -110,6 +140,18 @@ pub enum Action {
         delay_s: f64,
     },
     IgnoreConditions,
+    /// GET answers with the whole object.
+    IgnoreRange,
+    /// GET answers with bytes that begin so much later.
+    ShiftRange {
+        delta: i64,
+    },
+    /// DeleteObjects reports that some keys were not deleted, and has not deleted them.
+    FailedDeletes {
+        /// Glob over the keys of the document.
+        keys: String,
+        code: Option<String>,
+    },
     /// Refuse checksum headers as stores do that do not know them.
     RefuseChecksums,
     /// LIST without order.
@@ -120,17 +162,28 @@ pub enum Action {
     EmptyListing,
     /// LIST never ends: the last page says that there is another.
     EndlessListing,
+    /// LIST says that there is more, and its token leads to the same page again.
+    StuckListing,
+    /// LIST says that there is more, and not where.
+    TokenlessListing,
     /// These bytes are the answer, head and all; then FIN.
     Raw {
         data: String,
     },
     /// Headers without end.
     EndlessHead,
-    /// Close the connection after a complete answer, without having said so.
-    CloseAfter,
+    /// Close the connection after a complete answer.
+    CloseAfter {
+        /// Having said so.
+        #[serde(default)]
+        announced: bool,
+    },
     /// No connection is accepted for so long, and those that exist are reset.
     Outage {
         duration_s: f64,
+        /// Connections are made and stay, and nothing comes.
+        #[serde(default)]
+        silent: bool,
     },
 }
 
@@ -138,206 +191,15 @@ fn all_bits() -> u8 {
     0xff
 }
 
-fn seconds(value: f64) -> Duration {
-    Duration::try_from_secs_f64(value).unwrap_or_default()
-}
-
-fn refusal(status: u16, code: Option<&String>, message: Option<&String>) -> S3Error {
-    let usual = match status {
-        400 => "InvalidRequest",
-        403 => "AccessDenied",
-        404 => "NoSuchKey",
-        408 => "RequestTimeout",
-        409 => "ConditionalRequestConflict",
-        412 => "PreconditionFailed",
-        429 => "TooManyRequests",
-        500 => "InternalError",
-        501 => "NotImplemented",
-        503 => "SlowDown",
-        _ => "Fault",
-    };
-    let code = code.map_or(usual.to_owned(), Clone::clone);
-    let usual = match code.as_str() {
-        "SlowDown" => "Please reduce your request rate.",
-        "AccessDenied" => "Access Denied",
-        "ExpiredToken" => "The provided token has expired.",
-        "InternalError" => "We encountered an internal error. Please try again.",
-        _ => "This answer comes from the fault plan.",
-    };
-    S3Error::new(status, code, message.map_or(usual.to_owned(), Clone::clone))
-}
-
-impl Action {
-    pub fn apply(&self, effects: &mut Effects) -> &'static str {
-        match self {
-            Self::Status { status, code, message, retry_after_s, empty, body_bytes, close } => {
-                let mut error = refusal(*status, code.as_ref(), message.as_ref());
-                error.close = *close;
-                if let Some(delay_s) = retry_after_s {
-                    error.headers.push(("Retry-After", delay_s.to_string()));
-                }
-                effects.refusal = Some(Refusal { error, empty: *empty, body_bytes: *body_bytes, early_at: None });
-                "status"
-            }
-            Self::Early { status, code, at } => {
-                let mut error = refusal(*status, code.as_ref(), None);
-                error.close = true;
-                effects.refusal = Some(Refusal { error, empty: false, body_bytes: 0, early_at: Some(*at) });
-                "early"
-            }
-            Self::Reset { at } => {
-                match at {
-                    Some(at) => effects.cut = Some((*at, Ending::Reset)),
-                    None => effects.ending = Some(Ending::Reset),
-                }
-                "reset"
-            }
-            Self::Close => {
-                effects.ending = Some(Ending::Close);
-                "close"
-            }
-            Self::Truncate { at } => {
-                effects.cut = Some((*at, Ending::Close));
-                "truncate"
-            }
-            Self::Stall { at, duration_s } => {
-                match at {
-                    Some(at) => effects.cut = Some((*at, Ending::Stall)),
-                    None => effects.ending = Some(Ending::Stall),
-                }
-                effects.stall = duration_s.map(seconds);
-                "stall"
-            }
-            Self::Delay { delay_s } => {
-                effects.delay += seconds(*delay_s);
-                "delay"
-            }
-            Self::Slow { bytes_per_s } => {
-                effects.bytes_per_s = Some(*bytes_per_s);
-                "slow"
-            }
-            Self::Replace { size_bytes, before } => {
-                let mutation = Some(Mutation::Replace { size_bytes: *size_bytes });
-                if *before {
-                    effects.before = mutation
-                } else {
-                    effects.after = mutation
-                }
-                "replace"
-            }
-            Self::Delete { before } => {
-                if *before {
-                    effects.before = Some(Mutation::Delete)
-                } else {
-                    effects.after = Some(Mutation::Delete)
-                }
-                "delete"
-            }
-            Self::Corrupt { at, xor } => {
-                effects.corrupt.push((*at, *xor));
-                "corrupt"
-            }
-            Self::Lost { ending } => {
-                effects.lost = Some(*ending);
-                "lost"
-            }
-            Self::LostStatus { status, code } => {
-                effects.lost_refusal = Some(refusal(*status, code.as_ref(), None));
-                "lost_status"
-            }
-            Self::SplitHead => {
-                effects.split_head = true;
-                "split_head"
-            }
-            Self::Chunked => {
-                effects.chunked = true;
-                "chunked"
-            }
-            Self::WrongLength { delta } => {
-                effects.length_delta = *delta;
-                "wrong_length"
-            }
-            Self::Skew { seconds } => {
-                effects.skew_s += seconds;
-                "skew"
-            }
-            Self::Region { status, region, location } => {
-                let mut error = wrong_region(*status, region);
-                error.headers.extend(location.clone().map(|location| ("Location", location)));
-                effects.refusal = Some(Refusal { error, empty: false, body_bytes: 0, early_at: None });
-                "region"
-            }
-            Self::ErrorIn200 { code, after_s } => {
-                effects.error_in_200 = Some(refusal(500, code.as_ref(), None));
-                effects.white_space = seconds(*after_s);
-                "error_in_200"
-            }
-            Self::SlowResult { delay_s } => {
-                effects.white_space = seconds(*delay_s);
-                "slow_result"
-            }
-            Self::IgnoreConditions => {
-                effects.ignore_conditions = true;
-                "ignore_conditions"
-            }
-            Self::RefuseChecksums => {
-                effects.refuse_checksums = true;
-                "refuse_checksums"
-            }
-            Self::UnorderedListing => {
-                effects.listing = Some(ListingFault::Unordered);
-                "unordered_listing"
-            }
-            Self::DuplicateListing => {
-                effects.listing = Some(ListingFault::Duplicate);
-                "duplicate_listing"
-            }
-            Self::EmptyListing => {
-                effects.listing = Some(ListingFault::Empty);
-                "empty_listing"
-            }
-            Self::EndlessListing => {
-                effects.listing = Some(ListingFault::Endless);
-                "endless_listing"
-            }
-            Self::Raw { data } => {
-                effects.raw = Some(data.clone());
-                "raw"
-            }
-            Self::EndlessHead => {
-                effects.endless_head = true;
-                "endless_head"
-            }
-            Self::CloseAfter => {
-                effects.close_after = true;
-                "close_after"
-            }
-            Self::Outage { duration_s } => {
-                effects.outage = Some(seconds(*duration_s));
-                effects.ending = Some(Ending::Reset);
-                "outage"
-            }
-        }
-    }
-}
-
-/// What S3 answers to a request for a bucket of another region.
-pub fn wrong_region(status: u16, region: &str) -> S3Error {
-    let error = match status {
-        400 => {
-            let message = format!("The authorization header is malformed; the region is wrong; expecting '{region}'");
-            S3Error::new(400, "AuthorizationHeaderMalformed", message)
-        }
-        307 => {
-            let message = "Please re-send this request to the specified temporary endpoint. Continue to use the \
-                           original request endpoint for future requests.";
-            S3Error::new(307, "TemporaryRedirect", message)
-        }
-        status => {
-            let message = "The bucket you are attempting to access must be addressed using the specified endpoint. \
-                           Please send all future requests to this endpoint.";
-            S3Error::new(status, "PermanentRedirect", message)
-        }
-    };
-    error.with("Region", region).header("x-amz-bucket-region", region)
+/// Which body a position is in.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Body {
+    /// The answer's, which may be a part of an object.
+    #[default]
+    Answer,
+    /// The object's, whichever part of it is sent.
+    Object,
+    /// The request's.
+    Upload,
 }

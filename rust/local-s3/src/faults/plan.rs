@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+/// The operation of a connection that is being made. Only rules for this very name pick it.
+pub const CONNECT: &str = "Connect";
+
 /// One rule, as JSON.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -87,8 +90,10 @@ pub struct Call<'a> {
 impl Rule {
     fn picks(&self, call: &Call<'_>) -> bool {
         let config = &self.config;
-        let matches =
-            glob(&config.operation, call.operation) && glob(&config.bucket, call.bucket) && glob(&config.key, call.key);
+        let matches = (call.operation != CONNECT || config.operation == CONNECT)
+            && glob(&config.operation, call.operation)
+            && glob(&config.bucket, call.bucket)
+            && glob(&config.key, call.key);
         if !matches {
             return false;
         }

@@ -69,7 +69,7 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
         None => After::Key(start_after.into()),
     };
     let mut page = bucket.list(prefix, delimiter, &after, max_keys);
-    disturb(call, &mut page, &after);
+    let fault = disturb(call, &mut page, &after);
 
     let name = |name: &[u8], out: &mut Writer| {
         if encodes {
@@ -101,7 +101,7 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
         if !start_after.is_empty() {
             text("StartAfter", start_after.as_bytes(), &mut out);
         }
-        if let Some(next) = &page.next {
+        if let Some(next) = page.next.as_ref().filter(|_| fault != Some(ListingFault::Tokenless)) {
             out.text("NextContinuationToken", &token(next));
         }
     } else {
@@ -153,9 +153,10 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
 }
 
 /// Listings that are not what they should be.
-fn disturb(call: &Call<'_>, page: &mut Page, after: &After) {
+fn disturb(call: &Call<'_>, page: &mut Page, after: &After) -> Option<ListingFault> {
     let unordered = call.variant().unordered_listing.then_some(ListingFault::Unordered);
-    match call.effects.listing.or(unordered) {
+    let fault = call.effects.listing.or(unordered);
+    match fault {
         None => {}
         Some(ListingFault::Unordered) => {
             page.shuffle();
@@ -173,5 +174,7 @@ fn disturb(call: &Call<'_>, page: &mut Page, after: &After) {
         Some(ListingFault::Endless) => {
             page.next.get_or_insert_with(|| after.clone());
         }
+        Some(ListingFault::Stuck | ListingFault::Tokenless) => page.next = Some(after.clone()),
     }
+    fault
 }

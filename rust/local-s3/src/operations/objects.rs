@@ -94,7 +94,8 @@ pub async fn get(call: &Call<'_>) -> Answer<Response> {
     if !call.ignores_conditions() {
         conditions::check_read(request, &object)?;
     }
-    let range = ByteRange::parse(request.header("range"), object.size);
+    let asked = request.header("range").filter(|_| !call.effects.ignore_range);
+    let range = ByteRange::parse(asked, object.size).shifted(call.effects.shift_range, object.size);
     let (status, start, end) = match range {
         ByteRange::Whole => (200, 0, object.size),
         ByteRange::Part { start, end } => (206, start, end),
@@ -285,7 +286,11 @@ pub async fn delete_many(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer
             }
             _ => Ok(()),
         };
-        match bucket.delete(key, condition) {
+        let deleted = match call.effects.failed_delete(key) {
+            Some(error) => Err(error.clone().into()),
+            None => bucket.delete(key, condition),
+        };
+        match deleted {
             Ok(_) if quiet => {}
             Ok(_) => {
                 out.open("Deleted");
