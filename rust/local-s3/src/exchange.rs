@@ -220,7 +220,7 @@ impl Exchange<'_> {
             incoming.skip(u64::MAX).await?;
             return Err(S3Error::new(503, "SlowDown", "Please reduce your request rate.").into());
         }
-        let sender = authenticate(request, config, &config.credentials, now)?;
+        let sender = authenticate(request, self.query, config, &config.credentials, now)?;
         if let (Some(error), true) = (&effects.error_in_200, self.takes_time()) {
             incoming.skip(u64::MAX).await?;
             let mut response = Response::xml(error.xml(request.path(), self.request_id));

@@ -58,6 +58,8 @@ impl Operation {
                 names.contains(&name.as_str())
                     || Self::NEUTRAL.contains(&name.as_str())
                     || name.starts_with("response-")
+                    // Of presigned URLs: the signature, and headers that were put into the query.
+                    || name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("x-amz-"))
             })
         };
         match (request.method(), target.bucket.is_empty(), target.key.is_empty()) {
