@@ -1,7 +1,8 @@
 """Page: a small file, mapped into memory, that the processes of one dataset share.
 
 It carries what must be the same in the main process, its forked and its spawned workers: where the listing is, the
-epoch, and counters. A file in the temporary folder, since containers limit /dev/shm to 64 MB.
+epoch, and counters. A file in the temporary folder, since containers limit /dev/shm to 64 MB. Its record locks are on
+another file, "<path>.lock": on some systems they and the `flock` that holds the page exclude each other.
 
 Layout, native byte order: 128 records of 64 bytes, each a name of 56 bytes and an int64; then 4 records of 4,160 bytes,
 each a name of 56 bytes, a length as int64, and 4,096 bytes. Records are claimed in order and never given back.
@@ -11,12 +12,12 @@ import contextlib
 import fcntl
 import mmap
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Final
+
+from s3dataset._shared_files import create, hold, remove_own
 
 __all__ = ["Page"]
 
@@ -28,6 +29,8 @@ _TEXT_BYTES: Final = 4096
 _TEXT_RECORD_BYTES: Final = _NAME_BYTES + 8 + _TEXT_BYTES
 _TEXTS_START: Final = _INTEGERS * _INTEGER_BYTES
 _SIZE: Final = _TEXTS_START + _TEXTS * _TEXT_RECORD_BYTES
+
+_OPEN: Final = os.O_RDWR | os.O_CLOEXEC
 
 _VALUES_LOCK: Final = 0  # each lock is a byte of the file
 _WORK_LOCK: Final = 1
@@ -58,21 +61,22 @@ class Page:
     Safe between threads and processes: additions are atomic, reads see whole values. A forked child goes on with its
     parent's page; a pickle carries the path, and whoever finds no file there begins an empty page of its own. The
     process that created the file removes it, and whatever lies beside it as "<path>.<anything>", when it lets go of the
-    page or ends.
+    page or ends; where it was killed, a later process does so once nobody has the page any more.
 
     Attributes:
         path: Of the file.
     """
 
-    def __init__(self, path: str, descriptor: int) -> None:
-        """Maps an open file; private."""
+    def __init__(self, path: str, descriptor: int, lock_descriptor: int) -> None:
+        """Maps an open file; private. The descriptors are its own from now on."""
         self.path = path
-        self._descriptor = descriptor
         self._map = mmap.mmap(descriptor, _SIZE)
+        os.close(descriptor)  # the map has a copy, which holds the file as well
+        self._lock_descriptor = lock_descriptor
         self._integers = memoryview(self._map)[:_TEXTS_START].cast("q")
         self._places: dict[str, int] = {}
         self._renew_locks()
-        closing = weakref.finalize(self, os.close, descriptor)
+        closing = weakref.finalize(self, os.close, lock_descriptor)
         closing.atexit = False  # other finalizers may still count
 
     @classmethod
@@ -82,16 +86,17 @@ class Page:
         Raises:
             OSError: The temporary folder has no room.
         """
-        descriptor, path = tempfile.mkstemp(prefix="s3dataset-", suffix=".page")
+        descriptor, path = create("page")
         try:
             # Zeros that were written have room on the disk; a hole in a full file system would be a SIGBUS later.
             os.write(descriptor, bytes(_SIZE))
-            page = cls(path, descriptor)
+            lock_descriptor = os.open(f"{path}.lock", _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
         except BaseException:
             os.close(descriptor)
-            os.unlink(path)  # noqa: PTH108 - a plain call in a handler
+            remove_own(path, os.getpid())
             raise
-        weakref.finalize(page, _remove, path, os.getpid())
+        page = cls(path, descriptor, lock_descriptor)
+        weakref.finalize(page, remove_own, path, os.getpid())
         with _Pages.lock:
             _Pages.by_path[path] = page
         return page
@@ -103,12 +108,8 @@ class Page:
             page = _Pages.by_path.get(path)
             if page is not None:
                 return page
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                descriptor = -1
-            if descriptor >= 0:
-                page = _Pages.by_path[path] = cls(path, descriptor)
+            if (descriptors := _open(path)) is not None:
+                page = _Pages.by_path[path] = cls(path, *descriptors)
                 return page
         return cls.create()
 
@@ -200,11 +201,11 @@ class Page:
     @contextlib.contextmanager
     def _file_locked(self, byte: int) -> Iterator[None]:
         # Record locks belong to the process: unlike flock's, a forked child does not hold its parent's.
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, byte)
+        fcntl.lockf(self._lock_descriptor, fcntl.LOCK_EX, 1, byte)
         try:
             yield
         finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, byte)
+            fcntl.lockf(self._lock_descriptor, fcntl.LOCK_UN, 1, byte)
 
     def _renew_locks(self) -> None:
         self._values = threading.Lock()
@@ -263,10 +264,15 @@ def _name_bytes(name: str) -> bytes:
     return encoded.ljust(_NAME_BYTES, b"\0")
 
 
-def _remove(path: str, creator: int) -> None:
-    if os.getpid() != creator:
-        return  # a forked child that ends leaves its parent's page alone
-    file = Path(path)
-    for leftover in (file, *file.parent.glob(f"{file.name}.*")):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
+def _open(path: str) -> tuple[int, int] | None:
+    """The descriptors of a page's file, held, and of its locks; None where there is none any more."""
+    descriptor = -1
+    try:
+        descriptor = os.open(path, _OPEN)
+        if hold(descriptor, path):
+            return descriptor, os.open(f"{path}.lock", _OPEN)
+    except FileNotFoundError:
+        pass
+    if descriptor >= 0:
+        os.close(descriptor)
+    return None

@@ -1,5 +1,6 @@
 """Makes a manifest's columns from chunks of rows, with bounded memory, whatever the order in which they come."""
 
+import errno
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ from typing import IO, Any, Final, NamedTuple
 
 from s3dataset._manifest._columns import ALIGNMENT, FORMAT_VERSION, MAGIC, NO_SIZE, PREAMBLE, Columns
 from s3dataset._manifest._etags import NO_ETAG, OTHER_ETAG, PLACE
+from s3dataset._shared_files import create, hold, remove_own
 
 _IN_MEMORY_BYTES: Final = 64 << 20
 """Rows wait in memory up to here, and in an unnamed file from then on: half a million objects."""
@@ -124,18 +126,24 @@ class Builder:
                 self._write(memory)
                 return Columns(memory.getvalue(), "a manifest in memory")
             if path is None:
-                path = private_file()
-                columns = self._to_file(path)
-                weakref.finalize(columns, remove_own, path, os.getpid())
-                return columns
-            return self._to_file(path)
+                return self._to_private_file()
+            with Path(path).open("wb") as file:
+                self._write(file)
+            return map_file(path)
         finally:
             self._spool.close()
 
-    def _to_file(self, path: str) -> Columns:
-        with Path(path).open("wb") as file:
-            self._write(file)
-        return map_file(path)
+    def _to_private_file(self) -> Columns:
+        descriptor, path = create("manifest")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                self._write(file)
+                columns = map_file(path)  # while the file is still held
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
+        weakref.finalize(columns, remove_own, path, os.getpid())
+        return columns
 
     def _renumber_buckets(self) -> None:
         """Numbers buckets in the order of the rows, so that equal rows make equal files."""
@@ -267,19 +275,9 @@ def map_file(path: str) -> Columns:
         DecodeError: It is something else.
     """
     with Path(path).open("rb") as file:
+        # The map keeps a descriptor of its own, and the hold with it.
+        if not hold(file.fileno(), path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if not os.fstat(file.fileno()).st_size:
             return Columns(b"", path)
         return Columns(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path, path=path)
-
-
-def private_file() -> str:
-    """A new file in the temporary folder that only this user can read."""
-    descriptor, path = tempfile.mkstemp(prefix="s3dataset-", suffix=".manifest")
-    os.close(descriptor)
-    return path
-
-
-def remove_own(path: str, pid: int) -> None:
-    """Removes a file, if this is the process that made it and not a forked child of it."""
-    if os.getpid() == pid:
-        Path(path).unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import tempfile
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects,
 from s3dataset._manifest._listing import Progress, list_columns
 from s3dataset._manifest._lookup import Lookup
 from s3dataset._manifest._verify import changes
+from s3dataset._shared_files import new_file
 from s3dataset._uri import S3Uri, split_object_uri
 from s3dataset.errors import InvalidUriError, ManifestMismatchError
 
@@ -212,13 +212,13 @@ class Manifest:
 
     def _write(self, path: str) -> None:
         target = Path(path)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        descriptor, temporary = new_file(target.parent, f".{target.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(self._columns.buffer)
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp lets only the owner read; a manifest that was saved is for those whom the umask lets.
+            # So far only the owner can read it; a manifest that was saved is for those whom the umask lets.
             umask = os.umask(0)
             os.umask(umask)
             Path(temporary).chmod(0o666 & ~umask)
