@@ -320,3 +320,16 @@ class TestOrderOfArguments:
         assert len(pages) == 3
         assert [info.key for page in pages for info in page.object_info] == ["list/c"]
         assert [name for page in pages for name in page.common_prefixes] == ["list/a/", "list/b/"]
+
+
+class TestLife:
+    def test_a_block_closes_idle_connections_and_the_client_goes_on(self, server: LocalS3) -> None:
+        server.put(BUCKET, "life", b"here")
+        with S3Client() as client:
+            assert client.get_object(BUCKET, "life").read() == b"here"
+            assert client.stats()["requests"] == 1
+        assert client.stats() == {}
+        with pytest.raises(KeyError, match="of the block"), client as same:
+            assert same is client
+            assert same.get_object(BUCKET, "life").read() == b"here"
+            raise KeyError("of the block")

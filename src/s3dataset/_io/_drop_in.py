@@ -1,6 +1,7 @@
 """S3Client: the stateless client with a face for files."""
 
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from s3dataset._client import Client, UserAgent
 from s3dataset._config import S3ClientConfig
@@ -20,6 +21,11 @@ class S3Client(Client):
     """Reads, writes, lists and manages objects of S3, one call an operation or many at once.
 
     Nothing is read, resolved or opened before the first request. Safe to share between threads; lives through forks.
+    Connections stay open for the next request until the client is closed or dropped; as a context manager it closes
+    at the block's end those that are idle by then. A closed client opens what it needs anew::
+
+        with S3Client(region="us-west-2") as client:
+            client.put_many(("bucket", f"numbers/{i}", str(i).encode()) for i in range(1000))
 
     Args:
         region: Where buckets are first looked for; default: AWS_REGION, AWS_DEFAULT_REGION, the profile, else the
@@ -43,6 +49,14 @@ class S3Client(Client):
     ) -> None:
         text = user_agent.prefix if isinstance(user_agent, UserAgent) else user_agent
         super().__init__(region, endpoint=endpoint, user_agent=text, s3client_config=s3client_config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def user_agent_prefix(self) -> str:
