@@ -298,6 +298,32 @@ class TestSingleObjects:
         assert client.delete_objects(BUCKET, (f"{prefix}{i} é&<" for i in range(1100))) == []
         assert server.keys(BUCKET, prefix) == []
 
+    def test_delete_many_with_keys_that_xml_cannot_write(self, server: LocalS3, client: Client, prefix: str) -> None:
+        special = [f"{prefix}{name}" for name in ("bell\a", "null\0", "\x1f", "\ufffe", "\uffff")]
+        keys = [f"{prefix}{i} \t\r\n" for i in range(1001)] + special
+        client.put_many((BUCKET, key, b"") for key in keys)
+        server.reset_stats()
+        assert client.delete_objects(BUCKET, iter(keys)) == []
+        assert server.keys(BUCKET, prefix) == []
+        operations = server.stats()["operations"]
+        assert (operations["DeleteObjects"], operations["DeleteObject"]) == (2, len(special))
+
+    def test_delete_many_names_those_that_were_not_deleted(self, server: LocalS3, client: Client, prefix: str) -> None:
+        denied = f"{prefix}denied\a"
+        for key in ("a", "b"):
+            put(server, prefix + key, 1)
+        server.add_fault(Fault.status(403, operation="DeleteObject", times=None))
+        try:
+            refused = client.delete_objects(BUCKET, [f"{prefix}a", "", denied, "\ud800", f"{prefix}b"])
+        finally:
+            server.clear_faults()
+        assert server.keys(BUCKET, prefix) == []
+        reasons = dict(refused)
+        assert set(reasons) == {"", denied, "\ud800"}
+        assert isinstance(reasons[denied], errors.AccessDeniedError)
+        assert "Object key must be non-empty" in str(reasons[""])
+        assert "cannot be UTF-8" in str(reasons["\ud800"])
+
     @pytest.mark.parametrize("name", ["plain", "a b+c%2F é鍵", "dots/../x//y"])
     def test_copy(self, server: LocalS3, client: Client, prefix: str, name: str) -> None:
         data = put(server, prefix + name, 1000)
