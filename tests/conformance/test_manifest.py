@@ -2,15 +2,24 @@
 
 import multiprocessing
 import os
+import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from s3dataset._client import get_client
 from s3dataset._config import S3ClientConfig
-from s3dataset._manifest import EmptyPrefixWarning, Manifest, list_prefix
-from s3dataset.errors import AccessDeniedError, BucketNotFoundError, ObjectNotFoundError, S3Exception
+from s3dataset._manifest import EmptyPrefixWarning, Manifest, _files, list_prefix
+from s3dataset.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    DecodeError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    S3Exception,
+)
 from s3dataset.testing import Fault, LocalS3
 
 BUCKET = "bucket"
@@ -57,6 +66,36 @@ def test_saves_to_the_service_and_loads_from_it(server: LocalS3) -> None:
     assert loaded.verify() == []
     with pytest.raises(ObjectNotFoundError, match=r"s3://bucket/lists/none"):
         Manifest.load(f"s3://{BUCKET}/lists/none")
+
+
+def test_a_large_one_is_loaded_into_a_file_that_goes_with_it(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = Manifest.from_prefix("s3://dense/")
+    manifest.save(f"s3://{BUCKET}/lists/large.manifest")
+    monkeypatch.setattr(_files, "SMALL_BYTES", 100_000)
+    server.reset_stats()
+    loaded = Manifest.load(f"s3://{BUCKET}/lists/large.manifest")
+    assert loaded == manifest
+    assert loaded.rows(range(COUNT)) == manifest.rows(range(COUNT))
+    assert server.stats()["operations"] == {"GetObject": 2}
+    path = Path(loaded.path or "")
+    assert len(pickle.dumps(loaded)) < 2000
+    assert pickle.loads(pickle.dumps(loaded)) == manifest
+    del loaded
+    assert not path.exists()
+    server.put(BUCKET, "lists/none.manifest", bytes(200_000))
+    with pytest.raises(DecodeError, match=r"s3://bucket/lists/none.manifest is no manifest"):
+        Manifest.load(f"s3://{BUCKET}/lists/none.manifest")
+
+
+def test_one_that_is_replaced_while_it_is_loaded_is_told(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    Manifest.from_prefix("s3://dense/").save(f"s3://{BUCKET}/lists/replaced.manifest")
+    monkeypatch.setattr(_files, "SMALL_BYTES", 100_000)
+    server.add_fault(Fault.replace(operation="GetObject"))
+    try:
+        with pytest.raises(ObjectChangedError, match=r"s3://bucket/lists/replaced.manifest"):
+            Manifest.load(f"s3://{BUCKET}/lists/replaced.manifest")
+    finally:
+        server.clear_faults()
 
 
 def test_verify_sees_what_happened_since(server: LocalS3) -> None:

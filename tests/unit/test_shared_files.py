@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_both() -> tuple[Page, Manifest]:
     """A page with a listing beside it, and a manifest that is large enough for a file."""
-    _builder.SMALL_BYTES = 0
+    _builder.SMALL_BYTES = 0  # a file, however small
     page, manifest = Page.create(), Manifest.from_objects(["s3://bucket/key"])
     manifest.publish(f"{page.path}.manifest")
     return page, manifest

@@ -11,6 +11,7 @@
     ├── _columns         the file's layout; reading rows in place
     │   └── _etags       ETags in 18 bytes
     ├── _builder         writing it with bounded memory, from _chunks of rows
+    ├── _files           mapping it, in memory or a file of its own, fetching it
     ├── _entries         its objects, one by one
     ├── _lookup          finding a key
     ├── _verify          what changed since

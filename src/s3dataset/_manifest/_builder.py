@@ -1,29 +1,21 @@
 """Makes a manifest's columns from chunks of rows, with bounded memory, whatever the order in which they come."""
 
-import errno
 import hashlib
 import io
 import json
-import mmap
-import os
 import tempfile
-import weakref
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from operator import lt
-from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from s3dataset._manifest._columns import ALIGNMENT, FORMAT_VERSION, MAGIC, NO_SIZE, PREAMBLE, Columns
 from s3dataset._manifest._etags import NO_ETAG, OTHER_ETAG, PLACE
-from s3dataset._shared_files import create, hold, remove_own
+from s3dataset._manifest._files import SMALL_BYTES, private_file
 
 _IN_MEMORY_BYTES: Final = 64 << 20
 """Rows wait in memory up to here, and in an unnamed file from then on: half a million objects."""
-
-SMALL_BYTES: Final = 4 << 20
-"""A manifest up to this size is kept in memory; a larger one is a file that is mapped, and that workers share."""
 
 
 class Chunk(NamedTuple):
@@ -108,42 +100,23 @@ class Builder:
         """Gives up what was collected. Idempotent."""
         self._spool.close()
 
-    def finish(self, *, path: str | None = None) -> Columns:
-        """Writes the manifest.
-
-        Args:
-            path: Where to; default: memory for a small one, a private file that goes with the columns for a large one.
+    def finish(self) -> Columns:
+        """Writes the manifest: in memory when it is small, else in a private file that goes with the columns.
 
         Raises:
-            OSError: The disk is full, or the place cannot be written to.
+            OSError: The disk is full.
         """
         try:
             if self._stored and self._stored[0].position is not None:
                 self._stored.sort(key=lambda stored: stored.position)
             self._renumber_buckets()
-            if path is None and self._end < SMALL_BYTES:
-                memory = io.BytesIO()
-                self._write(memory)
-                return Columns(memory.getvalue(), "a manifest in memory")
-            if path is None:
-                return self._to_private_file()
-            with Path(path).open("wb") as file:
-                self._write(file)
-            return map_file(path)
+            if self._end >= SMALL_BYTES:
+                return private_file(self._write)
+            memory = io.BytesIO()
+            self._write(memory)
+            return Columns(memory.getvalue(), "a manifest in memory")
         finally:
             self._spool.close()
-
-    def _to_private_file(self) -> Columns:
-        descriptor, path = create("manifest")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                self._write(file)
-                columns = map_file(path)  # while the file is still held
-        except BaseException:
-            Path(path).unlink(missing_ok=True)
-            raise
-        weakref.finalize(columns, remove_own, path, os.getpid())
-        return columns
 
     def _renumber_buckets(self) -> None:
         """Numbers buckets in the order of the rows, so that equal rows make equal files."""
@@ -265,19 +238,3 @@ class Builder:
 def is_ascending(keys: Sequence[bytes]) -> bool:
     """Whether each is less than the next."""
     return all(map(lt, keys, islice(keys, 1, None)))
-
-
-def map_file(path: str) -> Columns:
-    """Opens a manifest's file.
-
-    Raises:
-        FileNotFoundError: There is none.
-        DecodeError: It is something else.
-    """
-    with Path(path).open("rb") as file:
-        # The map keeps a descriptor of its own, and the hold with it.
-        if not hold(file.fileno(), path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        if not os.fstat(file.fileno()).st_size:
-            return Columns(b"", path)
-        return Columns(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path, path=path)

@@ -73,27 +73,41 @@ def ends_of(texts: Sequence[bytes]) -> list[int]:
     return ends
 
 
-def chunks_of_rows(columns: Columns, rows: Iterable[int]) -> Iterator[Chunk]:
-    """Rows of a manifest, in the order given."""
+def chunks_of_rows(columns: Columns, rows: Iterable[int], *, ascending: bool = False) -> Iterator[Chunk]:
+    """Rows of a manifest, in the order given; `ascending`: they and their keys are known to ascend."""
     source = iter(rows)
     while some := list(islice(source, _ROWS_AT_ONCE)):
         if len(columns.buckets) <= 1:
-            yield _chunk(columns, some)
+            yield _chunk(columns, some, ascending)
             continue
         start = 0
         for at in range(1, len(some) + 1):
             if at == len(some) or columns.bucket_index(some[at]) != columns.bucket_index(some[start]):
-                yield _chunk(columns, some[start:at])
+                yield _chunk(columns, some[start:at], ascending)
                 start = at
 
 
-def _chunk(columns: Columns, rows: Sequence[int]) -> Chunk:
+def _chunk(columns: Columns, rows: Sequence[int], ascending: bool) -> Chunk:
     """Some rows, all of one bucket."""
-    keys, ends = columns.keys_of(rows)
-    digests, parts, texts = columns.gather("etags", rows), columns.gather("etag_parts", rows), b""
+    spans = _spans(rows)
+    keys, ends = columns.keys_of(spans)
+    digests, parts, texts = columns.gather("etags", spans), columns.gather("etag_parts", spans), b""
     if digests is not None and columns.has("etag_texts"):
         spelled = [(columns.etag(row) or '""')[1:-1].encode() for row in rows]
         packed = pack_etags(b"".join(spelled), ends_of(spelled))
         digests, parts, texts = packed[0], packed[1].tobytes(), packed[2]
-    sizes, mtimes = columns.gather("sizes", rows), columns.gather("mtimes", rows)
-    return Chunk(columns.bucket(rows[0]), keys, ends, sizes, mtimes, digests, parts, texts)
+    sizes, mtimes = columns.gather("sizes", spans), columns.gather("mtimes", spans)
+    return Chunk(columns.bucket(rows[0]), keys, ends, sizes, mtimes, digests, parts, texts, ascending)
+
+
+def _spans(rows: Sequence[int]) -> list[tuple[int, int]]:
+    """The rows as [start, stop) each: what stands together is copied together."""
+    spans = []
+    start = stop = rows[0]
+    for row in rows:
+        if row != stop:
+            spans.append((start, stop))
+            start = row
+        stop = row + 1
+    spans.append((start, stop))
+    return spans

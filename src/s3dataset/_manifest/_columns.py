@@ -18,7 +18,6 @@ multiple of 64; the header. The header stands last because it tells sums over wh
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from mmap import mmap
 from struct import Struct
 from typing import Any, Final, Literal, TypeAlias
@@ -184,22 +183,28 @@ class Columns:
             yield blob[start:end].tobytes()
             start = end
 
-    def gather(self, section: str, rows: Sequence[int]) -> bytes | None:
-        """The bytes of some rows, at least one, of a column of fixed width; None where the column is left out."""
+    def gather(self, section: str, spans: Sequence[tuple[int, int]]) -> bytes | None:
+        """The bytes of rows [start, stop) each, of a column of fixed width; None where the column is left out."""
         place = self.header["sections"].get(section)
         if place is None:
             return None
         width, view = ITEM_BYTES[section], memoryview(self.buffer)[place[0] : place[0] + place[1]]
-        first, count = rows[0], len(rows)
-        if rows[-1] - first == count - 1 and list(rows) == list(range(first, first + count)):
-            return bytes(view[first * width : (first + count) * width])
-        return b"".join([view[row * width : row * width + width] for row in rows])
+        return b"".join([view[start * width : stop * width] for start, stop in spans])
 
-    def keys_of(self, rows: Sequence[int]) -> tuple[bytes, list[int]]:
-        """The keys of some rows, one behind the other, and where each ends."""
+    def keys_of(self, spans: Sequence[tuple[int, int]]) -> tuple[bytes, list[int]]:
+        """The keys of rows [start, stop) each, one behind the other, and where each ends."""
         blob, ends = self._blob, self._ends
-        keys = [blob[ends[row - 1] if row else 0 : ends[row]] for row in rows]
-        return b"".join(keys), list(accumulate(map(len, keys)))
+        keys, key_ends, total = [], [], 0
+        for start, stop in spans:
+            begin = ends[start - 1] if start else 0
+            end = ends[stop - 1]
+            keys.append(blob[begin:end])
+            if stop - start > 1:
+                shift = total - begin
+                key_ends += [key_end + shift for key_end in ends[start : stop - 1]]
+            total += end - begin
+            key_ends.append(total)
+        return b"".join(keys), key_ends
 
 
 def read_header(buffer: mmap | bytes, name: str) -> dict[str, Any]:

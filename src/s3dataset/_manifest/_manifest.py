@@ -7,14 +7,15 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 from s3dataset._client import Client, ClientRef
 from s3dataset._config import S3ClientConfig
-from s3dataset._manifest._builder import Builder, Chunk, map_file
+from s3dataset._manifest._builder import Builder, Chunk
 from s3dataset._manifest._chunks import chunks_of_rows, ends_of
 from s3dataset._manifest._columns import Columns, Row
 from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects, row_at
+from s3dataset._manifest._files import fetched, map_file
 from s3dataset._manifest._listing import Progress, list_columns
 from s3dataset._manifest._lookup import Lookup
 from s3dataset._manifest._verify import changes
@@ -31,8 +32,8 @@ class Manifest:
 
     Opening one of ten million objects takes as long as opening one of ten, and processes that map the same file share
     its memory: about 40 bytes an object and its key. The order of a listing is S3's: by the bytes of the keys' UTF-8. A
-    small manifest pickles by value, a large one as the path of its file, for other processes on the same machine;
-    `save` it for other machines. Safe between threads and after forks.
+    manifest of up to a megabyte, or one that is in memory, pickles by value; any other as the path of its file, for
+    other processes on the same machine: `save` it for other machines. Safe between threads and after forks.
     """
 
     __slots__ = ("__weakref__", "_columns", "_lookup", "_ref")
@@ -135,7 +136,8 @@ class Manifest:
         """Opens a saved manifest.
 
         Args:
-            location: A path, which is mapped, or "s3://bucket/key", which is downloaded first.
+            location: A path, which is mapped, or "s3://bucket/key", which is downloaded first: a large one into the
+                temporary folder, so that workers share it.
             region: Of the objects, as for `from_prefix`, and of `location` if it is in S3.
             endpoint: As for `from_prefix`.
             s3client_config: As for `from_prefix`.
@@ -149,10 +151,7 @@ class Manifest:
         text = os.fspath(location)
         if not text.startswith("s3://"):
             return cls.open(text, ref=ref)
-        uri = S3Uri.parse(text, need_key=True)
-        with ref.get().queue() as queue:
-            (index,) = queue.get([(uri.bucket, uri.key, None, None, None, None)])
-            return cls._of(Columns(bytes(memoryview(cast(Any, queue.take(index)))), text), ref)
+        return cls._of(fetched(ref.get(), S3Uri.parse(text, need_key=True)), ref)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, ref: ClientRef | None = None) -> Self:
@@ -234,7 +233,7 @@ class Manifest:
 
     def __reduce__(self) -> tuple[Any, ...]:
         columns = self._columns
-        small = columns.nbytes <= _SMALL_PICKLE_BYTES
+        small = columns.path is None or columns.nbytes <= _SMALL_PICKLE_BYTES
         return _unpickle, (
             type(self),
             bytes(columns.buffer) if small else None,
@@ -397,17 +396,18 @@ class Manifest:
         builder = Builder([*sources, *more])
         try:
             for columns in (self._columns, other._columns):
-                for chunk in chunks_of_rows(columns, range(len(columns))):
+                for chunk in chunks_of_rows(columns, range(len(columns)), ascending=columns.header["ascending"]):
                     builder.add(chunk)
             return self._of(builder.finish(), self._ref)
         finally:
             builder.close()
 
     def _picked(self, rows: Iterable[int]) -> Self:
+        """A manifest of these rows, which ascend."""
         sources = [{**source, "complete": False} for source in self._columns.header["sources"]]
         builder = Builder(sources)
         try:
-            for chunk in chunks_of_rows(self._columns, iter(rows)):
+            for chunk in chunks_of_rows(self._columns, rows, ascending=self._columns.header["ascending"]):
                 builder.add(chunk)
             return self._of(builder.finish(), self._ref)
         finally:

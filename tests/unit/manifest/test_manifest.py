@@ -207,6 +207,13 @@ class TestPickling:
         assert copy == manifest
         assert list(copy.objects) == list(manifest.objects)
 
+    def test_one_in_memory_takes_them_along_whatever_its_size(self) -> None:
+        manifest = Manifest.from_objects(f"s3://{BUCKET}/{number:030d}" for number in range(40_000))
+        assert manifest.path is None
+        content = pickle.dumps(manifest)
+        assert len(content) > 1 << 20
+        assert pickle.loads(content).rows(range(40_000)) == manifest.rows(range(40_000))
+
     def test_a_large_one_takes_the_path_of_its_file(self) -> None:
         manifest = large()
         content = pickle.dumps(manifest)
@@ -266,6 +273,22 @@ class TestFingerprint:
 
 
 class TestDeriving:
+    @pytest.mark.parametrize("make", [of_keys, large])
+    def test_rows_are_copied_whether_they_stand_together_or_not(self, make: object) -> None:
+        manifest = make()  # type: ignore[operator]
+        entries = list(manifest.objects)
+        for chosen in (
+            [row for row in range(len(entries)) if row % 2],
+            [row for row in range(len(entries)) if row % 7 in (0, 1, 2, 5)],
+            [len(entries) - 1],
+            [],
+            list(range(len(entries))),
+        ):
+            wanted = {entries[row].key for row in chosen}
+            part = manifest.filter(lambda entry, wanted=wanted: entry.key in wanted)
+            assert list(part.objects) == [entries[row] for row in chosen]
+            assert all(part.find(entry.key) == row for row, entry in enumerate(list(part.objects)[:50]))
+
     def test_filter(self) -> None:
         manifest = of_keys()
         chosen = manifest.filter(lambda entry: entry.key.endswith("7.png"))
