@@ -6,6 +6,7 @@ Precedence is argument > environment > profile > default, for every setting that
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
@@ -25,6 +26,14 @@ Credentials: TypeAlias = Keys | Callable[[], Any] | SessionLike | CredentialSour
 
 _MIB: Final = 1 << 20
 _STYLES: Final = ("auto", "path", "virtual")
+_WHOLE_NUMBERS: Final = ("max_attempts", "part_size", "memory_limit_bytes", "max_connections")
+_NUMBERS: Final = (
+    "throughput_target_gbps",
+    "connect_timeout_s",
+    "first_byte_timeout_s",
+    "stall_timeout_s",
+    "retry_max_elapsed_s",
+)
 _CHECKSUMS: Final = ("CRC64NVME", "CRC32C", "CRC32", None)
 
 # What decides where requests go and who signs them. A client that was made under other values is not handed out again.
@@ -159,7 +168,17 @@ class S3ClientConfig:
         return name in self._left_out
 
     def _check(self) -> None:
-        _check_max_attempts(self.max_attempts, "max_attempts")
+        for name in (*_WHOLE_NUMBERS, *_NUMBERS):
+            value: Any = getattr(self, name)
+            if value is None:
+                continue
+            if not issubclass(type(value), Integral if name in _WHOLE_NUMBERS else Real):
+                called = "a whole number" if name in _WHOLE_NUMBERS else "a number"
+                raise InvalidConfigError(f"{name} must be {called}, not {value!r}")
+            if name == "max_attempts":
+                _check_max_attempts(value, name)
+            elif not value > 0:
+                raise InvalidConfigError(f"{name} must be greater than 0, not {value!r}")
         if self.requester_pays and self.unsigned:
             raise InvalidConfigError(
                 "requester_pays with unsigned cannot work: whoever pays must sign. Leave one of them out"
@@ -178,19 +197,6 @@ class S3ClientConfig:
             raise InvalidConfigError(
                 f"checksum must be one of {', '.join(map(str, _CHECKSUMS))}, not {self.checksum!r}"
             )
-        for name in (
-            "throughput_target_gbps",
-            "part_size",
-            "connect_timeout_s",
-            "first_byte_timeout_s",
-            "stall_timeout_s",
-            "retry_max_elapsed_s",
-            "memory_limit_bytes",
-            "max_connections",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InvalidConfigError(f"{name} must be greater than 0, not {value!r}")
 
 
 for _field in fields(S3ClientConfig):

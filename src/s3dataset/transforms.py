@@ -16,6 +16,8 @@ and what they look like.
 import io
 import json
 import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -53,6 +55,7 @@ _FIRST_BYTES: Final = 16
 # What Pillow's decoders raise for files that are broken.
 _IMAGE_ERRORS: Final = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
 
+_NUMPY_BEGINNINGS: Final = (b"\x93NUMPY", b"PK")
 _TORCH_BEGINNINGS: Final = (b"P", b"\x80")
 
 _SIGNATURES: Final = (
@@ -95,14 +98,12 @@ def _undecodable(source: Source, contents: memoryview, transform: object, reason
     """The error that tells which object it was and what its bytes look like instead."""
     first = bytes(contents[:_FIRST_BYTES])
     looks_like = next((f"; that looks like {name}" for magic, name in _SIGNATURES if first.startswith(magic)), "")
-    uri = _uri(source)
     if not first:
-        looks_like = "; an empty object, perhaps the marker of a folder: leave it out with pattern= or Manifest.filter"
-    elif not looks_like:
-        looks_like = "; leave such objects out with pattern= or Manifest.filter"
+        looks_like = "; an empty object, perhaps the marker of a folder"
+    uri = _uri(source)
     return DecodeError(
         f"{transform!r} cannot decode {uri or 'the bytes given'}: {len(contents)} bytes that begin with {first!r}"
-        f"{looks_like} ({reason})",
+        f"{looks_like} ({reason}). Leave such objects out with pattern= or Manifest.filter",
         uri=uri,
     )
 
@@ -178,10 +179,13 @@ class Npy:
         import numpy as np  # noqa: PLC0415 - as torch and Pillow below, so that importing transforms is light
 
         contents = _contents(source)
+        if not self.allow_pickle and not bytes(contents[:6]).startswith(_NUMPY_BEGINNINGS):
+            # NumPy takes whatever else comes for a pickle, and advises to load it as one.
+            raise _undecodable(source, contents, self, "numpy.save writes a .npy file, numpy.savez a ZIP archive")
         try:
             loaded = np.load(io.BytesIO(contents), allow_pickle=self.allow_pickle)
             return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise _undecodable(source, contents, self, error) from error
 
 
@@ -256,6 +260,8 @@ class Image:
                 image = image.convert(self.mode)
             else:
                 image.load()
+        except PIL.UnidentifiedImageError as error:
+            raise _undecodable(source, contents, self, "no format that Pillow knows") from error
         except (*_IMAGE_ERRORS, PIL.Image.DecompressionBombError) as error:
             raise _undecodable(source, contents, self, error) from error
         if self.output == "pil":

@@ -84,6 +84,10 @@ class TestRefusals:
         ("fields", "says"),
         [
             ({"max_attempts": 0}, "max_attempts must be at least 1"),
+            ({"max_attempts": "3"}, "max_attempts must be a whole number, not '3'"),
+            ({"part_size": "8MB"}, "part_size must be a whole number, not '8MB'"),
+            ({"part_size": 8e6}, "part_size must be a whole number, not 8000000.0"),
+            ({"stall_timeout_s": "15"}, "stall_timeout_s must be a number, not '15'"),
             ({"requester_pays": True, "unsigned": True}, "requester_pays with unsigned"),
             ({"credentials": ("a", "b"), "unsigned": True}, "credentials with unsigned"),
             ({"addressing_style": "dns"}, "addressing_style must be one of auto, path, virtual, not 'dns'"),

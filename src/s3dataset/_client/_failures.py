@@ -134,10 +134,15 @@ _CODES: Final = {
 }
 
 
-def exception_of(failure: "Failure") -> S3Exception:
-    """What a caller gets for this failure: its class, a message that names object, cause and remedy, and all fields."""
+def exception_of(failure: "Failure", prefix: str = "") -> S3Exception:
+    """What a caller gets for this failure: its class, a message that names object, cause and remedy, and all fields.
+
+    Args:
+        failure: What the engine tells.
+        prefix: That was listed, when no object is concerned.
+    """
     translation = _translation(failure)
-    uri = f"s3://{failure.bucket}/{failure.key}"
+    uri = f"s3://{failure.bucket}/{failure.key or prefix}"
     said = failure.message.strip().rstrip(".")
     begins = translation.says
     if begins in (_SERVICE, _CLIENT):

@@ -39,7 +39,7 @@ class RequestQueue:
     the engine has given up the callers' memory. Belongs to the process that made it.
     """
 
-    __slots__ = ("_checksum", "_native", "_routes", "_write_headers")
+    __slots__ = ("_checksum", "_native", "_prefixes", "_routes", "_write_headers")
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class RequestQueue:
         self._routes = routes
         self._checksum = checksum
         self._write_headers = write_headers
+        self._prefixes: dict[int, str] = {}  # listed, by index, for what is said of failures
 
     def __enter__(self) -> Self:
         return self
@@ -111,9 +112,12 @@ class RequestQueue:
         max_keys: int = 1000,
     ) -> int:
         """One page of a listing -> ListPage."""
-        return self._native.list(
+        index = self._native.list(
             self._routes[bucket], prefix, delimiter=delimiter, start_after=start_after, token=token, max_keys=max_keys
         )
+        if prefix:
+            self._prefixes[index] = prefix
+        return index
 
     def delete(self, bucket: str, key: str, headers: Headers = ()) -> int:
         """DeleteObject -> Reply."""
@@ -205,7 +209,10 @@ class RequestQueue:
         Failures are returned, not raised. [] when nothing is left or the time is over.
         """
         results = self._native.next(min_items, max_items, timeout_s)
-        return [(index, exception_of(result) if type(result) is Failure else result) for index, result in results]
+        return [
+            (index, exception_of(result, self._prefixes.get(index, "")) if type(result) is Failure else result)
+            for index, result in results
+        ]
 
     def take(self, index: int, timeout_s: float | None = None) -> Result:
         """Waits for one result and takes it.
@@ -228,7 +235,10 @@ class RequestQueue:
         results = self._native.take(indices.start, len(indices), timeout_s)
         if results is None:
             raise TimeoutError(f"{len(indices)} results from {indices.start} on were not there after {timeout_s} s")
-        return [exception_of(result) if type(result) is Failure else result for result in results]
+        return [
+            exception_of(result, self._prefixes.get(index, "")) if type(result) is Failure else result
+            for index, result in zip(indices, results, strict=True)
+        ]
 
     def ready(self, index: int) -> bool:
         """Whether this result is there."""

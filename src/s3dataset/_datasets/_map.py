@@ -233,7 +233,7 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
         position = self.manifest.find(index) if isinstance(index, str) else operator.index(index)
         length = len(self)
         if not -length <= position < length:
-            raise IndexError(f"index {position} of {self!r}")
+            raise self._out_of_range(position)
         row = self._rows((position % length,))[0]
         started = time.perf_counter()
         sample = self._maker.make(self._maker.client, row)
@@ -255,13 +255,16 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
             fetcher = self._fetcher = os.getpid(), made
         return fetcher[1].fetch(indices)
 
+    def _out_of_range(self, index: int) -> IndexError:
+        return IndexError(f"index {index} is out of range for {self!r}")
+
     def _rows_checked(self, indices: Sequence[int]) -> list[Any]:
         length = len(self)
         positions = []
         for index in indices:
             position = operator.index(index)
             if not -length <= position < length:
-                raise IndexError(f"index {position} of {self!r}")
+                raise self._out_of_range(position)
             positions.append(position % length)
         return self._rows(positions)
 

@@ -17,6 +17,7 @@ multiple of 64; the header. The header stands last because it tells sums over wh
 
 import json
 import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from mmap import mmap
 from struct import Struct
@@ -41,6 +42,8 @@ ITEM_BYTES: Final[Mapping[str, int]] = {
     "etag_parts": 2,
     "buckets": 2,
 }
+
+_PLACES: Final = 1000
 
 
 class Columns:
@@ -182,6 +185,21 @@ class Columns:
         for end in self._ends:
             yield blob[start:end].tobytes()
             start = end
+
+    def keys_ending(self, text: bytes, most: int) -> list[str]:
+        """Up to `most` keys that end in `text`, among the first 1,000 places where it stands."""
+        start, length = self.header["sections"]["keys"]
+        found: list[str] = []
+        at = start
+        for _ in range(_PLACES):
+            at = self.buffer.find(text, at, start + length)
+            if at < 0 or len(found) == most:
+                break
+            at += len(text)
+            row = bisect_left(self._ends, at - start)
+            if self._ends[row] == at - start and self.key_bytes(row).endswith(text):
+                found.append(self.key(row))
+        return found
 
     def gather(self, section: str, spans: Sequence[tuple[int, int]]) -> bytes | None:
         """The bytes of rows [start, stop) each, of a column of fixed width; None where the column is left out."""

@@ -42,9 +42,8 @@ class Lookup:
         if text.startswith("s3://"):
             bucket, key = (uri := S3Uri.parse(text, need_key=True)).bucket, uri.key
             if bucket not in columns.buckets:
-                raise KeyError(
-                    f"{text} is not among these objects, which are in {', '.join(columns.buckets) or 'no bucket'}"
-                )
+                buckets = ", ".join(f"s3://{name}" for name in columns.buckets)
+                raise KeyError(f"{text} is not among these objects, which are in {buckets or 'no bucket'}")
         row = self.row(bucket, key.encode(errors="surrogatepass"))
         if row is None:
             raise KeyError(f"{text} is not among these {len(columns):,} objects{self._suggestion(key)}")
@@ -71,6 +70,8 @@ class Lookup:
         for prefix in self._prefixes:
             if self.row(None, (prefix + key).encode(errors="surrogatepass")) is not None:
                 return f". With the prefix it is: {prefix + key!r}"
+        if ends_alike := columns.keys_ending(b"/" + key.encode(errors="surrogatepass"), _SUGGESTIONS):
+            return f". Keys that end so: {', '.join(map(repr, ends_alike))}"
         if columns.header["ascending"]:
             at = bisect_left(range(len(columns)), key.encode(errors="surrogatepass"), key=columns.key_bytes)
             nearby = range(max(at - _NEIGHBOURS, 0), min(at + _NEIGHBOURS, len(columns)))

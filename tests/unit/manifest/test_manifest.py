@@ -112,11 +112,25 @@ class TestFind:
         with pytest.raises(KeyError, match=r"With the prefix it is: 'images/3/00013.png'"):
             of_keys().find("3/00013.png")
 
+    @pytest.mark.parametrize("ascending", [True, False])
+    def test_names_keys_that_end_so(self, ascending: bool) -> None:
+        given = ["s3://b/x/", "s3://b/a/b.png", "s3://b/y/a/b.png", "s3://b/ya/b.png", "s3://b/a/b.pngx"]
+        manifest = Manifest.from_objects(sorted(given) if ascending else given)
+        with pytest.raises(KeyError) as caught:
+            manifest.find("b.png")
+        named = sorted(["a/b.png", "y/a/b.png", "ya/b.png"], key=manifest.find)
+        assert caught.value.args[0].endswith(f"Keys that end so: {', '.join(map(repr, named))}")
+
+    def test_a_search_for_keys_that_end_so_is_bounded(self) -> None:
+        manifest = Manifest.from_objects(f"s3://b/a/{number}" for number in range(3000))
+        with pytest.raises(KeyError, match=r"is not among these 3,000 objects'$"):
+            manifest.find("a")
+
     def test_buckets_count(self) -> None:
         manifest = Manifest.from_objects(["s3://a/k", "s3://b/k", "s3://b/l"])
         assert manifest.find("s3://b/k") == 1
         assert manifest.find("k") == 0
-        with pytest.raises(KeyError, match="in a, b"):
+        with pytest.raises(KeyError, match="in s3://a, s3://b"):
             manifest.find("s3://c/k")
         with pytest.raises(KeyError):
             manifest.find("s3://a/l")

@@ -90,10 +90,12 @@ def test_image_without_mode_stays_as_stored() -> None:
         (Image(), b"<html>", "HTML"),
         (Image(), b"", "empty object"),
         (Image(), png()[:40], "PNG"),
-        (Image(), b"\x00\x00\x00\x01Bud1", "leave such objects out"),
+        (Image(), b"\x00\x00\x00\x01Bud1", "no format that Pillow knows"),
         (Json(), png(), "PNG"),
         (Json(), b"{", "JSON"),
-        (Npy(), b"nothing", "leave such objects out"),
+        (Npy(), b"nothing", r"numpy.save writes a .npy file"),
+        (Npy(), saved(np.arange(9))[:90], "a NumPy .npy file"),
+        (Npy(), b"PK\x03\x04 no archive", "a ZIP archive"),
         (Text(), b"\xff\xd8\xff\xe0", "JPEG"),
         (Torch(), b"\x1f\x8b12345", "gzip"),
     ],
@@ -103,6 +105,7 @@ def test_bytes_that_do_not_decode_name_uri_size_and_first_bytes(transform: Any, 
         transform(Reader(contents, "images/cat/bad"))
     message = str(caught.value)
     assert "s3://pets/images/cat/bad" in message
+    assert message.endswith("Leave such objects out with pattern= or Manifest.filter")
     assert f"{len(contents)} bytes that begin with {contents[:16]!r}" in message
     assert caught.value.uri == "s3://pets/images/cat/bad"
     assert isinstance(caught.value, S3Exception)
