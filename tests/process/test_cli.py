@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -37,7 +38,18 @@ def test_version():
     assert command("--version").stdout == f"s3dataset {s3dataset.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["ls"], ["demo", "--epochs", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["no-such-command"],
+        ["ls"],
+        ["ls", "s3://bucket", "--unsigned", "--profile", "mine"],
+        ["demo", "--epochs", "0"],
+        ["demo", "--workers", "-1"],
+        ["serve", "--port", "65536"],
+    ],
+)
 def test_wrong_usage_exits_with_2_and_says_how(arguments):
     done = command(*arguments)
     assert done.returncode == 2
@@ -72,6 +84,47 @@ class TestLs:
         done = command("ls", "s3://no-such-bucket/")
         assert done.returncode == 1
         assert "s3://no-such-bucket" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_signing_is_a_matter_of_options(self, tmp_path):
+        done = command("ls", "s3://bucket/images/", "--unsigned")
+        assert done.returncode == 1
+        assert "Access denied" in done.stderr
+        (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = AKIAWRONG\naws_secret_access_key = wrong\n")
+        environment = {**os.environ, "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")}
+        done = command("ls", "s3://bucket/images/", "--profile", "mine", env=environment)
+        assert done.returncode == 1
+        assert "InvalidAccessKeyId" in done.stderr
+
+    def test_ctrl_c_is_one_line(self, filled):
+        filled.add_synthetic("bucket", "endless/{}.jpg", count=3_000_000, size_bytes=1)
+        filled.set_traffic(latency_s=0.5)
+        filled.reset_stats()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "s3dataset", "ls", "s3://bucket/endless/"], stderr=subprocess.PIPE, text=True
+            )
+            deadline = time.monotonic() + TIMEOUT_S
+            while not filled.stats()["requests"]:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+            filled.set_traffic(latency_s=0.0)
+        assert process.returncode == 130
+        assert errors == "s3dataset: interrupted\n"
+
+    def test_a_temporary_folder_that_is_none_is_one_line(self, filled, tmp_path):
+        filled.add_synthetic("bucket", "enough/{}.jpg", count=120_000, size_bytes=1)
+        script = (
+            "import sys, tempfile; from s3dataset._cli import main; "
+            f"tempfile.tempdir = {str(tmp_path / 'none')!r}; sys.exit(main(['ls', 's3://bucket/enough/', '--count']))"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.returncode == 1
+        assert "No such file or directory" in done.stderr
         assert "Traceback" not in done.stderr
 
     def test_no_uri_of_s3(self):

@@ -39,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
         print(f"s3dataset: {error}{notes}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("s3dataset: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone; the interpreter must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a folder that cannot be written to, a disk that is full
+        print(f"s3dataset: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("s3dataset: interrupted", file=sys.stderr)
+        return INTERRUPTED
     return status

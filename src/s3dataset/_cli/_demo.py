@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from s3dataset._cli._connection import add_connection_options
+from s3dataset._cli._options import add_connection_options, whole_number
 
 NEEDED = {"matplotlib": "matplotlib", "PIL": "pillow", "sklearn": "scikit-learn", "tqdm": "tqdm"}
 
@@ -26,19 +26,14 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     add_connection_options(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask before writing to the bucket")
     parser.add_argument("--keep", action="store_true", help="leave the demo's objects in the bucket")
-    parser.add_argument("--epochs", type=positive, default=8, metavar="N", help="default: 8")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="DataLoader workers, default: 2")
+    parser.add_argument("--epochs", type=whole_number(1), default=8, metavar="N", help="default: 8")
+    parser.add_argument(
+        "--workers", type=whole_number(0), default=2, metavar="N", help="DataLoader workers, default: 2"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("demo-output"), metavar="FOLDER", help="default: demo-output"
     )
     parser.set_defaults(run=run)
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import warnings
 from datetime import UTC, datetime
 from typing import Any
 
-from s3dataset._cli._connection import add_connection_options
+from s3dataset._cli._options import add_connection_options
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -21,17 +21,25 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--pattern", help='glob on the key after the prefix, as "**/*.jpg" or "shard-{000..099}.tar"')
     parser.add_argument("--count", action="store_true", help="print the counts only")
     add_connection_options(parser)
+    signing = parser.add_mutually_exclusive_group()
+    signing.add_argument("--profile", help="whose credentials and settings to use, from ~/.aws; default: AWS_PROFILE")
+    signing.add_argument("--unsigned", action="store_true", help="use no credentials: for public buckets")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s3dataset._manifest import Manifest  # noqa: PLC0415 - `--help` need not load it
+    from s3dataset._config import S3ClientConfig  # noqa: PLC0415 - `--help` need not load them
+    from s3dataset._manifest import Manifest  # noqa: PLC0415
 
     begin = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         listing = Manifest.from_prefix(
-            arguments.uri, pattern=arguments.pattern, region=arguments.region, endpoint=arguments.endpoint
+            arguments.uri,
+            pattern=arguments.pattern,
+            region=arguments.region,
+            endpoint=arguments.endpoint,
+            s3client_config=S3ClientConfig(profile=arguments.profile, unsigned=arguments.unsigned),
         )
         objects, total_bytes = listing.num_objects, listing.num_bytes
     seconds = time.perf_counter() - begin

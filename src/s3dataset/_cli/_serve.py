@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from s3dataset._cli._options import whole_number
+
 DEFAULT_BUCKET = "s3dataset"
 
 
@@ -20,7 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "buckets", nargs="*", default=[DEFAULT_BUCKET], metavar="BUCKET", help=f"default: {DEFAULT_BUCKET}"
     )
     parser.add_argument("--directory", type=Path, help="keep objects as files below this folder instead of in memory")
-    parser.add_argument("--port", type=int, default=0, help="default: any free one")
+    parser.add_argument("--port", type=whole_number(0, 65535), default=0, metavar="PORT", help="default: any free one")
     parser.set_defaults(run=run)
 
 

@@ -88,7 +88,9 @@ def remove(place: Place) -> None:
         removed = 0
         for page in client.list_objects(target.bucket, target.key):
             keys = [entry.key for entry in page.object_info]
-            client.delete_objects(target.bucket, keys)
+            refused = client.delete_objects(target.bucket, keys)
+            if refused:
+                raise refused[0][1]
             removed += len(keys)
     except BaseException:
         print(f"Not everything was removed. Do: aws s3 rm --recursive {place.uri}", file=sys.stderr)
