@@ -41,6 +41,17 @@ def test_lines_of_json_tell_of_each_attempt(server: LocalS3, tmp_path: Path) -> 
     assert (written["operation"], written["bytes_out"]) == ("PutObject", 5)
 
 
+def test_a_body_that_breaks_off_is_a_record(server: LocalS3, tmp_path: Path) -> None:
+    server.add_fault(Fault.truncate(at=2))
+    monitoring.start_request_log(tmp_path / "log.jsonl")
+    Client().get_range(BUCKET, "k", 0, 5)
+    monitoring.stop_request_log()
+    broken, rest = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert (broken["attempt"], broken["status"], broken["bytes_in"]) == (1, 206, 2)
+    assert "the body ended 3 bytes early" in broken["error"]
+    assert (rest["attempt"], rest["range"], rest["bytes_in"], rest["error"]) == (2, "bytes=2-4", 3, "")
+
+
 def test_the_logger_gets_records(server: LocalS3, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, monitoring.REQUEST_LOGGER)
     monitoring.start_request_log()

@@ -7,7 +7,6 @@ use crate::http::{Connection, Sent};
 use crate::lane::{Lane, Running};
 use crate::raw::Span;
 use crate::request::{Job, Op, Outcome, Target};
-use crate::sign;
 use crate::slot::{Phase, Slot};
 use crate::stats::Record;
 use crate::xml;
@@ -20,6 +19,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod request_head;
+mod retry;
+
 /// For answers that the service may take minutes over: Complete, Copy.
 const LONG: Duration = Duration::from_secs(600);
 const FIRST_BYTE: Duration = Duration::from_secs(10);
@@ -27,7 +29,6 @@ const FIRST_BYTE: Duration = Duration::from_secs(10);
 const FIRST_BYTE_SMALL: Duration = Duration::from_secs(2);
 pub const SMALL: u64 = 512 << 10;
 const ERROR_BODY: usize = 256 << 10;
-const CREDENTIALS_WAIT: Duration = Duration::from_secs(30);
 
 /// Serves a job to its end, whatever happens: a panic too becomes a result, never a hang.
 pub async fn run(lane: &Rc<Lane>, job: Job, running: &Running) {
@@ -104,10 +105,12 @@ pub struct Attempts<'a> {
     credentials_version: Cell<u64>,
 }
 
-/// A response whose head has come.
+/// A response whose head has come. It ends in `end` or in `abandon`, which note it in statistics and log.
 pub struct Exchange {
     pub connection: Connection,
     pub head: Head,
+    /// Of the body, as far as it was read: whoever reads it keeps count.
+    pub bytes_in: u64,
     place: Arc<Place>,
     began: Instant,
     ttfb: Duration,
@@ -166,13 +169,17 @@ impl<'a> Attempts<'a> {
 
     /// Sends a request and reads the head of its answer. Answers that are no success are faults.
     pub async fn exchange(&mut self, request: &Request<'_>) -> Result<Exchange, Fault> {
-        let began = Instant::now();
-        let result = self.try_exchange(request, began).await;
-        if let Err(fault) = &result {
-            let range = request.range.clone().unwrap_or_default();
-            self.log(began, Duration::ZERO, fault.status, &fault.request_id, range, 0, 0, &fault.to_string());
+        let (began, before) = (Instant::now(), self.sent);
+        match self.try_exchange(request, began).await {
+            Ok(exchange) if exchange.head.status / 100 == 2 => Ok(exchange),
+            Ok(exchange) => Err(self.refused(exchange, request.method == "HEAD").await),
+            Err(fault) => {
+                if self.sent > before {
+                    self.log(began, None, request.range.as_deref().unwrap_or_default(), Some(&fault));
+                }
+                Err(fault)
+            }
         }
-        result
     }
 
     async fn try_exchange(&mut self, request: &Request<'_>, began: Instant) -> Result<Exchange, Fault> {
@@ -207,12 +214,7 @@ impl<'a> Attempts<'a> {
         client.stats.ttfb.add(ttfb);
         let range =
             if self.lane.engine.log.enabled() { request.range.clone().unwrap_or_default() } else { String::new() };
-        let exchange = Exchange { connection, head, place, began, ttfb, range, bytes_out };
-        if exchange.head.status / 100 == 2 {
-            Ok(exchange)
-        } else {
-            Err(self.refused(exchange, request.method == "HEAD").await)
-        }
+        Ok(Exchange { connection, head, bytes_in: 0, place, began, ttfb, range, bytes_out })
     }
 
     fn lost<T>(&self, fault: Fault) -> Result<T, Fault> {
@@ -247,82 +249,10 @@ impl<'a> Attempts<'a> {
         }))
     }
 
-    /// The request's head, signed now.
-    fn head_of(&self, request: &Request<'_>, place: &Place) -> Result<Vec<u8>, Fault> {
-        let (client, route) = (self.client, &self.target.route);
-        let of_bucket = matches!(self.operation, "ListObjectsV2" | "HeadBucket" | "DeleteObjects");
-        if self.target.key.is_empty() && !of_bucket {
-            return Err(Fault::invalid("the key is empty: that names the bucket, not an object"));
-        }
-        let mut path = String::with_capacity(route.path_prefix.len() + self.target.key.len() + 16);
-        path.push_str(&route.path_prefix);
-        if !self.target.key.is_empty() || path.is_empty() {
-            path.push('/');
-            sign::encode_key(&self.target.key, &mut path);
-        }
-        let mut out = Vec::with_capacity(1024);
-        let mut put = |parts: &[&str]| parts.iter().for_each(|p| out.extend_from_slice(p.as_bytes()));
-        put(&[request.method, " ", &path]);
-        if !request.query.is_empty() {
-            put(&["?", request.query]);
-        }
-        put(&[" HTTP/1.1\r\nhost: ", &place.authority, "\r\nuser-agent: ", &client.settings.user_agent, "\r\n"]);
-        let common = client.settings.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-        let signed: Vec<(&str, &str)> = common.chain(request.headers.iter().copied()).collect();
-        let has_control = |text: &str| text.bytes().any(|b| b < b' ' && b != b'\t' || b == 127);
-        for (name, value) in &signed {
-            let token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
-            if name.is_empty() || !name.bytes().all(token) {
-                return Err(Fault::invalid(format!("{name:?} is no header name in lower case")));
-            }
-            if has_control(value) {
-                return Err(Fault::invalid(format!("the value of header {name} has a control character")));
-            }
-            put(&[name, ": ", value, "\r\n"]);
-        }
-        if let Some(range) = &request.range {
-            put(&["range: ", range, "\r\n"]);
-        }
-        if let Some(etag) = request.if_match {
-            if has_control(etag) {
-                return Err(Fault::invalid(format!("{etag:?} is no ETag")));
-            }
-            put(&["if-match: ", etag, "\r\n"]);
-        }
-        if matches!(request.method, "PUT" | "POST") {
-            put(&["content-length: ", &request.body.len().to_string(), "\r\n"]);
-        }
-        if !client.settings.unsigned {
-            let (credentials, version) = client.credentials();
-            self.credentials_version.set(version);
-            let Some(credentials) = credentials else {
-                return Err(Fault::new(Kind::Credentials, Retry::Never, "this client has no credentials"));
-            };
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            let epoch_s = now.saturating_add_signed(route.clock_offset_s.load(Relaxed));
-            self.lane.with_signer(client.id, &place.region, |signer| {
-                signer.sign(
-                    &credentials,
-                    &place.region,
-                    &route.service,
-                    epoch_s,
-                    request.method,
-                    &place.authority,
-                    &path,
-                    request.query,
-                    &signed,
-                    sign::Payload::Unsigned,
-                    &mut out,
-                );
-            });
-        }
-        out.extend_from_slice(b"\r\n");
-        Ok(out)
-    }
-
     /// Reads an answer that is no success.
     async fn refused(&mut self, mut exchange: Exchange, is_head: bool) -> Fault {
         let read = exchange.connection.read_all(self.slot, exchange.head.length, ERROR_BODY).await;
+        exchange.bytes_in = read.as_ref().map_or(0, Vec::len) as u64;
         let head = &exchange.head;
         let xml = read.as_deref().ok().and_then(xml::parse_error).unwrap_or_default();
         let region = if head.region.is_empty() { xml.region.clone().unwrap_or_default() } else { head.region.clone() };
@@ -354,23 +284,20 @@ impl<'a> Attempts<'a> {
             fault.retry = Retry::Corrected;
         }
         if read.is_ok() {
-            self.end(exchange);
+            self.end(exchange, Some(&fault));
         } else {
-            self.client.stats.connections_open.fetch_sub(1, Relaxed);
+            self.abandon(exchange, Some(&fault));
         }
         fault
     }
 
-    /// A response was read to its end: its connection serves others.
-    pub fn end(&self, exchange: Exchange) {
-        let Exchange { mut connection, head, place, began, ttfb, range, bytes_out } = exchange;
-        let duration = began.elapsed();
+    /// A response was read to its end: its connection serves others. `fault`: it tells of one all the same.
+    pub fn end(&self, exchange: Exchange, fault: Option<&Fault>) {
+        let duration = exchange.began.elapsed();
         self.client.stats.latency.add(duration);
         self.client.stats.network_wait_us.fetch_add(duration.as_micros() as u64, Relaxed);
-        if self.lane.engine.log.enabled() && head.status / 100 == 2 {
-            let bytes_in = head.content_length.unwrap_or(0);
-            self.log(began, ttfb, head.status, &head.request_id, range, bytes_in, bytes_out, "");
-        }
+        self.note(&exchange, fault);
+        let Exchange { mut connection, head, place, .. } = exchange;
         let route = &self.target.route;
         if head.keep_alive && !self.client.closed.load(Relaxed) && connection.is_reusable(Instant::now()) {
             self.lane.connections.put_back(self.client, route.tls, &place, connection);
@@ -379,149 +306,38 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// A response was not read to its end: its connection is of no use.
-    pub fn abandon(&self, exchange: Exchange) {
+    /// A response was not read to its end, because of a fault or because more came than is wanted: its connection is of no use.
+    pub fn abandon(&self, exchange: Exchange, fault: Option<&Fault>) {
+        self.note(&exchange, fault);
         self.client.stats.connections_open.fetch_sub(1, Relaxed);
         drop(exchange);
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn log(
-        &self,
-        began: Instant,
-        ttfb: Duration,
-        status: u16,
-        request_id: &str,
-        range: String,
-        bytes_in: u64,
-        bytes_out: u64,
-        error: &str,
-    ) {
+    fn note(&self, exchange: &Exchange, fault: Option<&Fault>) {
+        if exchange.head.status / 100 == 2 {
+            self.client.stats.bytes_in.fetch_add(exchange.bytes_in, Relaxed);
+        }
+        self.log(exchange.began, Some(exchange), &exchange.range, fault);
+    }
+
+    /// Every attempt leaves one record, however it ends.
+    fn log(&self, began: Instant, answer: Option<&Exchange>, range: &str, fault: Option<&Fault>) {
         let log = &self.lane.engine.log;
         if log.enabled() {
             log.push(Record {
                 operation: self.operation,
                 bucket: self.target.route.bucket.clone(),
                 key: self.target.key.clone(),
-                range,
+                range: range.to_owned(),
                 attempt: self.sent,
-                status,
-                request_id: request_id.to_owned(),
-                ttfb_s: ttfb.as_secs_f64(),
+                status: answer.map_or(0, |a| a.head.status),
+                request_id: answer.map_or_else(String::new, |a| a.head.request_id.clone()),
+                ttfb_s: answer.map_or(0.0, |a| a.ttfb.as_secs_f64()),
                 duration_s: began.elapsed().as_secs_f64(),
-                bytes_in,
-                bytes_out,
-                error: error.to_owned(),
+                bytes_in: answer.map_or(0, |a| a.bytes_in),
+                bytes_out: answer.map_or(0, |a| a.bytes_out),
+                error: fault.map_or_else(String::new, ToString::to_string),
             });
-        }
-    }
-
-    /// After a fault: returns when it is time for another attempt, or the failure when there is none.
-    pub async fn after(&mut self, fault: Fault) -> Result<(), Box<Failure>> {
-        let settings = &self.client.settings;
-        let elapsed = self.started.elapsed();
-        let mut exhausted = false;
-        let mut pause = Duration::ZERO;
-        let backoff = |lane: &Lane, n: u32, base: f64, cap: f64| {
-            Duration::from_secs_f64(lane.random() * (base * 2f64.powi(n.min(16) as i32)).min(cap))
-        };
-        if fault.retry != Retry::Never && self.slot.is_cancelled() {
-            // It would have been tried again, so that it is called off is all there is to say.
-            return Err(Box::new(self.failure(Fault::cancelled(), false)));
-        }
-        let again = match fault.retry {
-            Retry::Never => false,
-            Retry::Stale => {
-                self.fresh = true;
-                self.stale += 1;
-                self.stale <= 3 || {
-                    exhausted = true;
-                    false
-                }
-            }
-            Retry::Corrected => {
-                self.corrected += 1;
-                self.corrected <= 3
-            }
-            Retry::Counted => {
-                self.counted += 1;
-                self.fresh = fault.kind == Kind::FirstByteTimeout || fault.kind == Kind::StallTimeout;
-                pause = backoff(self.lane, self.counted, 0.05, 20.0);
-                exhausted = self.counted >= settings.max_attempts;
-                !exhausted
-            }
-            Retry::Throttle => {
-                self.throttled += 1;
-                self.client.stats.throttles.fetch_add(1, Relaxed);
-                pause = backoff(self.lane, self.throttled, 0.2, 10.0);
-                exhausted = settings.max_attempts <= 1;
-                !exhausted
-            }
-        };
-        if let Some(wish) = fault.retry_after_s.filter(|_| again) {
-            pause = pause.max(Duration::from_secs_f64(wish.min(300.0)));
-        }
-        if again && elapsed + pause > settings.retry_max_elapsed {
-            exhausted = true;
-        }
-        if !again || exhausted {
-            return Err(Box::new(self.failure(fault, exhausted)));
-        }
-        self.client.stats.retry(fault.cause());
-        if self.causes.len() < 10 {
-            self.causes.push(fault.to_string());
-        }
-        let wants_credentials = fault.kind == Kind::Credentials;
-        self.slot.enter(Phase::Paused, None);
-        if wants_credentials && let Err(refusal) = self.renew_credentials().await {
-            if self.slot.is_cancelled() {
-                return Err(Box::new(self.failure(Fault::cancelled(), false)));
-            }
-            return Err(Box::new(
-                self.failure(Fault { message: format!("{}; {refusal}", fault.message), ..fault }, false),
-            ));
-        }
-        if !pause.is_zero() {
-            let sleep = async {
-                tokio::time::sleep(pause).await;
-                Ok(())
-            };
-            if let Err(cancelled) = crate::connect::watched(self.slot, sleep).await {
-                return Err(Box::new(self.failure(cancelled, false)));
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for other credentials than those that were refused.
-    async fn renew_credentials(&self) -> Result<(), String> {
-        let version = self.credentials_version.get();
-        self.client.want_credentials(version);
-        let began = Instant::now();
-        loop {
-            match self.client.newer_credentials(version) {
-                Some(answer) => return answer,
-                None if began.elapsed() > CREDENTIALS_WAIT => {
-                    return Err("no new credentials came within 30 s".to_owned());
-                }
-                None if self.slot.is_cancelled() => return Err("cancelled".to_owned()),
-                None => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    }
-
-    pub fn failure(&self, fault: Fault, retries_exhausted: bool) -> Failure {
-        Failure {
-            status: fault.status,
-            code: fault.code,
-            request_id: fault.request_id,
-            host_id: fault.host_id,
-            attempts: self.sent,
-            elapsed_s: self.started.elapsed().as_secs_f64(),
-            causes: self.causes.clone(),
-            retries_exhausted,
-            region: fault.region,
-            ..Failure::new(fault.kind, self.operation, &self.target.route.bucket, &self.target.key, fault.message)
         }
     }
 }

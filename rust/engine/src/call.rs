@@ -59,13 +59,13 @@ async fn once(attempts: &mut Attempts<'_>, call: &mut Call, body: Span) -> Resul
     let answer = match exchange.connection.read_all(attempts.slot, length, ANSWER_BODY).await {
         Ok(answer) => answer,
         Err(fault) => {
-            attempts.abandon(exchange);
+            attempts.abandon(exchange, Some(&fault));
             return Err(fault);
         }
     };
-    attempts.client.stats.bytes_in.fetch_add(answer.len() as u64, Relaxed);
+    exchange.bytes_in = answer.len() as u64;
     let result = read_answer(call, algorithm, body, &exchange, &answer);
-    attempts.end(exchange);
+    attempts.end(exchange, result.as_ref().err());
     result
 }
 
@@ -175,7 +175,7 @@ async fn explain_head(attempts: &mut Attempts<'_>, call: &Call, fault: Fault) ->
     };
     match attempts.exchange(&request).await {
         Ok(exchange) => {
-            attempts.abandon(exchange);
+            attempts.abandon(exchange, None);
             fault
         }
         Err(told) if told.status == fault.status || told.retry == Retry::Corrected => told,

@@ -67,19 +67,20 @@ pub async fn run(
         Some(span) if span.len() == total => (span, None),
         Some(span) => {
             let text = format!("{} bytes were asked for, but the object ends after {total}", span.len());
-            attempts.abandon(opened.exchange);
             let fault = Fault { status: 416, object_size: Some(opened.object_size), ..Fault::invalid(text) };
+            attempts.abandon(opened.exchange, Some(&fault));
             return failed(Box::new(attempts.failure(fault, false)));
         }
         None => {
             if let Err(fault) = settle(attempts, queue, index, &mut grant, total).await {
-                attempts.abandon(opened.exchange);
+                attempts.abandon(opened.exchange, Some(&fault));
                 return failed(Box::new(attempts.failure(fault, false)));
             }
             let Some(buffer) = attempts.lane.engine.pool.take(total) else {
-                attempts.abandon(opened.exchange);
                 let text = format!("this machine has no memory for {total} bytes at once: read ranges");
-                return failed(Box::new(attempts.failure(Fault::invalid(text), false)));
+                let fault = Fault::invalid(text);
+                attempts.abandon(opened.exchange, Some(&fault));
+                return failed(Box::new(attempts.failure(fault, false)));
             };
             (buffer.span(), Some(buffer))
         }
@@ -202,7 +203,7 @@ async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch) -> Result<Opened, Faul
     if let Some(pin) = &fetch.pin
         && let Err(fault) = compare(pin, &exchange.head.etag)
     {
-        attempts.abandon(exchange);
+        attempts.abandon(exchange, Some(&fault));
         return Err(fault);
     }
     let start = asked.map(|(start, _)| start);
@@ -255,7 +256,7 @@ async fn inspect(
         },
         (status, _) => Fault { status, ..Fault::new(Kind::Service, Retry::Never, "an unexpected answer to a GET") },
     };
-    attempts.abandon(exchange);
+    attempts.abandon(exchange, Some(&fault));
     Err(fault)
 }
 
@@ -267,7 +268,9 @@ async fn unframed(
     limit: u64,
 ) -> Result<Vec<u8>, Fault> {
     let most = (attempts.client.budget.limit() as u64).min(limit) as usize;
-    exchange.connection.read_all(attempts.slot, length, most).await
+    let body = exchange.connection.read_all(attempts.slot, length, most).await?;
+    exchange.bytes_in = body.len() as u64;
+    Ok(body)
 }
 
 /// Reads an opened answer into its place; what breaks on the way is fetched from there on.
@@ -278,22 +281,20 @@ async fn receive(
     pin: &mut Option<String>,
 ) -> Result<(), Box<Failure>> {
     let Opened { mut exchange, first, len, unframed, .. } = opened;
-    let mut got = 0;
-    let stats = &attempts.client.stats;
     if let Some(body) = unframed {
         span.copy_from(0, &body[..span.len()]);
-        stats.bytes_in.fetch_add(body.len() as u64, Relaxed);
-        attempts.end(exchange);
+        attempts.end(exchange, None);
         return Ok(());
     }
     attempts.slot.enter(crate::slot::Phase::Receiving, Some(attempts.client.settings.stall_timeout));
+    let mut got = 0;
     let result = exchange.connection.read_into(attempts.slot, span, &mut got).await;
-    stats.bytes_in.fetch_add(got as u64, Relaxed);
+    exchange.bytes_in = got as u64;
     match result {
-        Ok(()) if len as usize == span.len() => attempts.end(exchange),
-        Ok(()) => attempts.abandon(exchange), // more was sent than is wanted
+        Ok(()) if len as usize == span.len() => attempts.end(exchange, None),
+        Ok(()) => attempts.abandon(exchange, None), // more was sent than is wanted
         Err(fault) => {
-            attempts.abandon(exchange);
+            attempts.abandon(exchange, Some(&fault));
             attempts.after(fault).await?;
             fill(attempts, first + got as u64, span.slice(got, span.len() - got), pin, |_, _| Ok(())).await?;
         }
@@ -355,21 +356,21 @@ async fn fill(
                     (Ok(()), None) => {
                         let before = got;
                         let read = exchange.connection.read_into(attempts.slot, rest, &mut got).await;
-                        attempts.client.stats.bytes_in.fetch_add((got - before) as u64, Relaxed);
+                        exchange.bytes_in = (got - before) as u64;
                         read
                     }
                 };
                 match read {
                     Ok(()) if opened.len as usize == rest.len() => {
-                        attempts.end(exchange);
+                        attempts.end(exchange, None);
                         continue;
                     }
                     Ok(()) => {
-                        attempts.abandon(exchange);
+                        attempts.abandon(exchange, None);
                         continue;
                     }
                     Err(fault) => {
-                        attempts.abandon(exchange);
+                        attempts.abandon(exchange, Some(&fault));
                         fault
                     }
                 }
