@@ -91,7 +91,8 @@ class S3ClientConfig:
         force_path_style: "host/bucket/key" instead of "bucket.host/key". Hosts that are IP addresses or `localhost`
             get it unasked.
         max_attempts: How often a request is sent before its failure counts; throttling is bounded by
-            `retry_max_elapsed_s` instead.
+            `retry_max_elapsed_s` instead. A body that broke off goes on where it broke, and counts from the start
+            again when it had brought 64 KiB or more.
             Environment: AWS_MAX_ATTEMPTS.
         profile: Section of the shared configuration files. Environment: AWS_PROFILE. Given here it goes before keys
             in the environment.

@@ -295,7 +295,7 @@ async fn receive(
         Ok(()) => attempts.abandon(exchange, None), // more was sent than is wanted
         Err(fault) => {
             attempts.abandon(exchange, Some(&fault));
-            attempts.after(fault).await?;
+            attempts.after_body(fault, got as u64).await?;
             fill(attempts, first + got as u64, span.slice(got, span.len() - got), pin, |_, _| Ok(())).await?;
         }
     }
@@ -370,8 +370,10 @@ async fn fill(
                         continue;
                     }
                     Err(fault) => {
+                        let bytes = exchange.bytes_in;
                         attempts.abandon(exchange, Some(&fault));
-                        fault
+                        attempts.after_body(fault, bytes).await?;
+                        continue;
                     }
                 }
             }

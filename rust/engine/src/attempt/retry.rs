@@ -7,8 +7,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(30);
+/// A body that brought so much before it broke off got on: what follows counts from the start again, or large objects could not be
+/// read over networks that fail now and then. Less may be what buffers on the way held.
+const PROGRESS: u64 = 64 << 10;
 
 impl Attempts<'_> {
+    /// After a body that broke off, with what it had brought. Time goes on: `retry_max_elapsed` bounds all of it.
+    pub async fn after_body(&mut self, fault: Fault, bytes: u64) -> Result<(), Box<Failure>> {
+        if bytes >= PROGRESS {
+            (self.counted, self.stale) = (0, 0);
+        }
+        self.after(fault).await
+    }
+
     /// After a fault: returns when it is time for another attempt, or the failure when there is none.
     pub async fn after(&mut self, fault: Fault) -> Result<(), Box<Failure>> {
         let settings = &self.client.settings;

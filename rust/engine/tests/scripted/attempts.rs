@@ -1,5 +1,5 @@
 //! What attempts leave behind: records, counts, and when there is no further one.
-use crate::server::{Bench, Server, Step, answer, error, ranged, says, settings, text};
+use crate::server::{Bench, Server, Step, answer, error, range_of, ranged, says, settings, text};
 use s3dataset_engine::client::Settings;
 use s3dataset_engine::request::{Call, CallKind, Fetch, Op, Outcome, What};
 use std::io::Write;
@@ -88,4 +88,30 @@ fn what_is_called_off_before_it_is_sent_leaves_no_record() {
     std::thread::sleep(Duration::from_millis(100));
     bench.queue.close();
     assert_eq!(records(&bench), [(1, 0, 0, "cancelled".to_owned())]);
+}
+
+/// Ranges of a large object, each broken off after so many bytes.
+fn breaks_off_after(bytes: usize, object: &'static str) -> Step {
+    Box::new(move |head, c| {
+        let whole =
+            if head.contains("range:") { range_of(object, "\"e\"", head) } else { answer("200 OK", "", object) };
+        let body = whole.find("\r\n\r\n").unwrap() + 4;
+        c.write_all(&whole.as_bytes()[..(body + bytes).min(whole.len())]).unwrap();
+        false
+    })
+}
+
+#[test]
+fn a_body_that_gets_on_is_never_given_up() {
+    let object: &'static str = "x".repeat(10 * (64 << 10)).leak();
+    let patient = Settings { max_attempts: 3, ..settings() };
+    let fetch = |bytes, what| {
+        let server = Server::start(vec![breaks_off_after(bytes, object)]);
+        Bench::new(server.port, patient.clone(), 8 << 20).get(what, Some(object.len() as u64), None)
+    };
+    assert_eq!(fetch(64 << 10, What::Whole).unwrap().buffer.len(), object.len());
+    let pieces = What::Range { start: 10, end: object.len() as u64 };
+    assert_eq!(fetch(64 << 10, pieces).unwrap().buffer.len(), object.len() - 10);
+    let failure = fetch((64 << 10) - 1, What::Whole).err().unwrap();
+    assert!(failure.retries_exhausted && failure.attempts == 3, "{failure:?}");
 }
