@@ -3,14 +3,19 @@ use crate::attempt::{Attempts, Exchange, FirstByte, Request, SMALL, broken, catc
 use crate::budget::Grant;
 use crate::failure::{Failure, Fault, Kind, Retry};
 use crate::head::{Head, Length};
-use crate::lane::{Lane, Running};
+use crate::lane::Running;
 use crate::queue::{Pending, Queue};
 use crate::raw::{PooledBuffer, Span};
 use crate::request::{Assembly, AssemblyState, Body, Fetch, Outcome, Piece, Reply, Target, What};
-use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use pin::{compare, pinned, quote};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+
+mod gather;
+mod pieces;
+mod pin;
+mod room;
+
+pub use pieces::{end_piece, run_piece};
 
 /// An answer that will deliver `[first, first + len)` of an object.
 struct Opened {
@@ -19,7 +24,7 @@ struct Opened {
     len: u64,
     object_size: u64,
     /// Where the length was not told, the whole body, read already.
-    unframed: Option<Vec<u8>>,
+    gathered: Option<PooledBuffer>,
 }
 
 pub async fn run(
@@ -37,8 +42,8 @@ pub async fn run(
         let size = fetch.size.unwrap_or(0);
         return Some((empty(attempts, &fetch, start, size), None));
     }
-    let opened = loop {
-        let fault = match open(attempts, &fetch).await {
+    let mut opened = loop {
+        let fault = match open(attempts, &fetch, &mut grant).await {
             Ok(opened) => break opened,
             Err(fault) if fault.status == 416 => {
                 let size = fault.object_size.unwrap_or(0);
@@ -63,6 +68,14 @@ pub async fn run(
     };
     let end = end.min(opened.first.saturating_add(fetch.limit.unwrap_or(u64::MAX)));
     let total = end.saturating_sub(opened.first) as usize;
+    if fetch.into.is_none()
+        && let Some(mut buffer) = opened.gathered.take()
+    {
+        buffer.truncate(total);
+        let meta = Meta::of(&opened);
+        attempts.end(opened.exchange, None);
+        return Some((outcome(attempts.target, Some(buffer), opened.first, total, meta), grant));
+    }
     let (span, buffer) = match fetch.into {
         Some(span) if span.len() == total => (span, None),
         Some(span) => {
@@ -72,7 +85,7 @@ pub async fn run(
             return failed(Box::new(attempts.failure(fault, false)));
         }
         None => {
-            if let Err(fault) = settle(attempts, queue, index, &mut grant, total).await {
+            if let Err(fault) = room::settle(attempts, &mut grant, total).await {
                 attempts.abandon(opened.exchange, Some(&fault));
                 return failed(Box::new(attempts.failure(fault, false)));
             }
@@ -121,7 +134,11 @@ pub async fn run(
     }
     let first = opened.first;
     let mut pin = fetch.pin.or(Some(meta.etag.clone()).filter(|e| !e.is_empty()));
-    match receive(attempts, opened, span, &mut pin).await {
+    let received = receive(attempts, opened, span, &mut pin).await;
+    if fetch.into.is_some() {
+        grant = None; // what was gathered on the way is given up
+    }
+    match received {
         Ok(()) => Some((outcome(attempts.target, buffer, first, total, meta), grant)),
         Err(failure) => failed(failure),
     }
@@ -169,7 +186,7 @@ fn empty(attempts: &Attempts<'_>, fetch: &Fetch, start: u64, object_size: u64) -
 }
 
 /// Sends the first request of a fetch, and finds out what it will deliver.
-async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch) -> Result<Opened, Fault> {
+async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch, grant: &mut Option<Grant>) -> Result<Opened, Fault> {
     let part_size = attempts.client.settings.part_size as u64;
     let limit = fetch.limit.unwrap_or(u64::MAX);
     let asked = match (fetch.what, fetch.size) {
@@ -207,7 +224,7 @@ async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch) -> Result<Opened, Faul
         return Err(fault);
     }
     let start = asked.map(|(start, _)| start);
-    inspect(attempts, exchange, fetch.what, start, limit).await
+    inspect(attempts, exchange, fetch.what, start, fetch.size, grant).await
 }
 
 async fn inspect(
@@ -215,7 +232,8 @@ async fn inspect(
     mut exchange: Exchange,
     what: What,
     start: Option<u64>,
-    limit: u64,
+    size: Option<u64>,
+    grant: &mut Option<Grant>,
 ) -> Result<Opened, Fault> {
     let head = &exchange.head;
     let fault = match (head.status, head.content_range.and_then(|r| Some((r.range?, r.total)))) {
@@ -226,17 +244,8 @@ async fn inspect(
                 Fault::transport(format_args!("another range was answered: {first}-{last} of {object_size}"))
             } else {
                 match head.length {
-                    Length::Fixed(n) if n == len => {
-                        return Ok(Opened { exchange, first, len, object_size, unframed: None });
-                    }
-                    Length::Fixed(_) => Fault::transport("Content-Length and Content-Range do not agree"),
-                    length => match unframed(attempts, &mut exchange, length, len).await {
-                        Ok(body) if body.len() as u64 == len => {
-                            return Ok(Opened { exchange, first, len, object_size, unframed: Some(body) });
-                        }
-                        Ok(body) => Fault::transport(format_args!("{} of {len} bytes came", body.len())),
-                        Err(fault) => fault,
-                    },
+                    Length::Fixed(n) if n != len => Fault::transport("Content-Length and Content-Range do not agree"),
+                    _ => return Ok(Opened { exchange, first, len, object_size, gathered: None }),
                 }
             }
         }
@@ -245,11 +254,11 @@ async fn inspect(
             Fault::invalid("the server ignores the Range header; it cannot be read in parts")
         }
         (200, _) => match head.length {
-            Length::Fixed(n) => return Ok(Opened { exchange, first: 0, len: n, object_size: n, unframed: None }),
-            length => match unframed(attempts, &mut exchange, length, limit).await {
+            Length::Fixed(n) => return Ok(Opened { exchange, first: 0, len: n, object_size: n, gathered: None }),
+            _ => match gather::gather(attempts, &mut exchange, size, grant).await {
                 Ok(body) => {
                     let n = body.len() as u64;
-                    return Ok(Opened { exchange, first: 0, len: n, object_size: n, unframed: Some(body) });
+                    return Ok(Opened { exchange, first: 0, len: n, object_size: n, gathered: Some(body) });
                 }
                 Err(fault) => fault,
             },
@@ -260,19 +269,6 @@ async fn inspect(
     Err(fault)
 }
 
-/// A whole body whose length its head does not tell, of at most `limit` bytes and no more than the budget has.
-async fn unframed(
-    attempts: &Attempts<'_>,
-    exchange: &mut Exchange,
-    length: Length,
-    limit: u64,
-) -> Result<Vec<u8>, Fault> {
-    let most = (attempts.client.budget.limit() as u64).min(limit) as usize;
-    let body = exchange.connection.read_all(attempts.slot, length, most).await?;
-    exchange.bytes_in = body.len() as u64;
-    Ok(body)
-}
-
 /// Reads an opened answer into its place; what breaks on the way is fetched from there on.
 async fn receive(
     attempts: &mut Attempts<'_>,
@@ -280,18 +276,19 @@ async fn receive(
     span: Span,
     pin: &mut Option<String>,
 ) -> Result<(), Box<Failure>> {
-    let Opened { mut exchange, first, len, unframed, .. } = opened;
-    if let Some(body) = unframed {
-        span.copy_from(0, &body[..span.len()]);
+    let Opened { mut exchange, first, len, gathered, .. } = opened;
+    if let Some(body) = gathered {
+        span.copy_from_span(body.span().slice(0, span.len()));
         attempts.end(exchange, None);
         return Ok(());
     }
     attempts.slot.enter(crate::slot::Phase::Receiving, Some(attempts.client.settings.stall_timeout));
     let mut got = 0;
-    let result = exchange.connection.read_into(attempts.slot, span, &mut got).await;
+    let (length, whole) = (exchange.head.length, len as usize == span.len());
+    let result = exchange.connection.read_body(attempts.slot, length, span, whole, &mut got).await;
     exchange.bytes_in = got as u64;
     match result {
-        Ok(()) if len as usize == span.len() => attempts.end(exchange, None),
+        Ok(()) if whole => attempts.end(exchange, None),
         Ok(()) => attempts.abandon(exchange, None), // more was sent than is wanted
         Err(fault) => {
             attempts.abandon(exchange, Some(&fault));
@@ -325,7 +322,7 @@ async fn fill(
             first_byte: FirstByte::Usual,
         };
         let result = match attempts.exchange(&request).await {
-            Ok(exchange) => inspect(attempts, exchange, What::Whole, Some(from), u64::MAX).await,
+            Ok(exchange) => inspect(attempts, exchange, What::Whole, Some(from), None, &mut None).await,
             Err(fault) => Err(pinned(fault, pin.as_deref())),
         };
         let fault = match result {
@@ -346,22 +343,23 @@ async fn fill(
                     let text = || format!("the object ends at {}, before the range asked for", opened.object_size);
                     if short { Err(Fault { status: 416, ..Fault::invalid(text()) }) } else { Ok(()) }
                 });
-                let read = match (checked, opened.unframed) {
+                let whole = opened.len as usize == rest.len();
+                let read = match (checked, opened.gathered) {
                     (Err(fault), _) => Err(fault),
                     (Ok(()), Some(body)) => {
-                        rest.copy_from(0, &body[..rest.len()]);
+                        rest.copy_from_span(body.span().slice(0, rest.len()));
                         got += rest.len();
                         Ok(())
                     }
                     (Ok(()), None) => {
-                        let before = got;
-                        let read = exchange.connection.read_into(attempts.slot, rest, &mut got).await;
+                        let (length, before) = (exchange.head.length, got);
+                        let read = exchange.connection.read_body(attempts.slot, length, rest, whole, &mut got).await;
                         exchange.bytes_in = (got - before) as u64;
                         read
                     }
                 };
                 match read {
-                    Ok(()) if opened.len as usize == rest.len() => {
+                    Ok(()) if whole => {
                         attempts.end(exchange, None);
                         continue;
                     }
@@ -381,146 +379,4 @@ async fn fill(
         attempts.after(fault).await?;
     }
     Ok(())
-}
-
-/// One range of an assembly.
-pub async fn run_piece(attempts: &mut Attempts<'_>, assembly: &Arc<Assembly>, piece: Piece) {
-    let mut pin = assembly.lock().etag.clone();
-    let span = assembly.destination.slice(piece.at, piece.len);
-    let seen = |head: &Head, object_size: u64| {
-        let mut state = assembly.lock();
-        if let Some(etag) = &state.etag {
-            compare(etag, &head.etag)?;
-        } else {
-            state.etag = Some(head.etag.clone()).filter(|e| !e.is_empty());
-        }
-        if state.head.is_empty() {
-            state.head = head.raw.clone();
-            state.last_modified = head.last_modified;
-            let planned = std::mem::replace(&mut state.object_size, object_size);
-            let to_the_end = planned > 0 && assembly.start + assembly.destination.len() as u64 == planned;
-            if planned > object_size || to_the_end && planned != object_size {
-                let text = format!("the object was {planned} bytes long when it was listed, and is {object_size} now");
-                return Err(Fault::new(Kind::Changed, Retry::Never, text));
-            }
-        }
-        Ok(())
-    };
-    let result = fill(attempts, assembly.start + piece.at as u64, span, &mut pin, seen).await;
-    end_piece(attempts.lane, assembly, result.map(|()| attempts.sent));
-}
-
-/// Counts a piece as done; the last one files the result.
-pub fn end_piece(lane: &Lane, assembly: &Arc<Assembly>, result: Result<u32, Box<Failure>>) {
-    let mut state = assembly.lock();
-    state.in_flight -= 1;
-    match result {
-        Ok(sent) => state.attempts += sent,
-        Err(failure) => {
-            state.next = assembly.destination.len();
-            state.failure.get_or_insert(*failure);
-        }
-    }
-    if state.in_flight > 0 || state.next < assembly.destination.len() {
-        return;
-    }
-    let AssemblyState { etag, object_size, last_modified, head, failure, buffer, grant, .. } =
-        std::mem::take(&mut *state);
-    // Late lookers at this assembly find it exhausted.
-    state.next = assembly.destination.len();
-    drop(state);
-    match failure {
-        Some(failure) => lane.finish(assembly.queue.clone(), assembly.index, Outcome::Failure(Box::new(failure)), None),
-        None => {
-            let meta = Meta { etag: etag.unwrap_or_default(), object_size, last_modified, head };
-            let outcome = outcome(&assembly.target, buffer, assembly.start, assembly.destination.len(), meta);
-            lane.finish(assembly.queue.clone(), assembly.index, outcome, grant);
-        }
-    }
-}
-
-/// Makes the grant as large as what will be held, waiting for room where the budget has none.
-async fn settle(
-    attempts: &Attempts<'_>,
-    queue: &Arc<Queue>,
-    index: u64,
-    grant: &mut Option<Grant>,
-    need: usize,
-) -> Result<(), Fault> {
-    let Some(held) = grant else { return Ok(()) };
-    if held.bytes() >= need {
-        held.shrink(need);
-        return Ok(());
-    }
-    let (more, budget) = (need - held.bytes(), held.budget().clone());
-    let extra = match budget.try_acquire(more) {
-        Some(extra) => extra,
-        None => {
-            let _waiting = Waiting::of(&attempts.client.waiting_for_budget);
-            // What was reserved on a guess is of more use to those whose body fits.
-            held.shrink(0);
-            let more = need;
-            attempts.slot.enter(crate::slot::Phase::Paused, None);
-            poll_fn(|cx| {
-                attempts.slot.check(cx)?;
-                for last in [false, true] {
-                    if queue.is_due(index) {
-                        return Poll::Ready(Ok(budget.acquire_forced(more)));
-                    }
-                    if let Some(extra) = budget.try_acquire(more) {
-                        return Poll::Ready(Ok(extra));
-                    }
-                    if !last {
-                        budget.wake_on_release(cx.waker());
-                    }
-                }
-                Poll::Pending
-            })
-            .await?
-        }
-    };
-    held.join(extra);
-    Ok(())
-}
-
-/// Counts while it lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn of(count: &'a AtomicUsize) -> Waiting<'a> {
-        count.fetch_add(1, Relaxed);
-        Waiting(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-/// A broken pin is a changed object.
-fn pinned(fault: Fault, pin: Option<&str>) -> Fault {
-    match pin {
-        Some(pin) if fault.kind == Kind::PreconditionFailed => {
-            Fault { kind: Kind::Changed, message: format!("the object is no longer the one with ETag {pin}"), ..fault }
-        }
-        _ => fault,
-    }
-}
-
-fn compare(pin: &str, etag: &str) -> Result<(), Fault> {
-    if etag.is_empty() || bare(pin) == bare(etag) {
-        return Ok(());
-    }
-    let text = format!("the object is no longer the one with ETag {pin}: it has {etag}");
-    Err(Fault::new(Kind::Changed, Retry::Never, text))
-}
-
-fn bare(etag: &str) -> &str {
-    etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
-}
-
-fn quote(etag: &str) -> String {
-    format!("\"{}\"", bare(etag))
 }

@@ -1,6 +1,6 @@
 //! HTTP/1.1 over one connection: bodies go from the socket straight to where they are wanted.
 use crate::failure::Fault;
-use crate::head::{Head, Length, MAX_HEADERS, parse_head};
+use crate::head::{Head, parse_head};
 use crate::raw::{self, SocketEntry, Span};
 use crate::slot::Slot;
 use crate::tls::Tls;
@@ -11,6 +11,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+mod body;
+
+pub use body::Reading;
 
 /// Heads are a few hundred bytes; reading more at first would only be copied again from here to the body's place.
 const HEAD_READ: usize = 4 << 10;
@@ -298,82 +302,6 @@ impl Connection {
             Poll::Ready(Ok(()))
         })
         .await
-    }
-
-    /// A whole body of any framing, of at most `limit` bytes.
-    pub async fn read_all(&mut self, slot: &Slot, length: Length, limit: usize) -> Result<Vec<u8>, Fault> {
-        let too_long = || Fault::transport(format_args!("a response of more than {limit} bytes"));
-        let mut body = Vec::new();
-        match length {
-            Length::Fixed(n) => {
-                let n = usize::try_from(n).ok().filter(|n| *n <= limit).ok_or_else(too_long)?;
-                body.resize(n, 0);
-                let span = raw::span_of_mut(&mut body);
-                self.read_into(slot, span, &mut 0).await?;
-            }
-            Length::UntilClose => loop {
-                body.extend_from_slice(&self.head[self.at..self.filled]);
-                (self.at, self.filled) = (0, 0);
-                if body.len() > limit {
-                    return Err(too_long());
-                }
-                if self.receive_more(slot).await? == 0 {
-                    break;
-                }
-            },
-            Length::Chunked => loop {
-                let size = self.read_chunk_size(slot).await?;
-                if size == 0 {
-                    self.skip_trailers(slot).await?;
-                    break;
-                }
-                let start = body.len();
-                let size = usize::try_from(size).ok().filter(|n| *n <= limit - start).ok_or_else(too_long)?;
-                body.resize(start + size, 0);
-                let span = raw::span_of_mut(&mut body).slice(start, size);
-                self.read_into(slot, span, &mut 0).await?;
-                if self.read_line(slot).await? != b"" {
-                    return Err(Fault::transport("a broken chunk"));
-                }
-            },
-        }
-        Ok(body)
-    }
-
-    async fn read_chunk_size(&mut self, slot: &Slot) -> Result<u64, Fault> {
-        let line = self.read_line(slot).await?;
-        let digits = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-        let text =
-            std::str::from_utf8(digits).ok().filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_hexdigit()));
-        text.and_then(|t| u64::from_str_radix(t, 16).ok()).ok_or_else(|| Fault::transport("a broken chunk size"))
-    }
-
-    async fn skip_trailers(&mut self, slot: &Slot) -> Result<(), Fault> {
-        for _ in 0..MAX_HEADERS {
-            if self.read_line(slot).await?.is_empty() {
-                return Ok(());
-            }
-        }
-        Err(Fault::transport("endless trailers"))
-    }
-
-    /// A line without its end, of at most a few kilobytes.
-    async fn read_line(&mut self, slot: &Slot) -> Result<Vec<u8>, Fault> {
-        loop {
-            if let Some(n) = self.head[self.at..self.filled].iter().position(|b| *b == b'\n') {
-                let line = self.head[self.at..self.at + n].trim_ascii_end().to_vec();
-                self.at += n + 1;
-                return Ok(line);
-            }
-            self.head.copy_within(self.at..self.filled, 0);
-            (self.at, self.filled) = (0, self.filled - self.at);
-            if self.filled == self.head.len() {
-                return Err(Fault::transport("an endless line in a chunked body"));
-            }
-            if self.receive_more(slot).await? == 0 {
-                return Err(Fault::transport("a chunked body ended early"));
-            }
-        }
     }
 
     /// Whether it can serve another request: nothing unread, nothing closed (which is looked at after a second of idling).

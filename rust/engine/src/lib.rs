@@ -6,7 +6,7 @@
 //! lane      one thread: an event loop, its connections, its running requests
 //! caller    a lane for one request, on the thread that waits for it
 //! attempt   one request over its attempts: sign, send, classify, back off
-//! fetch     GetObject: into the memory where the bytes are wanted      call   everything else
+//! fetch     GetObject: into the memory where the bytes are wanted      call    everything else
 //! connect   names, addresses, TLS settings, idle connections           http   HTTP/1.1 on one connection
 //! tls       rustls between the socket and the connection
 //! head      the head of a response                                     classify what an error answer means

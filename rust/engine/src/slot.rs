@@ -85,6 +85,11 @@ impl Slot {
         Ok(())
     }
 
+    /// Whether it must be admitted whatever the budget says.
+    pub fn is_due(&self) -> bool {
+        self.queue.is_due(self.index)
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.verdict.get() == Some(Verdict::Cancelled) || self.queue.is_cancelled(self.index)
     }

@@ -1,12 +1,13 @@
 //! The engine against a server that plays from a script, byte for byte.
 mod attempts;
+mod framing;
 mod server;
 
 use s3dataset_engine::client::Settings;
 use s3dataset_engine::failure::Kind;
 use s3dataset_engine::queue::Queue;
 use s3dataset_engine::raw::span_of_mut;
-use s3dataset_engine::request::{Fetch, Op, Outcome, What};
+use s3dataset_engine::request::{Fetch, Op, What};
 use server::{Bench, Server, Step, answer, error, range_of, ranged, says, settings, text};
 use std::io::Write;
 use std::net::Shutdown;
@@ -70,52 +71,6 @@ fn an_object_of_unknown_size_costs_one_request_when_small_and_ranges_when_large(
     assert_eq!(server.seen().len(), 11);
     let middle = large.get(What::Range { start: 3, end: 1000 }, None, None).unwrap();
     assert_eq!((text(&middle).as_str(), middle.start), (&object[3..], 3));
-}
-
-#[test]
-fn framing_of_every_kind_is_read() {
-    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: \"e\"\r\n\r\n4;x=y\r\n0123\r\n6\r\n456789\r\n0\r\nT: v\r\n\r\n";
-    let bytewise: Step = Box::new(|_, c| {
-        c.set_nodelay(true).unwrap();
-        for byte in b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789" {
-            c.write_all(&[*byte]).unwrap();
-        }
-        true
-    });
-    let until_close: Step = Box::new(|_, c| {
-        c.write_all(b"HTTP/1.1 200 OK\r\n\r\n0123456789").unwrap();
-        c.shutdown(Shutdown::Write).unwrap();
-        false
-    });
-    let server = Server::start(vec![says(chunked), bytewise, until_close, ranged("0123456789", "\"e\"")]);
-    let bench = Bench::of(&server);
-    for _ in 0..4 {
-        assert_eq!(text(&bench.get(What::Whole, None, None).unwrap()), "0123456789");
-    }
-}
-
-#[test]
-fn ranges_in_chunks_are_read() {
-    let chunked = |first: usize, text: &str, total: usize| {
-        let head = "HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\nETag: \"e\"\r\nContent-Range: bytes";
-        let (last, n) = (first + text.len() - 1, text.len());
-        says(format!("{head} {first}-{last}/{total}\r\n\r\n{n:x}\r\n{text}\r\n0\r\n\r\n"))
-    };
-    let server = Server::start(vec![chunked(0, "0123456789", 10)]);
-    let bench = Bench::of(&server);
-    assert_eq!(text(&bench.get(What::Whole, None, None).unwrap()), "0123456789");
-    let mut memory = vec![0u8; 10];
-    let into = Some(span_of_mut(&mut memory));
-    let fetch = Fetch { what: What::Range { start: 0, end: 10 }, size: None, limit: None, pin: None, into };
-    assert!(matches!(bench.run(Op::Fetch(fetch)), Outcome::Reply(_)));
-    assert_eq!(memory, b"0123456789");
-    // Fewer bytes than the head says are no success.
-    let short: Step = says(
-        "HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\nContent-Range: bytes 0-9/10\r\n\r\n3\r\n012\r\n0\r\n\r\n",
-    );
-    let server = Server::start(vec![short]);
-    let bench = Bench::new(server.port, Settings { max_attempts: 2, ..settings() }, 1 << 20);
-    assert_eq!(bench.get(What::Whole, None, None).err().unwrap().kind, Kind::Transport);
 }
 
 #[test]
