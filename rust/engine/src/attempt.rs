@@ -1,15 +1,18 @@
 //! One request from its start to its end: attempts, what each failure means, and when to try again.
+use crate::assembly::Part;
 use crate::classify::classify;
 use crate::client::{Client, Place};
-use crate::failure::{Failure, Fault, Kind, Retry};
+use crate::failure::{Fault, Kind, Retry};
 use crate::head::Head;
 use crate::http::{Connection, Sent};
 use crate::lane::{Lane, Running};
 use crate::raw::Span;
-use crate::request::{Job, Op, Outcome, Target};
+use crate::request::{Job, Op, Target};
 use crate::slot::{Phase, Slot};
 use crate::stats::Record;
+use crate::ticket::broken;
 use crate::xml;
+use std::any::Any;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -31,57 +34,55 @@ pub const SMALL: u64 = 512 << 10;
 const ERROR_BODY: usize = 256 << 10;
 
 /// Serves a job to its end, whatever happens: a panic too becomes a result, never a hang.
-pub async fn run(lane: &Rc<Lane>, job: Job, running: &Running) {
-    let Job { queue, index, target, op, grant } = job;
-    let slot = lane.slot(&queue, index);
-    let operation = match &op {
-        Op::Call(call) => call.kind.operation(&target.key),
-        _ => "GetObject",
-    };
-    let assembly = if let Op::Part(assembly, _) = &op { Some(assembly.clone()) } else { None };
+pub async fn run_job(lane: &Rc<Lane>, job: Job, running: &Running) {
+    let Job { ticket, op, grant } = job;
+    let (queue, target, operation) = (ticket.queue().clone(), ticket.target.clone(), ticket.operation);
+    let slot = lane.slot(&queue, ticket.index);
+    let mut ticket = Some(ticket);
     let mut attempts = Attempts::new(lane, &queue.client, &slot, operation, &target);
     let work = async {
         match op {
-            Op::Part(assembly, piece) => {
-                crate::fetch::run_piece(&mut attempts, &assembly, piece).await;
-                None
-            }
-            Op::Fetch(fetch) => crate::fetch::run(&mut attempts, &queue, index, fetch, grant, running).await,
+            Op::Fetch(fetch) => crate::fetch::run(&mut attempts, &mut ticket, fetch, grant, running).await,
             Op::Call(call) => {
                 let outcome = crate::call::run(&mut attempts, *call).await;
                 Some((outcome, grant))
             }
         }
     };
-    match catch_unwind(work).await {
-        Ok(Some((outcome, grant))) => lane.finish(queue, index, outcome, grant),
-        Ok(None) => (),
-        Err(text) => {
-            let failure = broken(operation, &target, &text);
-            match assembly {
-                Some(assembly) => crate::fetch::end_piece(lane, &assembly, Err(Box::new(failure))),
-                None => lane.finish(queue, index, Outcome::Failure(Box::new(failure)), None),
-            }
-        }
-    }
+    let result = catch_unwind(work).await;
+    let Some(ticket) = ticket else { return };
+    lane.finish(match result {
+        Ok(Some((outcome, grant))) => ticket.finish(outcome, grant),
+        Ok(None) => return,
+        Err(text) => ticket.fail(broken(operation, &target, &text)),
+    });
 }
 
-/// What a panic becomes.
-pub fn broken(operation: &'static str, target: &Target, text: &str) -> Failure {
-    let text = format!("the engine failed: {text}; please report this");
-    Failure::new(Kind::Internal, operation, &target.route.bucket, &target.key, text)
+/// Likewise one range of a result.
+pub async fn run_part(lane: &Rc<Lane>, part: Part) {
+    let assembly = part.assembly.clone();
+    let slot = lane.slot(&assembly.queue, assembly.index);
+    let mut attempts = Attempts::new(lane, &assembly.queue.client, &slot, "GetObject", &assembly.target);
+    let result = catch_unwind(crate::fetch::run_part(&mut attempts, &part)).await;
+    let result = result.unwrap_or_else(|text| Err(Box::new(broken("GetObject", &assembly.target, &text))));
+    if let Some(finished) = part.end(result) {
+        lane.finish(finished);
+    }
 }
 
 pub async fn catch_unwind<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = std::pin::pin!(future);
     poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            Poll::Ready(Err(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()))
-        }
+        Err(panic) => Poll::Ready(Err(text_of(panic))),
     })
     .await
+}
+
+/// What a panic says.
+pub fn text_of(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
 /// The bookkeeping of one request over its attempts.
@@ -327,7 +328,7 @@ impl<'a> Attempts<'a> {
             log.push(Record {
                 operation: self.operation,
                 bucket: self.target.route.bucket.clone(),
-                key: self.target.key.clone(),
+                key: self.target.key.to_string(),
                 range: range.to_owned(),
                 attempt: self.sent,
                 status: answer.map_or(0, |a| a.head.status),

@@ -3,6 +3,7 @@ use crate::attempt::{Attempts, Exchange, FirstByte, Request};
 use crate::checksum::{self, Algorithm};
 use crate::failure::{Fault, Kind, Retry};
 use crate::head::Length;
+use crate::lane::Lane;
 use crate::raw::Span;
 use crate::request::{Call, CallKind, Outcome, Payload, Reply};
 use crate::xml;
@@ -33,7 +34,7 @@ async fn once(attempts: &mut Attempts<'_>, call: &mut Call, body: Span) -> Resul
     let mut extra: Vec<(&str, &str)> = Vec::new();
     if let Some(algorithm) = algorithm {
         if call.checksum_value.is_none() && matches!(call.kind, CallKind::Put | CallKind::UploadPart) {
-            call.checksum_value = Some(hash(algorithm, body).await?);
+            call.checksum_value = Some(hash(attempts.lane, algorithm, body).await?);
         }
         match (&call.checksum_value, call.kind) {
             (Some(value), _) => extra.push((algorithm.header(), value)),
@@ -69,7 +70,7 @@ async fn once(attempts: &mut Attempts<'_>, call: &mut Call, body: Span) -> Resul
     result
 }
 
-async fn hash(algorithm: Algorithm, body: Span) -> Result<String, Fault> {
+async fn hash(lane: &Lane, algorithm: Algorithm, body: Span) -> Result<String, Fault> {
     let compute = move || {
         let mut digest = checksum::Digest::new(algorithm);
         let mut scratch = [0; 16 << 10]; // stays in the fastest cache
@@ -79,7 +80,7 @@ async fn hash(algorithm: Algorithm, body: Span) -> Result<String, Fault> {
     if body.len() < HASH_ELSEWHERE {
         return Ok(compute());
     }
-    tokio::task::spawn_blocking(compute).await.map_err(|e| Fault::new(Kind::Internal, Retry::Never, e.to_string()))
+    lane.elsewhere(compute).await
 }
 
 fn read_answer(

@@ -2,13 +2,12 @@
 //! third of the time of a small request. Whoever has many in flight is better served by the lanes.
 use crate::connect::Connections;
 use crate::engine::Engine;
-use crate::lane::{self, Lane, Running, Signers, WATCH};
+use crate::lane::{EventLoop, Lane, Running, Signers, WATCH, hand_over};
 use crate::request::Job;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use tokio::runtime::Runtime;
-use tokio::task::LocalSet;
 
 /// Threads beyond so many at once use the lanes: an event loop holds three file descriptors.
 const MOST: usize = 16;
@@ -27,15 +26,15 @@ struct State {
 
 /// An event loop, and what the next lane on it goes on with.
 struct Caller {
-    runtime: Runtime,
+    event_loop: EventLoop,
     connections: Connections,
     signers: Signers,
 }
 
 impl Caller {
-    fn new() -> std::io::Result<Caller> {
+    fn new(engine: &Arc<Engine>) -> std::io::Result<Caller> {
         let (connections, signers) = Default::default();
-        Ok(Caller { runtime: lane::runtime()?, connections, signers })
+        Ok(Caller { event_loop: EventLoop::new(engine)?, connections, signers })
     }
 }
 
@@ -62,9 +61,16 @@ impl Callers {
         Some((Place(self), state.idle.pop()))
     }
 
+    fn put_back(&self, event_loop: EventLoop, lane: Rc<Lane>) {
+        if let Ok(lane) = Rc::try_unwrap(lane) {
+            let (connections, signers) = lane.into_parts();
+            self.lock().idle.push(Caller { event_loop, connections, signers });
+        }
+    }
+
     /// Closes connections that have been idle for long; a lane looks after them, since callers come and go.
     pub fn close_idle(&self, now: Instant, closed: impl Fn(u64)) {
-        self.lock().idle.iter().for_each(|caller| caller.connections.close_idle(now, &closed));
+        self.lock().idle.iter().for_each(|caller| caller.connections.close_idle(Some(now), &closed));
     }
 
     /// Forgets clients that are closed.
@@ -80,27 +86,28 @@ impl Callers {
 pub fn serve(engine: &Arc<Engine>, job: Job, interrupted: impl FnMut() -> bool) -> Result<(), Job> {
     let Some((_place, idle)) = engine.callers.borrow() else { return Err(job) };
     // Without descriptors for another event loop the lanes still have theirs.
-    let Some(caller) = idle.or_else(|| Caller::new().ok()) else { return Err(job) };
-    let Caller { runtime, connections, signers } = caller;
+    let Some(caller) = idle.or_else(|| Caller::new(engine).ok()) else { return Err(job) };
+    let Caller { event_loop, connections, signers } = caller;
     let lane = Lane::new(engine.clone(), NUMBER, connections, signers);
-    let refused = match engine.admit_at_caller(&lane, job) {
-        Ok((job, running)) => {
-            LocalSet::new().block_on(&runtime, attend(&lane, job, running, interrupted));
-            lane::hand_over();
-            Ok(())
+    let (job, running) = match engine.admit_at_caller(&lane, job) {
+        Ok(admitted) => admitted,
+        Err(job) => {
+            engine.callers.put_back(event_loop, lane);
+            return Err(job);
         }
-        Err(job) => Err(job),
     };
-    if let Ok(lane) = Rc::try_unwrap(lane) {
-        let (connections, signers) = lane.into_parts();
-        engine.callers.lock().idle.push(Caller { runtime, connections, signers });
-    }
-    refused
+    let attended = || event_loop.attend(attend(&lane, job, running, interrupted));
+    let whole = catch_unwind(AssertUnwindSafe(attended)).is_ok();
+    hand_over();
+    if whole {
+        engine.callers.put_back(event_loop, lane);
+    } // else tokio panicked, and is of no more use; the request, dropped, says so
+    Ok(())
 }
 
 async fn attend(lane: &Rc<Lane>, job: Job, running: Running, mut interrupted: impl FnMut() -> bool) {
-    let queue = job.queue.clone();
-    let mut work = std::pin::pin!(crate::attempt::run(lane, job, &running));
+    let queue = job.ticket.queue().clone();
+    let mut work = std::pin::pin!(crate::attempt::run_job(lane, job, &running));
     while tokio::time::timeout(WATCH, &mut work).await.is_err() {
         if interrupted() {
             queue.cancel(None);

@@ -87,11 +87,11 @@ impl Connections {
         self.idle.borrow_mut().entry(key).or_default().push(connection);
     }
 
-    /// Closes what has been idle for long.
-    pub fn close_idle(&self, now: Instant, closed: impl Fn(u64)) {
+    /// Closes what has been idle for long by now; without a time, whatever is idle.
+    pub fn close_idle(&self, now: Option<Instant>, closed: impl Fn(u64)) {
         self.idle.borrow_mut().retain(|key, list| {
             list.retain(|c| {
-                let keep = now.saturating_duration_since(c.idle_since) < IDLE_LIMIT;
+                let keep = now.is_some_and(|now| now.saturating_duration_since(c.idle_since) < IDLE_LIMIT);
                 if !keep {
                     closed(key.client);
                 }

@@ -1,13 +1,15 @@
 //! The engine of one process: its lanes, the queues that have work for them, and who may start now.
+use crate::assembly::{Assembly, AssemblyState, Part};
 use crate::budget::{Budget, Grant};
 use crate::caller::Callers;
 use crate::client::Client;
 use crate::failure::Fault;
-use crate::lane::{Lane, Running};
+use crate::lane::{EventLoop, Lane, Running};
 use crate::queue::{Pending, Queue};
 use crate::raw::Pool;
-use crate::request::{Assembly, AssemblyState, Fetch, Job, Op};
+use crate::request::{Fetch, Job, Op};
 use crate::stats::RequestLog;
+use crate::ticket::broken;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::*};
@@ -34,6 +36,15 @@ pub struct Engine {
     clients: Mutex<HashMap<u64, Weak<Client>>>,
     /// The system's roots take milliseconds to load: at the first TLS connection, once.
     system_tls: OnceLock<Result<Arc<rustls::ClientConfig>, Fault>>,
+    /// Where tests have it panic, and how often.
+    #[cfg(test)]
+    pub trips: Mutex<Option<(&'static str, u32)>>,
+}
+
+/// What a lane is given to do.
+pub enum Task {
+    Job(Job),
+    Part(Part),
 }
 
 /// Why nothing of a queue may start now.
@@ -48,7 +59,6 @@ impl Engine {
     /// Fails where the process may have no more file descriptors or threads.
     pub fn start(lanes: usize, memory_limit: usize) -> std::io::Result<Arc<Engine>> {
         let notifies: Vec<_> = (0..lanes.max(1)).map(|_| Arc::new(Notify::new())).collect();
-        let runtimes = notifies.iter().map(|_| crate::lane::runtime()).collect::<std::io::Result<Vec<_>>>()?;
         let engine = Arc::new(Engine {
             budget: Budget::new(memory_limit, waker(&notifies)),
             lanes: notifies,
@@ -63,11 +73,14 @@ impl Engine {
             submissions: AtomicU64::new(0),
             clients: Mutex::default(),
             system_tls: OnceLock::new(),
+            #[cfg(test)]
+            trips: Mutex::default(),
         });
-        for (number, runtime) in runtimes.into_iter().enumerate() {
+        let loops = engine.lanes.iter().map(|_| EventLoop::new(&engine)).collect::<std::io::Result<Vec<_>>>()?;
+        for (number, event_loop) in loops.into_iter().enumerate() {
             let of_lane = engine.clone();
             let thread = std::thread::Builder::new().name(format!("s3dataset-{number}"));
-            thread.spawn(move || crate::lane::run(of_lane, number, &runtime))?;
+            thread.spawn(move || event_loop.run(&of_lane, number))?;
         }
         Ok(engine)
     }
@@ -135,23 +148,50 @@ impl Engine {
         self.cancellations.load(Acquire)
     }
 
+    /// Ends all that waits for a lane: lanes panic over it again and again.
+    pub fn fail_pending(&self, text: &str) {
+        let queues = {
+            let mut ring = self.ring.lock().unwrap_or_else(|e| e.into_inner());
+            // Before their requests are taken: what comes in between puts a queue back into the ring.
+            ring.iter().for_each(|queue| queue.in_ring.store(false, Release));
+            std::mem::take(&mut *ring)
+        };
+        for queue in queues {
+            queue.fail_pending(|operation, target| broken(operation, target, text));
+        }
+    }
+
+    /// A place where tests have the engine panic.
+    #[cfg(test)]
+    pub fn trip(&self, place: &str) {
+        let mut trips = self.trips.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((_, left)) = trips.as_mut().filter(|(at, left)| *at == place && *left > 0) {
+            *left -= 1;
+            drop(trips);
+            panic!("tripped at {place}");
+        }
+    }
+
+    #[cfg(not(test))]
+    #[inline(always)]
+    pub fn trip(&self, _place: &str) {}
+
     /// The next job that may start on this lane, taking queues in turn.
-    pub fn pull(&self, lane: &Rc<Lane>) -> Option<(Job, Running)> {
+    pub fn pull(&self, lane: &Rc<Lane>) -> Option<(Task, Running)> {
         lane.ramp_waits.set(false);
         lane.held.set(false);
+        self.trip("pull");
         let mut ring = self.ring.lock().unwrap_or_else(|e| e.into_inner());
         for _ in 0..ring.len() {
-            let queue = ring.pop_front()?;
-            match self.pull_from(&queue, lane) {
-                Ok(found) => {
-                    ring.push_back(queue);
-                    return Some(found);
+            ring.rotate_left(1);
+            let queue = ring.back()?; // it stays there should this panic
+            match self.pull_from(queue, lane) {
+                Ok(found) => return Some(found),
+                Err(Held::Back) => lane.held.set(true),
+                Err(Held::Empty) => {
+                    queue.in_ring.store(false, Release);
+                    ring.pop_back();
                 }
-                Err(Held::Back) => {
-                    lane.held.set(true);
-                    ring.push_back(queue);
-                }
-                Err(Held::Empty) => queue.in_ring.store(false, Release),
             }
         }
         drop(ring);
@@ -165,7 +205,7 @@ impl Engine {
 
     /// Lets a job start on the thread of its caller, unless it had to wait or others would help.
     pub fn admit_at_caller(&self, lane: &Rc<Lane>, mut job: Job) -> Result<(Job, Running), Job> {
-        let client = job.queue.client.clone();
+        let client = job.ticket.queue().client.clone();
         let bytes = job.transfer_bytes(client.settings.part_size);
         if job.is_split(client.settings.part_size) {
             return Err(job);
@@ -188,7 +228,7 @@ impl Engine {
         Ok((job, running))
     }
 
-    fn pull_from(&self, queue: &Arc<Queue>, lane: &Rc<Lane>) -> Result<(Job, Running), Held> {
+    fn pull_from(&self, queue: &Arc<Queue>, lane: &Rc<Lane>) -> Result<(Task, Running), Held> {
         let client = &queue.client;
         let limit = client.settings.max_connections.max(1);
         let mut pending = queue.pending.lock().unwrap_or_else(|e| e.into_inner());
@@ -221,35 +261,24 @@ impl Engine {
                 return Err(Held::Back);
             }
         }
-        let job = match first {
-            Pending::Split(assembly) => {
-                let assembly = assembly.clone();
-                let Some(piece) = assembly.next_piece() else { return Err(Held::Back) };
-                Job {
-                    queue: queue.clone(),
-                    index: assembly.index,
-                    target: assembly.target.clone(),
-                    op: Op::Part(assembly, piece),
-                    grant: None,
-                }
-            }
+        let task = match first {
+            Pending::Split(assembly) => Task::Part(assembly.next_part().ok_or(Held::Back)?),
             Pending::Job(job) => {
                 let grant = Self::admit(queue, job)?;
                 let Some(Pending::Job(mut job)) = pending.pop_front() else { return Err(Held::Back) };
                 job.grant = grant;
+                self.trip("pulled");
                 match self.split(job) {
-                    Ok(job) => job,
+                    Ok(job) => Task::Job(job),
                     Err(assembly) => {
-                        let piece = assembly.next_piece();
-                        pending.push_front(Pending::Split(assembly.clone()));
-                        let Some(piece) = piece else { return Err(Held::Back) };
-                        let (index, target) = (assembly.index, assembly.target.clone());
-                        Job { queue: queue.clone(), index, target, op: Op::Part(assembly, piece), grant: None }
+                        let part = assembly.next_part();
+                        pending.push_front(Pending::Split(assembly));
+                        Task::Part(part.ok_or(Held::Back)?)
                     }
                 }
             }
         };
-        Ok((job, Running::new(lane, client, large)))
+        Ok((task, Running::new(lane, client, large)))
     }
 
     fn admit(queue: &Queue, job: &Job) -> Result<Option<Grant>, Held> {
@@ -259,19 +288,19 @@ impl Engine {
         }
         let budget = &queue.client.budget;
         // Those with an answer in hand go first, else connections that wait for room would pile up.
-        if queue.client.waiting_for_budget.load(Relaxed) > 0 && !queue.is_due(job.index) {
+        if queue.client.waiting_for_budget.load(Relaxed) > 0 && !queue.is_due(job.ticket.index) {
             return Err(Held::Back);
         }
         match budget.try_acquire(bytes) {
             Some(grant) => Ok(Some(grant)),
-            None if queue.is_due(job.index) => Ok(Some(budget.acquire_forced(bytes))),
+            None if queue.is_due(job.ticket.index) => Ok(Some(budget.acquire_forced(bytes))),
             None => Err(Held::Back),
         }
     }
 
     /// A fetch of known extent that is larger than two parts becomes parallel ranges into one memory.
     fn split(&self, mut job: Job) -> Result<Job, Arc<Assembly>> {
-        let part_size = job.queue.client.settings.part_size;
+        let part_size = job.ticket.queue().client.settings.part_size;
         if !job.is_split(part_size) {
             return Ok(job);
         }
@@ -293,15 +322,7 @@ impl Engine {
             grant: job.grant.take(),
             ..AssemblyState::default()
         };
-        Err(Arc::new(Assembly {
-            queue: job.queue,
-            index: job.index,
-            target: job.target,
-            destination,
-            start,
-            part_size,
-            state: Mutex::new(state),
-        }))
+        Err(Assembly::new(job.ticket, destination, start, part_size, None, state).0)
     }
 }
 
@@ -309,10 +330,12 @@ impl Job {
     /// Bytes of the budget that it starts with. A caller's own memory costs none.
     fn budget_bytes(&self) -> usize {
         let bytes = match &self.op {
-            Op::Fetch(Fetch { into: Some(_), .. }) | Op::Part(..) => 0,
+            Op::Fetch(Fetch { into: Some(_), .. }) => 0,
             Op::Fetch(fetch) => match fetch.extent() {
                 Some((start, end)) if fetch.size.is_some() => (end - start) as usize,
-                Some((start, end)) => (end - start).min(2 * self.queue.client.settings.part_size as u64) as usize,
+                Some((start, end)) => {
+                    (end - start).min(2 * self.ticket.queue().client.settings.part_size as u64) as usize
+                }
                 None => UNKNOWN.min(fetch.limit.unwrap_or(u64::MAX) as usize),
             },
             Op::Call(call) if call.kind == crate::request::CallKind::List => UNKNOWN,
@@ -333,7 +356,6 @@ impl Job {
     fn transfer_bytes(&self, part_size: usize) -> usize {
         match &self.op {
             Op::Fetch(fetch) => fetch.extent().map_or(0, |(start, end)| ((end - start) as usize).min(part_size)),
-            Op::Part(_, piece) => piece.len,
             Op::Call(call) => call.payload.span().len(),
         }
     }

@@ -1,21 +1,22 @@
 //! GetObject: bytes from the socket into the memory where they are wanted, resumed where they broke, never of two objects.
-use crate::attempt::{Attempts, Exchange, FirstByte, Request, SMALL, broken, catch_unwind};
+use crate::assembly::{Assembly, AssemblyState, Piece};
+use crate::attempt::{Attempts, Exchange, FirstByte, Request, SMALL, catch_unwind};
 use crate::budget::Grant;
 use crate::failure::{Failure, Fault, Kind, Retry};
 use crate::head::{Head, Length};
 use crate::lane::Running;
-use crate::queue::{Pending, Queue};
+use crate::queue::Pending;
 use crate::raw::{PooledBuffer, Span};
-use crate::request::{Assembly, AssemblyState, Body, Fetch, Outcome, Piece, Reply, Target, What};
+use crate::request::{Fetch, Meta, Outcome, What};
+use crate::ticket::{Ticket, broken};
 use pin::{compare, pinned, quote};
-use std::sync::{Arc, Mutex};
 
 mod gather;
 mod pieces;
 mod pin;
 mod room;
 
-pub use pieces::{end_piece, run_piece};
+pub use pieces::run_part;
 
 /// An answer that will deliver `[first, first + len)` of an object.
 struct Opened {
@@ -27,10 +28,10 @@ struct Opened {
     gathered: Option<PooledBuffer>,
 }
 
+/// -> the result; None when it is fetched in parallel ranges, of which the last brings it: they have the ticket then.
 pub async fn run(
     attempts: &mut Attempts<'_>,
-    queue: &Arc<Queue>,
-    index: u64,
+    ticket: &mut Option<Ticket>,
     fetch: Fetch,
     mut grant: Option<Grant>,
     running: &Running,
@@ -72,9 +73,9 @@ pub async fn run(
         && let Some(mut buffer) = opened.gathered.take()
     {
         buffer.truncate(total);
-        let meta = Meta::of(&opened);
+        let meta = meta_of(&opened);
         attempts.end(opened.exchange, None);
-        return Some((outcome(attempts.target, Some(buffer), opened.first, total, meta), grant));
+        return Some((meta.outcome(attempts.target, Some(buffer), opened.first, total), grant));
     }
     let (span, buffer) = match fetch.into {
         Some(span) if span.len() == total => (span, None),
@@ -99,12 +100,10 @@ pub async fn run(
         }
     };
     let piece = Piece { at: 0, len: (opened.len as usize).min(total) };
-    let meta = Meta::of(&opened);
+    let meta = meta_of(&opened);
     if piece.len < total {
         running.set_large(true);
         let state = AssemblyState {
-            next: piece.len,
-            in_flight: 1,
             etag: Some(meta.etag.clone()).filter(|e| !e.is_empty()).or(fetch.pin.clone()),
             object_size: meta.object_size,
             last_modified: meta.last_modified,
@@ -113,15 +112,10 @@ pub async fn run(
             grant,
             ..AssemblyState::default()
         };
-        let assembly = Arc::new(Assembly {
-            queue: queue.clone(),
-            index,
-            target: attempts.target.clone(),
-            destination: span,
-            start: opened.first,
-            part_size: attempts.client.settings.part_size,
-            state: Mutex::new(state),
-        });
+        let part_size = attempts.client.settings.part_size;
+        let ticket = ticket.take()?;
+        let (assembly, part) = Assembly::new(ticket, span, opened.first, part_size, Some(piece), state);
+        let queue = &assembly.queue;
         queue.pending.lock().unwrap_or_else(|e| e.into_inner()).push_front(Pending::Split(assembly.clone()));
         attempts.lane.engine.enqueue(queue, attempts.lane.engine.lanes.len());
         let mut pin = Some(meta.etag).filter(|e| !e.is_empty());
@@ -129,7 +123,9 @@ pub async fn run(
         let target = attempts.target;
         let result = catch_unwind(receive(attempts, opened, span.slice(0, piece.len), &mut pin)).await;
         let result = result.unwrap_or_else(|text| Err(Box::new(broken("GetObject", target, &text))));
-        end_piece(attempts.lane, &assembly, result.map(|()| attempts.sent));
+        if let Some(finished) = part?.end(result.map(|()| attempts.sent)) {
+            attempts.lane.finish(finished);
+        }
         return None;
     }
     let first = opened.first;
@@ -139,50 +135,22 @@ pub async fn run(
         grant = None; // what was gathered on the way is given up
     }
     match received {
-        Ok(()) => Some((outcome(attempts.target, buffer, first, total, meta), grant)),
+        Ok(()) => Some((meta.outcome(attempts.target, buffer, first, total), grant)),
         Err(failure) => failed(failure),
     }
 }
 
-/// What a result tells besides its bytes.
-struct Meta {
-    etag: String,
-    object_size: u64,
-    last_modified: Option<i64>,
-    head: Box<[u8]>,
-}
-
-impl Meta {
-    fn of(opened: &Opened) -> Meta {
-        let head: &Head = &opened.exchange.head;
-        let raw = head.raw.clone();
-        Meta { etag: head.etag.clone(), object_size: opened.object_size, last_modified: head.last_modified, head: raw }
-    }
-}
-
-fn outcome(target: &Target, buffer: Option<PooledBuffer>, start: u64, nbytes: usize, meta: Meta) -> Outcome {
-    let Meta { etag, object_size, last_modified, head } = meta;
-    match buffer {
-        Some(buffer) => {
-            Outcome::Body(Body { target: target.clone(), buffer, start, object_size, etag, last_modified, head })
-        }
-        None => Outcome::Reply(Box::new(Reply {
-            status: 206,
-            etag,
-            object_size,
-            nbytes: nbytes as u64,
-            last_modified,
-            head,
-            ..Reply::default()
-        })),
-    }
+fn meta_of(opened: &Opened) -> Meta {
+    let head: &Head = &opened.exchange.head;
+    let (etag, raw) = (head.etag.clone(), head.raw.clone());
+    Meta { etag, object_size: opened.object_size, last_modified: head.last_modified, head: raw }
 }
 
 fn empty(attempts: &Attempts<'_>, fetch: &Fetch, start: u64, object_size: u64) -> Outcome {
     let meta =
         Meta { etag: fetch.pin.clone().unwrap_or_default(), object_size, last_modified: None, head: Box::default() };
     let buffer = fetch.into.is_none().then(|| attempts.lane.engine.pool.take_none());
-    outcome(attempts.target, buffer, start, 0, meta)
+    meta.outcome(attempts.target, buffer, start, 0)
 }
 
 /// Sends the first request of a fetch, and finds out what it will deliver.

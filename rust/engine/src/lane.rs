@@ -1,34 +1,33 @@
 //! One engine thread: an event loop with its own connections. It takes work from the scheduler while it has room, and hands
 //! results over in batches, when there is nothing else to do.
-use crate::budget::Grant;
 use crate::client::Client;
 use crate::connect::Connections;
 use crate::engine::Engine;
-use crate::queue::{Completed, Queue};
-use crate::request::{Job, Outcome};
+use crate::failure::{Fault, Kind, Retry};
+use crate::queue::Queue;
 use crate::sign::Signer;
 use crate::slot::Slot;
+use crate::ticket::Finished;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::*;
+use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::time::{Duration, Instant};
+
+mod event_loop;
+#[cfg(test)]
+mod tests;
+
+pub use event_loop::{EventLoop, WATCH};
 
 /// So many results are handed over even while there is more to do.
 const HAND_OVER: usize = 32;
-/// How often deadlines are looked at.
-pub const WATCH: Duration = Duration::from_millis(100);
-const HOUSEKEEP: Duration = Duration::from_secs(5);
-/// Large transfers begin with so few connections a lane and double while the lane has time to spare: on a fast network a few
+/// Large transfers begin with so few connections a lane and double every few milliseconds while the lane has time to spare: on a fast network a few
 /// saturate a core, and more would only thrash its caches; where each is slow, all that are allowed run within milliseconds.
 const LARGE_AT_FIRST: usize = 4;
-const RAMP: Duration = Duration::from_millis(2);
 
 thread_local! {
-    static OUTBOX: RefCell<Vec<(Arc<Queue>, Completed)>> = const { RefCell::new(Vec::new()) };
-    /// Time spent waiting for events, and since when.
-    static IDLE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    static PARKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    static OUTBOX: RefCell<Vec<Finished>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One for each client and region: a signer keeps one day's key.
@@ -50,6 +49,8 @@ pub struct Lane {
     /// The last submission for which this lane, having no room, woke the next.
     pub passed_on: Cell<u64>,
     random: Cell<u64>,
+    /// Other threads that read the memory of requests running here.
+    elsewhere: Arc<AtomicUsize>,
 }
 
 /// What a running job occupies; freed when this dies.
@@ -106,6 +107,7 @@ impl Lane {
             ramp_waits: Cell::new(false),
             held: Cell::new(false),
             passed_on: Cell::new(0),
+            elsewhere: Arc::default(),
             random: Cell::new(seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
         })
     }
@@ -151,6 +153,24 @@ impl Lane {
         slot
     }
 
+    /// Calls `f` on another thread, so that the sockets of this one are served meanwhile.
+    pub async fn elsewhere<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+        let counted = Counted::new(&self.elsewhere);
+        let work = move || {
+            let _counted = counted;
+            f()
+        };
+        let failed = |e: tokio::task::JoinError| Fault::new(Kind::Internal, Retry::Never, e.to_string());
+        tokio::task::spawn_blocking(work).await.map_err(failed)
+    }
+
+    /// Before what runs here is dropped: nobody may read memory of requests that have ended.
+    fn wait_for_elsewhere(&self) {
+        while self.elsewhere.load(Acquire) > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// What another lane can go on with.
     pub fn into_parts(self) -> (Connections, Signers) {
         (self.connections, self.signers)
@@ -168,9 +188,9 @@ impl Lane {
     }
 
     /// Files a result; it is handed over with others, at the latest when the lane has nothing else to do.
-    pub fn finish(&self, queue: Arc<Queue>, index: u64, outcome: Outcome, grant: Option<Grant>) {
+    pub fn finish(&self, finished: Finished) {
         let full = OUTBOX.with_borrow_mut(|outbox| {
-            outbox.push((queue, Completed { index, outcome, grant }));
+            outbox.push(finished);
             outbox.len() >= HAND_OVER
         });
         if full {
@@ -179,118 +199,34 @@ impl Lane {
     }
 }
 
+/// Counts while it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Counted {
+        count.fetch_add(1, AcqRel);
+        Counted(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, AcqRel);
+    }
+}
+
 /// Moves what the lane has finished to the queues.
 pub fn hand_over() {
-    let finished = OUTBOX.take();
-    let mut rest = finished.into_iter().peekable();
-    while let Some((queue, first)) = rest.next() {
+    let mut rest = OUTBOX.take().into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let queue = first.ticket.queue().clone();
         let mut batch = vec![first];
-        while let Some((_, next)) = rest.next_if(|(other, _)| Arc::ptr_eq(other, &queue)) {
+        while let Some(next) = rest.next_if(|other| Arc::ptr_eq(other.ticket.queue(), &queue)) {
             batch.push(next);
         }
+        queue.engine.trip("hand over");
         if queue.complete(batch.into_iter()) {
             queue.client.budget.nudge(); // another request is the head now
         }
-    }
-}
-
-/// The event loop of a lane; made by whoever starts the engine, since it may fail.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .max_blocking_threads(4)
-        .thread_name("s3dataset-aux")
-        .on_thread_park(|| {
-            hand_over();
-            PARKED.set(Some(Instant::now()));
-        })
-        .on_thread_unpark(|| {
-            if let Some(since) = PARKED.take() {
-                IDLE.set(IDLE.get() + since.elapsed());
-            }
-        })
-        .build()
-}
-
-pub fn run(engine: Arc<Engine>, number: usize, runtime: &tokio::runtime::Runtime) {
-    crate::raw::block_signals();
-    let lane = Lane::new(engine, number, Connections::default(), Signers::default());
-    let local = tokio::task::LocalSet::new();
-    local.block_on(runtime, work(lane));
-}
-
-async fn work(lane: Rc<Lane>) {
-    let (mut watched, mut kept) = (Instant::now(), Instant::now());
-    let (mut cancellations, mut closings) = (0, 0);
-    // Since when the ramp holds transfers back, and how long the lane had idled by then.
-    let mut ramp: Option<(Instant, Duration)> = None;
-    loop {
-        while let Some((job, running)) = lane.engine.pull(&lane) {
-            tokio::task::spawn_local(serve(lane.clone(), job, running));
-        }
-        let ramping = lane.ramp_waits.get();
-        let busy = lane.running.borrow().iter().any(|(_, n)| *n > 0);
-        let pause = if ramping {
-            RAMP
-        } else if busy || lane.held.get() {
-            WATCH
-        } else {
-            HOUSEKEEP
-        };
-        let notified = lane.engine.lanes[lane.number].notified();
-        let _woken_early = tokio::time::timeout(pause, notified).await.is_ok();
-        let now = Instant::now();
-        ramp = match ramp.filter(|_| ramping) {
-            Some((since, idle)) if now - since >= RAMP => {
-                if (IDLE.get() - idle) * 2 > now - since {
-                    lane.large_allowed.set(lane.large_allowed.get() * 2);
-                }
-                None
-            }
-            None if ramping => Some((now, IDLE.get())),
-            other => other,
-        };
-        let seen = lane.engine.cancellations();
-        if seen != cancellations || now - watched >= WATCH {
-            (cancellations, watched) = (seen, now);
-            lane.watch(now);
-        }
-        let closed = lane.engine.closings();
-        if closed != closings {
-            closings = closed;
-            part(&lane);
-        }
-        if now - kept >= HOUSEKEEP {
-            kept = now;
-            housekeep(&lane);
-        }
-    }
-}
-
-/// Clients were closed: their sockets go now.
-fn part(lane: &Lane) {
-    lane.connections.keep_clients(|client| lane.engine.is_open(client));
-    lane.signers.borrow_mut().retain(|(client, ..)| lane.engine.is_open(*client));
-    if lane.number == 0 {
-        lane.engine.callers.keep_clients(|client| lane.engine.is_open(client));
-    }
-}
-
-fn housekeep(lane: &Lane) {
-    lane.connections.close_idle(Instant::now(), |client| lane.engine.connection_closed(client));
-    if lane.number == 0 {
-        lane.engine.callers.close_idle(Instant::now(), |client| lane.engine.connection_closed(client));
-        lane.engine.pool.trim();
-    }
-}
-
-/// Serves a job, and then others while there are any: a task for each connection in use, not for each request.
-async fn serve(lane: Rc<Lane>, job: Job, running: Running) {
-    let mut next = Some((job, running));
-    while let Some((job, running)) = next {
-        crate::attempt::run(&lane, job, &running).await;
-        drop(running);
-        next = lane.engine.pull(&lane);
     }
 }

@@ -3,14 +3,15 @@
 //! ```text
 //! engine    one a process: lanes, pool, budget, who may start next
 //! queue     submission and completion; what waits, what has ended
-//! lane      one thread: an event loop, its connections, its running requests
+//! lane      one thread: an event loop, its connections, its running requests; begins anew after a panic
 //! caller    a lane for one request, on the thread that waits for it
 //! attempt   one request over its attempts: sign, send, classify, back off
 //! fetch     GetObject: into the memory where the bytes are wanted      call    everything else
 //! connect   names, addresses, TLS settings, idle connections           http   HTTP/1.1 on one connection
 //! tls       rustls between the socket and the connection
 //! head      the head of a response                                     classify what an error answer means
-//! slot      deadlines and cancellation of a running request            budget bytes in flight
+//! slot      deadlines and cancellation of a running request            budget  bytes in flight
+//! ticket    that every request ends                                    assembly one result in parallel ranges
 //! raw       the only unsafe code: foreign memory, sockets, pooled buffers
 //! sign xml checksum date    pure: no I/O
 //! ```
@@ -30,6 +31,7 @@ pub mod sign;
 pub mod stats;
 pub mod xml;
 
+mod assembly;
 mod attempt;
 mod call;
 mod caller;
@@ -39,4 +41,5 @@ mod head;
 mod http;
 mod lane;
 mod slot;
+mod ticket;
 mod tls;

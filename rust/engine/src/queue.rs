@@ -1,9 +1,11 @@
 //! Submission and completion: what waits to start, what has ended and waits to be taken, and who is woken when.
+use crate::assembly::Assembly;
 use crate::budget::Grant;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::failure::{Failure, Kind};
-use crate::request::{Assembly, Job, Outcome, Target};
+use crate::request::{Job, Outcome, Target};
+use crate::ticket::Finished;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -20,7 +22,7 @@ pub enum Pending {
 impl Pending {
     pub fn index(&self) -> u64 {
         match self {
-            Pending::Job(job) => job.index,
+            Pending::Job(job) => job.ticket.index,
             Pending::Split(assembly) => assembly.index,
         }
     }
@@ -130,7 +132,7 @@ impl Queue {
         if self.cancelled_all.load(Acquire) {
             // Closed, perhaps just now by another thread: the callers' memory may not be pinned any more.
             drop(pending);
-            self.end_unstarted(jobs);
+            self.end_unstarted(jobs, cancelled);
         } else {
             let count = jobs.len();
             pending.extend(jobs);
@@ -171,18 +173,19 @@ impl Queue {
     }
 
     /// Files results under one lock and wakes who waited for them; -> whether the head moved, so that another may be admitted now.
-    pub fn complete(&self, results: impl Iterator<Item = Completed>) -> bool {
+    pub fn complete(&self, results: impl Iterator<Item = Finished>) -> bool {
         let mut state = self.lock();
         let before = self.lowest.load(Relaxed);
-        for result in results {
-            let index = result.index;
+        for Finished { ticket, outcome, grant } in results {
+            let index = ticket.index;
+            ticket.keep();
             let slot = index.checked_sub(before).and_then(|i| state.finished.get_mut(i as usize));
             if slot.is_none_or(|done| std::mem::replace(done, true)) {
                 continue; // cannot be: each request ends once
             }
             state.finished_count += 1;
             state.order.push_back(index);
-            state.results.insert(index, result);
+            state.results.insert(index, Completed { index, outcome, grant });
         }
         let mut lowest = before;
         while state.finished.front() == Some(&true) {
@@ -320,32 +323,31 @@ impl Queue {
                 }
             }
         }
-        self.end_unstarted(dropped);
+        self.end_unstarted(dropped, cancelled);
         self.engine.cancel_running();
     }
 
-    /// Ends, as cancelled, what no lane has or will get.
-    fn end_unstarted(&self, dropped: Vec<Pending>) {
+    /// Ends what has not started; why, says `failure` of operation and target.
+    pub fn fail_pending(&self, failure: impl Fn(&'static str, &Target) -> Failure) {
+        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(|e| e.into_inner()));
+        self.end_unstarted(pending, failure);
+    }
+
+    /// Ends what no lane has or will get.
+    fn end_unstarted(
+        &self,
+        dropped: impl IntoIterator<Item = Pending>,
+        failure: impl Fn(&'static str, &Target) -> Failure,
+    ) {
         let mut ended = Vec::new();
         for item in dropped {
             match item {
-                Pending::Job(job) => {
-                    let failure = Box::new(cancelled(job.operation(), &job.target));
-                    ended.push(Completed { index: job.index, outcome: Outcome::Failure(failure), grant: None });
+                Pending::Job(Job { ticket, .. }) => {
+                    let failure = failure(ticket.operation, &ticket.target);
+                    ended.push(ticket.fail(failure));
                 }
-                Pending::Split(assembly) => {
-                    // Pieces in flight end the assembly; with none there is nobody else to do it.
-                    let mut state = assembly.lock();
-                    state.next = assembly.destination.len();
-                    let target = &assembly.target;
-                    let failure = state.failure.get_or_insert_with(|| cancelled("GetObject", target));
-                    let failure = failure.clone();
-                    if state.in_flight == 0 {
-                        state.grant = None;
-                        let outcome = Outcome::Failure(Box::new(failure));
-                        ended.push(Completed { index: assembly.index, outcome, grant: None });
-                    }
-                }
+                // Pieces in flight end the assembly; with none there is nobody else to do it.
+                Pending::Split(assembly) => ended.extend(assembly.call_off(failure("GetObject", &assembly.target))),
             }
         }
         if self.complete(ended.into_iter()) {

@@ -5,37 +5,36 @@ use crate::client::Route;
 use crate::failure::Failure;
 use crate::queue::Queue;
 use crate::raw::{PooledBuffer, Span};
+use crate::ticket::Ticket;
 use crate::xml::ListPage;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// A request with its place in its queue.
 pub struct Job {
-    pub queue: Arc<Queue>,
-    pub index: u64,
-    pub target: Target,
+    pub ticket: Ticket,
     pub op: Op,
     /// What it holds of the byte budget: until its result is taken.
     pub grant: Option<Grant>,
 }
 
 impl Job {
-    pub fn operation(&self) -> &'static str {
-        match &self.op {
-            Op::Call(call) => call.kind.operation(&self.target.key),
-            _ => "GetObject",
-        }
+    pub fn new(queue: Arc<Queue>, index: u64, target: Target, op: Op) -> Job {
+        let operation = match &op {
+            Op::Call(call) => call.kind.operation(&target.key),
+            Op::Fetch(_) => "GetObject",
+        };
+        Job { ticket: Ticket::new(queue, index, target, operation), op, grant: None }
     }
 }
 
 #[derive(Clone)]
 pub struct Target {
     pub route: Arc<Route>,
-    pub key: String,
+    pub key: Arc<str>,
 }
 
 pub enum Op {
     Fetch(Fetch),
-    Part(Arc<Assembly>, Piece),
     Call(Box<Call>),
 }
 
@@ -71,64 +70,6 @@ impl Fetch {
             _ => return None,
         };
         Some((start, end.min(start.saturating_add(self.limit.unwrap_or(u64::MAX)))))
-    }
-}
-
-/// Part of an assembly: offset in its destination, and length.
-#[derive(Clone, Copy, Debug)]
-pub struct Piece {
-    pub at: usize,
-    pub len: usize,
-}
-
-/// One result that is fetched in parallel ranges, each straight into its place.
-pub struct Assembly {
-    pub queue: Arc<Queue>,
-    pub index: u64,
-    pub target: Target,
-    pub destination: Span,
-    /// Where in the object the destination's first byte comes from.
-    pub start: u64,
-    pub part_size: usize,
-    pub state: Mutex<AssemblyState>,
-}
-
-#[derive(Default)]
-pub struct AssemblyState {
-    /// Offset of the first byte that nobody was asked to fetch yet.
-    pub next: usize,
-    pub in_flight: usize,
-    /// The pin given, or the ETag of whichever answer came first.
-    pub etag: Option<String>,
-    pub object_size: u64,
-    pub last_modified: Option<i64>,
-    pub head: Box<[u8]>,
-    pub failure: Option<Failure>,
-    pub buffer: Option<PooledBuffer>,
-    pub grant: Option<Grant>,
-    pub attempts: u32,
-}
-
-impl Assembly {
-    pub fn lock(&self) -> std::sync::MutexGuard<'_, AssemblyState> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    /// The next piece to fetch; None when all were handed out, or one failed.
-    pub fn next_piece(&self) -> Option<Piece> {
-        let mut state = self.lock();
-        if state.failure.is_some() || state.next >= self.destination.len() {
-            return None;
-        }
-        let piece = Piece { at: state.next, len: self.part_size.min(self.destination.len() - state.next) };
-        state.next += piece.len;
-        state.in_flight += 1;
-        Some(piece)
-    }
-
-    pub fn exhausted(&self) -> bool {
-        let state = self.lock();
-        state.failure.is_some() || state.next >= self.destination.len()
     }
 }
 
@@ -222,6 +163,35 @@ pub struct Body {
     pub last_modified: Option<i64>,
     /// The response's head as it came, for whoever asks for headers.
     pub head: Box<[u8]>,
+}
+
+/// What the result of a fetch tells besides its bytes.
+pub struct Meta {
+    pub etag: String,
+    pub object_size: u64,
+    pub last_modified: Option<i64>,
+    pub head: Box<[u8]>,
+}
+
+impl Meta {
+    /// The result: a body in pooled memory, or what is to be said of one in the caller's.
+    pub fn outcome(self, target: &Target, buffer: Option<PooledBuffer>, start: u64, nbytes: usize) -> Outcome {
+        let Meta { etag, object_size, last_modified, head } = self;
+        match buffer {
+            Some(buffer) => {
+                Outcome::Body(Body { target: target.clone(), buffer, start, object_size, etag, last_modified, head })
+            }
+            None => Outcome::Reply(Box::new(Reply {
+                status: 206,
+                etag,
+                object_size,
+                nbytes: nbytes as u64,
+                last_modified,
+                head,
+                ..Reply::default()
+            })),
+        }
+    }
 }
 
 #[derive(Default)]

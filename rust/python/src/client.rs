@@ -162,7 +162,7 @@ impl PyClient {
         limit: Option<u64>,
     ) -> PyResult<Py<PyAny>> {
         let fetch = fetch_of(start, end, size, limit, pin)?;
-        let target = Target { route: route.get()?.clone(), key };
+        let target = Target { route: route.get()?.clone(), key: key.into() };
         fetch_alone(py, engine()?.clone(), self.0.get()?.clone(), target, fetch)
     }
 

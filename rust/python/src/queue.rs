@@ -43,7 +43,7 @@ impl PyQueue {
         let first = queue.submit(count, |index| {
             let Some((target, op, export)) = jobs.next() else { unreachable!("one for each index") };
             exports.extend(export.map(|export| (index, export)));
-            Pending::Job(Job { queue: queue.clone(), index, target, op, grant: None })
+            Pending::Job(Job::new(queue.clone(), index, target, op))
         });
         Ok(first)
     }
@@ -67,7 +67,7 @@ impl PyQueue {
 }
 
 fn target(route: &Arc<Route>, key: &str) -> Target {
-    Target { route: route.clone(), key: key.to_owned() }
+    Target { route: route.clone(), key: key.into() }
 }
 
 fn query(pairs: &mut [(&str, &str)]) -> String {
@@ -103,7 +103,7 @@ pub fn fetch_alone(
     fetch: Fetch,
 ) -> PyResult<Py<PyAny>> {
     let queue = Queue::new(engine, client);
-    let job = |index| Job { queue: queue.clone(), index, target, op: Op::Fetch(fetch), grant: None };
+    let job = |index| Job::new(queue.clone(), index, target, Op::Fetch(fetch));
     let mut signal = None;
     let index = py.detach(|| {
         let interrupted = || {
@@ -151,7 +151,7 @@ impl PyQueue {
         }
         let convert = |(route, key, start, end, size, pin): Get<'_>| {
             let fetch = fetch_of(start, end, size, limit, pin)?;
-            Ok((Target { route: route.get().get()?.clone(), key }, Op::Fetch(fetch), None))
+            Ok((Target { route: route.get().get()?.clone(), key: key.into() }, Op::Fetch(fetch), None))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }
@@ -162,7 +162,7 @@ impl PyQueue {
             let (export, span) = foreign(&buffer, true)?;
             let what = What::Range { start, end: start.saturating_add(span.len() as u64) };
             let fetch = Fetch { what, size: None, limit: None, pin, into: Some(span) };
-            Ok((Target { route: route.get().get()?.clone(), key }, Op::Fetch(fetch), Some(export)))
+            Ok((Target { route: route.get().get()?.clone(), key: key.into() }, Op::Fetch(fetch), Some(export)))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }
@@ -173,7 +173,7 @@ impl PyQueue {
             let (export, span) = foreign(&data, false)?;
             let mut call = with_checksum(Call::new(CallKind::Put, "PUT"), checksum)?;
             (call.headers, call.payload) = (headers, Payload::Foreign(span));
-            Ok((Target { route: route.get().get()?.clone(), key }, Op::Call(Box::new(call)), Some(export)))
+            Ok((Target { route: route.get().get()?.clone(), key: key.into() }, Op::Call(Box::new(call)), Some(export)))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }

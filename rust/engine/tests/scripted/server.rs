@@ -129,7 +129,7 @@ impl Bench {
         let target = Target { route: self.route.clone(), key: key.into() };
         self.queue.submit(1, |index| {
             let (queue, target, op) = (self.queue.clone(), target.clone(), op.take().unwrap());
-            Pending::Job(Job { queue, index, target, op, grant: None })
+            Pending::Job(Job::new(queue, index, target, op))
         })
     }
 
