@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::time::{Duration, Instant};
 
+mod descriptors;
 mod event_loop;
 #[cfg(test)]
 mod tests;

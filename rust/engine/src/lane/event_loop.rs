@@ -4,6 +4,7 @@ use crate::attempt::{catch_unwind, text_of};
 use crate::connect::Connections;
 use crate::engine::{Engine, Task};
 use crate::lane::Running;
+use crate::raw::SocketEntry;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -27,6 +28,8 @@ thread_local! {
 }
 
 pub struct EventLoop {
+    /// Dropped before they are closed: their numbers may be other files' at once.
+    _descriptors: Vec<SocketEntry>,
     runtime: Runtime,
 }
 
@@ -51,7 +54,7 @@ impl EventLoop {
                 }
             })
             .build()?;
-        Ok(EventLoop { runtime })
+        Ok(EventLoop { _descriptors: super::descriptors::of(&runtime), runtime })
     }
 
     /// Runs one future to its end, and what it begins meanwhile.
