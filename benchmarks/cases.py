@@ -74,6 +74,17 @@ CASES = (
         "list-numbers", "200,000 numbered keys listed, 25 ms a page", "client", "latency", LISTED_KEYS, 0, "keys/s", 32
     ),
     Case("list-uuids", "200,000 keys of UUIDs listed, 25 ms a page", "client", "latency", LISTED_KEYS, 0, "keys/s", 32),
+    Case("list-dates", "200,000 keys by date listed, 25 ms a page", "client", "latency", LISTED_KEYS, 0, "keys/s", 32),
+    Case(
+        "list-hot",
+        "200,000 keys, nearly all below one long prefix, listed, 25 ms a page",
+        "client",
+        "latency",
+        LISTED_KEYS,
+        0,
+        "keys/s",
+        32,
+    ),
     Case(
         "iterate",
         "a dataset iterated in one process, 25 ms away",

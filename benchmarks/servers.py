@@ -139,10 +139,19 @@ def local_s3(data: Path | None, **settings: Any) -> Iterator[Server]:
 
     It neither checks signatures nor hashes what it receives: the client is what is measured, on the same cores.
     """
-    keys = {"numbers": "images/{}.jpg", "uuids": "images/{uuid}.jpg"}
+    keys = {
+        "numbers": {"images/{}.jpg": LISTED_KEYS},
+        "uuids": {"images/{uuid}.jpg": LISTED_KEYS},
+        "dates": {"logs/{date}.json": LISTED_KEYS},
+        "hot": {
+            **{f"{letter}/{{}}": 10 for letter in "abcdefghij"},
+            "team/projects/vision/2026/raw/hot/{}.jpg": LISTED_KEYS - 100,
+        },
+    }
     buckets: list[dict[str, Any]] = [{"name": BUCKET}, {"name": "sink", "sink": True}]
-    for name, pattern in keys.items():
-        buckets.append({"name": name, "synthetic": [{"key": pattern, "count": LISTED_KEYS, "size_bytes": 100_000}]})
+    for name, patterns in keys.items():
+        objects = [{"key": key, "count": count, "size_bytes": 100_000} for key, count in patterns.items()]
+        buckets.append({"name": name, "synthetic": objects})
     config = {
         "buckets": buckets,
         "directory": data and str(data),
