@@ -50,6 +50,7 @@ _ENVIRONMENT: Final = (
     "AWS_PROFILE",
     "AWS_REGION",
     "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_SHARED_CREDENTIALS_FILE",
@@ -220,6 +221,7 @@ class ResolvedConfig:
         region: None when nobody named one: the bucket tells.
         endpoint: URL of a service of one's own, None for Amazon's.
         ca_bundle: PEM text, None for the system's roots.
+        verify_reads: Compare whole objects with the checksum that the service has stored.
         headers: Sent with every request.
         write_headers: Sent with whatever makes an object.
     """
@@ -242,6 +244,7 @@ class ResolvedConfig:
     retry_max_elapsed_s: float
     ca_bundle: bytes | None
     checksum: str | None
+    verify_reads: bool
     headers: tuple[tuple[str, str], ...]
     write_headers: tuple[tuple[str, str], ...]
 
@@ -344,6 +347,7 @@ def resolved(
         retry_max_elapsed_s=config.retry_max_elapsed_s,
         ca_bundle=_ca_bundle(config, session),
         checksum=_checksum(config, session),
+        verify_reads=session.get_config_variable("response_checksum_validation") != "when_required",
         headers=tuple(headers),
         write_headers=(("x-amz-storage-class", config.storage_class),) if config.storage_class else (),
     )

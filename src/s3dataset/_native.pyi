@@ -328,6 +328,7 @@ class Client:
         | None = None,  # None: 10 s, and 2 s (doubling) for GETs of known size under 512 KiB
         stall_timeout_s: float = 15.0,  # under 64 KiB/s for that long
         retry_max_elapsed_s: float = 600.0,
+        verify_reads: bool = True,  # compare whole objects that come with one answer with the checksum stored
         memory_limit_bytes: int | None = None,  # a budget of its own
         ca_bundle: bytes | None = None,  # PEM; None: the system's roots
         headers: Sequence[tuple[str, str]] = (),  # with every request, lower case (x-amz-request-payer ...)
@@ -354,7 +355,8 @@ class Client:
     def refuse_credentials(self, reason: str, /) -> None:
         """No new ones are to be had: the waiting requests fail with `reason`."""
     def stats(self) -> dict[str, Any]:
-        """requests, bytes_in, bytes_out, retries, retries_by_cause {cause: n}, throttles, hedges, connections_opened,
+        """requests, bytes_in, bytes_out, retries, retries_by_cause {cause: n}, throttles, hedges, reads_verified, reads_unverified
+        (whole objects that came with one answer; unverified: no checksum of the full object is stored), connections_opened,
         connections_reused, connections_open, in_flight, network_wait_s (summed over requests), ttfb_s / latency_s: histograms
         as lists of (upper bound in s, count), by_operation {name: n}."""
     def close(self) -> None:

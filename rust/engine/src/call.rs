@@ -70,7 +70,8 @@ async fn once(attempts: &mut Attempts<'_>, call: &mut Call, body: Span) -> Resul
     result
 }
 
-async fn hash(lane: &Lane, algorithm: Algorithm, body: Span) -> Result<String, Fault> {
+/// The checksum of memory that does not change meanwhile, in base64.
+pub async fn hash(lane: &Lane, algorithm: Algorithm, body: Span) -> Result<String, Fault> {
     let compute = move || {
         let mut digest = checksum::Digest::new(algorithm);
         let mut scratch = [0; 16 << 10]; // stays in the fastest cache

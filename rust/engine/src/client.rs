@@ -20,6 +20,8 @@ pub struct Settings {
     pub first_byte_timeout: Option<Duration>,
     pub stall_timeout: Duration,
     pub retry_max_elapsed: Duration,
+    /// Compare whole objects that come with one answer with the checksum stored.
+    pub verify_reads: bool,
     /// Sent with every request; names in lower case.
     pub headers: Vec<(String, String)>,
 }

@@ -15,6 +15,7 @@ mod gather;
 mod pieces;
 mod pin;
 mod room;
+mod verify;
 
 pub use pieces::run_part;
 
@@ -69,12 +70,18 @@ pub async fn run(
     };
     let end = end.min(opened.first.saturating_add(fetch.limit.unwrap_or(u64::MAX)));
     let total = end.saturating_sub(opened.first) as usize;
+    let stored = verify::expected(attempts, &opened, total);
     if fetch.into.is_none()
         && let Some(mut buffer) = opened.gathered.take()
     {
         buffer.truncate(total);
         let meta = meta_of(&opened);
         attempts.end(opened.exchange, None);
+        if let Some(stored) = stored
+            && let Err(failure) = verify::verify(attempts, stored, buffer.span(), &mut pin_of(&fetch, &meta)).await
+        {
+            return failed(failure);
+        }
         return Some((meta.outcome(attempts.target, Some(buffer), opened.first, total), grant));
     }
     let (span, buffer) = match fetch.into {
@@ -129,8 +136,11 @@ pub async fn run(
         return None;
     }
     let first = opened.first;
-    let mut pin = fetch.pin.or(Some(meta.etag.clone()).filter(|e| !e.is_empty()));
-    let received = receive(attempts, opened, span, &mut pin).await;
+    let mut pin = pin_of(&fetch, &meta);
+    let mut received = receive(attempts, opened, span, &mut pin).await;
+    if let (Ok(()), Some(stored)) = (&received, stored) {
+        received = verify::verify(attempts, stored, span, &mut pin).await;
+    }
     if fetch.into.is_some() {
         grant = None; // what was gathered on the way is given up
     }
@@ -138,6 +148,11 @@ pub async fn run(
         Ok(()) => Some((meta.outcome(attempts.target, buffer, first, total), grant)),
         Err(failure) => failed(failure),
     }
+}
+
+/// The version that everything else must be of.
+fn pin_of(fetch: &Fetch, meta: &Meta) -> Option<String> {
+    fetch.pin.clone().or_else(|| Some(meta.etag.clone()).filter(|e| !e.is_empty()))
 }
 
 fn meta_of(opened: &Opened) -> Meta {
@@ -153,12 +168,16 @@ fn empty(attempts: &Attempts<'_>, fetch: &Fetch, start: u64, object_size: u64) -
     meta.outcome(attempts.target, buffer, start, 0)
 }
 
+fn end_of(fetch: &Fetch) -> u64 {
+    if let What::Range { end, .. } = fetch.what { end } else { u64::MAX }
+}
+
 /// Sends the first request of a fetch, and finds out what it will deliver.
 async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch, grant: &mut Option<Grant>) -> Result<Opened, Fault> {
     let part_size = attempts.client.settings.part_size as u64;
     let limit = fetch.limit.unwrap_or(u64::MAX);
     let asked = match (fetch.what, fetch.size) {
-        (What::Whole, Some(size)) if size <= limit => None,
+        (What::Whole | What::Range { start: 0, .. }, Some(size)) if size <= limit && size <= end_of(fetch) => None,
         (What::Whole, Some(_)) => Some((0, limit)),
         (What::Whole, None) => Some((0, part_size.min(limit))),
         (What::Range { start, end }, _) => {
@@ -178,7 +197,7 @@ async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch, grant: &mut Option<Gra
     let request = Request {
         method: "GET",
         query: "",
-        headers: &[],
+        headers: if range.is_none() { verify::headers(attempts) } else { &[] },
         range,
         if_match: quoted.as_deref(),
         body: Span::EMPTY,

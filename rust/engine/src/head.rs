@@ -1,4 +1,5 @@
 //! The head of a response: httparse reads it, this keeps what requests need.
+use crate::checksum::Algorithm;
 use crate::date::parse_http_date;
 use crate::failure::Fault;
 
@@ -28,6 +29,8 @@ pub struct Head {
     pub region: String,
     pub date: Option<i64>,
     pub retry_after_s: Option<f64>,
+    /// Of the full object, in base64.
+    pub checksum: Option<(Algorithm, String)>,
     pub raw: Box<[u8]>,
 }
 
@@ -62,9 +65,10 @@ pub fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Head)>, 
         region: String::new(),
         date: None,
         retry_after_s: None,
+        checksum: None,
         raw: bytes[..len].into(),
     };
-    let (mut fixed, mut chunked) = (None, false);
+    let (mut fixed, mut chunked, mut composite) = (None, false, false);
     for header in response.headers.iter() {
         let value = std::str::from_utf8(header.value).unwrap_or_default().trim();
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
@@ -93,9 +97,17 @@ pub fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Head)>, 
                 chunked = value.rsplit(',').next().is_some_and(|t| t.trim().eq_ignore_ascii_case("chunked"))
             }
             19 if is("x-amz-bucket-region") => head.region = value.to_owned(),
+            19 if is("x-amz-checksum-type") => composite = value.eq_ignore_ascii_case("COMPOSITE"),
+            20..=24 => {
+                if let Some(algorithm) = Algorithm::ALL.into_iter().find(|a| is(a.header())) {
+                    composite |= value.contains('-'); // "value-parts", and no base64
+                    head.checksum.get_or_insert_with(|| (algorithm, value.to_owned()));
+                }
+            }
             _ => (),
         }
     }
+    head.checksum = head.checksum.take_if(|_| !composite);
     head.content_length = fixed;
     head.length = match (chunked, fixed) {
         _ if is_head || status == 204 || status == 304 || status / 100 == 1 => Length::Fixed(0),
@@ -136,6 +148,17 @@ mod tests {
         assert_eq!((h.status, h.length, h.keep_alive), (206, Length::Fixed(10), true));
         assert_eq!((h.etag.as_str(), h.request_id.as_str()), ("\"abc\"", "R1"));
         assert_eq!(h.content_range, Some(ContentRange { range: Some((5, 14)), total: Some(100) }));
+    }
+
+    #[test]
+    fn checksums_of_parts_are_none() {
+        let value = |lines: &str| head(&format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{lines}\r\n")).checksum;
+        let full = "X-Amz-Checksum-Crc64nvme: AAAAAAAAAAA=\r\n";
+        assert_eq!(value(full), Some((Algorithm::Crc64Nvme, "AAAAAAAAAAA=".to_owned())));
+        assert_eq!(value("x-amz-checksum-crc32: AAAAAA==\r\n").unwrap().0, Algorithm::Crc32);
+        assert_eq!(value("x-amz-checksum-crc32c: AAAAAA==-3\r\n"), None);
+        assert_eq!(value(&format!("x-amz-checksum-type: COMPOSITE\r\n{full}")), None);
+        assert_eq!(value("x-amz-checksum-sha256: x\r\n"), None);
     }
 
     #[test]

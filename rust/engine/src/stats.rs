@@ -30,6 +30,9 @@ pub struct Stats {
     pub bytes_out: AtomicU64,
     pub retries: AtomicU64,
     pub throttles: AtomicU64,
+    /// Whole objects that were compared with the checksum stored, and those for which there was none.
+    pub reads_verified: AtomicU64,
+    pub reads_unverified: AtomicU64,
     pub connections_opened: AtomicU64,
     pub connections_reused: AtomicU64,
     pub connections_open: AtomicU64,

@@ -101,7 +101,7 @@ impl PyClient {
     #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (
         *, unsigned=false, user_agent, part_size=8 << 20, max_attempts=10, max_connections=256, large_in_flight=32,
-        connect_timeout_s=3.0, first_byte_timeout_s=None, stall_timeout_s=15.0, retry_max_elapsed_s=600.0,
+        connect_timeout_s=3.0, first_byte_timeout_s=None, stall_timeout_s=15.0, retry_max_elapsed_s=600.0, verify_reads=true,
         memory_limit_bytes=None, ca_bundle=None, headers=Vec::new()
     ))]
     fn new(
@@ -115,6 +115,7 @@ impl PyClient {
         first_byte_timeout_s: Option<f64>,
         stall_timeout_s: f64,
         retry_max_elapsed_s: f64,
+        verify_reads: bool,
         memory_limit_bytes: Option<usize>,
         ca_bundle: Option<&[u8]>,
         headers: Vec<(String, String)>,
@@ -138,6 +139,7 @@ impl PyClient {
             first_byte_timeout: first_byte_timeout_s.map(seconds),
             stall_timeout: seconds(stall_timeout_s),
             retry_max_elapsed: seconds(retry_max_elapsed_s),
+            verify_reads,
             headers,
         };
         let engine = engine()?;
@@ -216,6 +218,8 @@ impl PyClient {
             ("bytes_out", &stats.bytes_out),
             ("retries", &stats.retries),
             ("throttles", &stats.throttles),
+            ("reads_verified", &stats.reads_verified),
+            ("reads_unverified", &stats.reads_unverified),
             ("connections_opened", &stats.connections_opened),
             ("connections_reused", &stats.connections_reused),
             ("connections_open", &stats.connections_open),

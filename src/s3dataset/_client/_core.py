@@ -315,6 +315,7 @@ class ClientCore:
             first_byte_timeout_s=settings.first_byte_timeout_s,
             stall_timeout_s=settings.stall_timeout_s,
             retry_max_elapsed_s=settings.retry_max_elapsed_s,
+            verify_reads=settings.verify_reads,
             memory_limit_bytes=settings.memory_limit_bytes,
             ca_bundle=settings.ca_bundle,
             headers=settings.headers,

@@ -52,6 +52,7 @@ fn queue(part_size: usize) -> (Arc<Queue>, Target) {
         first_byte_timeout: None,
         stall_timeout: Duration::from_secs(15),
         retry_max_elapsed: Duration::from_secs(60),
+        verify_reads: true,
         headers: Vec::new(),
     };
     let client = Arc::new(Client::new(settings, None, engine.budget.clone()));

@@ -100,6 +100,7 @@ pub fn settings() -> Settings {
         first_byte_timeout: None,
         stall_timeout: Duration::from_secs(15),
         retry_max_elapsed: Duration::from_secs(60),
+        verify_reads: true,
         headers: Vec::new(),
     }
 }
