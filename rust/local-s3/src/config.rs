@@ -139,6 +139,8 @@ pub struct BucketConfig {
     pub sink: bool,
     /// Requests must say `x-amz-request-payer: requester`.
     pub requester_pays: bool,
+    /// Keep what is overwritten and deleted as versions.
+    pub versioned: bool,
     pub synthetic: Vec<SyntheticConfig>,
 }
 

@@ -11,10 +11,11 @@ use crate::receive::{Expected, receive};
 use crate::request::{Query, Request, percent_decode};
 use crate::response::{Body, Response};
 use crate::server::Server;
-use crate::store::bucket::{Attributes, Object};
 use crate::store::content::Content;
 use crate::store::listing::After;
 use crate::store::lock;
+use crate::store::object::{Attributes, Object};
+use crate::store::versions_listing::{From, ListedVersion};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -178,6 +179,7 @@ async fn answer(server: &Server, request: &Request, received: Option<crate::keep
         }
         ("GET", "keys") => keys(server, rest, parameter("prefix")),
         ("GET", "uploads") => uploads(server, rest),
+        ("GET", "versions") => versions(server, rest, parameter("prefix")),
         (_, "objects") => {
             let (bucket, key) = rest.split_once('/').ok_or_else(|| S3Error::invalid_argument("no key"))?;
             object(server, request, bucket, key, received).await
@@ -225,6 +227,20 @@ fn keys(server: &Server, bucket: &str, prefix: &str) -> Answer<Response> {
     }
 }
 
+fn versions(server: &Server, bucket: &str, prefix: &str) -> Answer<Response> {
+    let describe = |version: &ListedVersion| {
+        json!({
+            "key": String::from_utf8_lossy(&version.key),
+            "version_id": version.id,
+            "is_latest": version.is_latest,
+            "is_delete_marker": version.item.is_none(),
+            "size": version.item.as_ref().map(|item| item.size()),
+        })
+    };
+    let page = server.store.bucket(bucket)?.list_versions(prefix, "", From::Start, usize::MAX);
+    json_response(&page.versions.iter().map(describe).collect::<Vec<_>>())
+}
+
 fn uploads(server: &Server, bucket: &str) -> Answer<Response> {
     let describe = |upload: std::sync::Arc<crate::store::upload::Upload>| {
         let parts = lock(&upload.parts);
@@ -246,20 +262,14 @@ async fn object(
     match (request.method(), received) {
         ("PUT", Some(received)) => {
             let checksum = Some(received.stored_checksum());
-            let object = Object {
-                content: received.content,
-                size: received.size,
-                etag: received.etag,
-                modified: server.now(&Effects::default()),
-                attributes: Attributes::of(request)?,
-                checksum,
-                parts: Vec::new(),
-            };
+            let now = server.now(&Effects::default());
+            let object = Object::new(received.content, received.size, received.etag, now);
+            let object = Object { attributes: Attributes::of(request)?, checksum, ..object };
             let object = bucket.put(key, object, |_| Ok(()))?;
             json_response(&json!({"etag": object.etag, "size": object.size}))
         }
         ("DELETE", _) => {
-            bucket.delete(key, |_| Ok(()))?;
+            bucket.delete(key, None, |_| Ok(()))?;
             json_response(&json!({}))
         }
         ("GET", _) => {
@@ -296,15 +306,7 @@ impl Body {
             left -= piece.len() as u64;
             segments.push(piece);
         }
-        let object = Object {
-            content: Content::Memory(segments),
-            size: length,
-            etag: hex(&[]),
-            modified: crate::date::Timestamp::now(),
-            attributes: Attributes::default(),
-            checksum: None,
-            parts: Vec::new(),
-        };
+        let object = Object::new(Content::Memory(segments), length, hex(&[]), crate::date::Timestamp::now());
         Self::Object { object: std::sync::Arc::new(object), start: 0, end: length }
     }
 }

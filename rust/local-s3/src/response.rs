@@ -2,8 +2,8 @@
 use crate::error::S3Error;
 use crate::faults::{Chunks, Effects};
 use crate::gzip::gzip;
-use crate::store::bucket::Object;
 use crate::store::content::Piece;
+use crate::store::object::Object;
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;

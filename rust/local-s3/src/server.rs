@@ -163,7 +163,7 @@ impl Server {
         let bucket = self.store.bucket(&target.bucket)?;
         match mutation {
             Mutation::Delete => {
-                bucket.delete(&target.key, |_| Ok(()))?;
+                bucket.delete(&target.key, None, |_| Ok(()))?;
             }
             Mutation::Replace { size_bytes } => {
                 if let Some(object) = bucket.get(&target.key) {

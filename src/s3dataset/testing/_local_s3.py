@@ -263,6 +263,7 @@ class LocalS3:
         public: bool = False,
         sink: bool = False,
         requester_pays: bool = False,
+        versioned: bool = False,
     ) -> None:
         """Makes a bucket, or gives an existing one these properties.
 
@@ -272,8 +273,9 @@ class LocalS3:
             public: Allow unsigned reads.
             sink: Do not keep the bytes of uploads.
             requester_pays: Refuse requests that do not say that whoever signs pays.
+            versioned: Keep what is overwritten and deleted; not in a directory.
         """
-        flags = {"public": public, "sink": sink, "requester_pays": requester_pays}
+        flags = {"public": public, "sink": sink, "requester_pays": requester_pays, "versioned": versioned}
         document = {"name": name, "region": region} | {flag: True for flag, is_set in flags.items() if is_set}
         self._control.call("POST", "buckets", document=document)
 
@@ -346,6 +348,11 @@ class LocalS3:
         """The multipart uploads in progress: key, upload_id, parts, bytes."""
         uploads: list[dict[str, Any]] = self._control.call("GET", "uploads", bucket)
         return uploads
+
+    def versions(self, bucket: str, prefix: str = "") -> list[dict[str, Any]]:
+        """All versions by key, the newest first: key, version_id, is_latest, is_delete_marker, size."""
+        versions: list[dict[str, Any]] = self._control.call("GET", "versions", bucket, query={"prefix": prefix})
+        return versions
 
     # -- What the client did -------------------------------------------------------------------------------------------
 

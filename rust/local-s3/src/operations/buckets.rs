@@ -82,11 +82,3 @@ pub fn location(call: &Call<'_>) -> Answer<Response> {
     out.close("LocationConstraint");
     Ok(Response::xml(out.finish()))
 }
-
-pub fn versioning(call: &Call<'_>) -> Answer<Response> {
-    call.bucket()?;
-    let mut out = Writer::new(256);
-    out.root("VersioningConfiguration");
-    out.close("VersioningConfiguration");
-    Ok(Response::xml(out.finish()))
-}

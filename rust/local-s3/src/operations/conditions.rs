@@ -2,7 +2,7 @@
 use crate::date::Timestamp;
 use crate::error::S3Error;
 use crate::request::Request;
-use crate::store::bucket::Object;
+use crate::store::object::Object;
 
 fn etag_matches(header: &str, etag: &str) -> bool {
     let same = |candidate: &str| {

@@ -1,5 +1,6 @@
 //! CopyObject and UploadPartCopy.
 use super::objects::{add_checksum, quoted};
+use super::versions::{add_source_version, add_version, find as find_version};
 use super::{Call, conditions, multipart};
 use crate::checksum::Algorithm;
 use crate::config::EtagKind;
@@ -7,8 +8,8 @@ use crate::error::{Answer, Failure, S3Error};
 use crate::keep::{Hashes, Place, Received, Writer as BodyWriter};
 use crate::request::percent_decode;
 use crate::response::Response;
-use crate::store::bucket::{Attributes, Object};
 use crate::store::content::{Content, PIECE_BYTES, Piece};
+use crate::store::object::{Attributes, Object};
 use crate::xml::Writer;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -19,14 +20,14 @@ const MAX_COPY_BYTES: u64 = 5 << 30;
 /// The object that `x-amz-copy-source` names, if its conditions hold.
 fn source(call: &Call<'_>) -> Answer<(String, String, Arc<Object>)> {
     let header = call.request.header("x-amz-copy-source").unwrap_or("");
-    let path = header.split_once("?versionId=").map_or(header, |(path, _)| path);
+    let (path, version) = header.split_once("?versionId=").map_or((header, None), |(path, id)| (path, Some(id)));
     let path = percent_decode(path, false).and_then(|bytes| String::from_utf8(bytes).ok());
     let path = path.ok_or_else(|| S3Error::invalid_argument("Invalid copy source encoding."))?;
     let path = path.strip_prefix('/').unwrap_or(&path);
     let message = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey";
     let (bucket, key) =
         path.split_once('/').filter(|(_, key)| !key.is_empty()).ok_or_else(|| S3Error::invalid_argument(message))?;
-    let object = call.server.store.bucket(bucket)?.get(key).ok_or_else(|| S3Error::no_such_key(key))?;
+    let object = find_version(&*call.server.store.bucket(bucket)?, key, version)?;
     if !call.ignores_conditions() {
         conditions::check_source(call.request, &object)?;
     }
@@ -107,8 +108,8 @@ pub async fn copy(call: &Call<'_>) -> Answer<Response> {
     } else {
         let received = transfer(call, &object, (0, object.size), call.place(&bucket), algorithm).await?;
         let checksum = Some(received.stored_checksum());
-        let Received { content, size, etag, .. } = received;
-        Object { content, size, etag, modified: now, attributes, checksum, parts: Vec::new() }
+        let object = Object::new(received.content, received.size, received.etag, now);
+        Object { attributes, checksum, ..object }
     };
     let copy = bucket.put(key, copy, |current| match call.ignores_conditions() {
         true => Ok(()),
@@ -124,6 +125,8 @@ pub async fn copy(call: &Call<'_>) -> Answer<Response> {
     }
     out.close("CopyObjectResult");
     let mut response = Response::xml(out.finish());
+    add_version(&mut response, call, &copy)?;
+    add_source_version(&mut response, &object);
     if let Some(checksum) = &copy.checksum {
         add_checksum(&mut response, checksum);
     }
@@ -161,5 +164,7 @@ pub async fn copy_part(call: &Call<'_>) -> Answer<Response> {
         out.text(algorithm.element(), &crate::checksum::base64(digest));
     }
     out.close("CopyPartResult");
-    Ok(Response::xml(out.finish()))
+    let mut response = Response::xml(out.finish());
+    add_source_version(&mut response, &object);
+    Ok(response)
 }

@@ -119,23 +119,23 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
     for object in &page.objects {
         out.literal("<Contents><Key>");
         name(page.key(object), &mut out);
-        if modified.0 != object.modified() {
-            modified = (object.modified(), object.modified().iso());
+        if modified.0 != object.item.modified() {
+            modified = (object.item.modified(), object.item.modified().iso());
         }
         out.literal("</Key><LastModified>");
         out.literal(&modified.1);
         out.literal("</LastModified><ETag>&quot;");
-        object.write_etag(out.raw());
+        object.item.write_etag(out.raw());
         out.literal("&quot;</ETag>");
-        if let Some((algorithm, kind)) = object.checksum() {
+        if let Some((algorithm, kind)) = object.item.checksum() {
             out.text("ChecksumAlgorithm", algorithm.name());
             out.text("ChecksumType", kind.name());
         }
         out.literal("<Size>");
-        push_number(out.raw(), object.size());
+        push_number(out.raw(), object.item.size());
         out.literal("</Size><StorageClass>");
         out.escaped(
-            object.object().and_then(|o| o.attributes.storage_class.as_deref()).unwrap_or("STANDARD").as_bytes(),
+            object.item.object().and_then(|o| o.attributes.storage_class.as_deref()).unwrap_or("STANDARD").as_bytes(),
         );
         out.literal("</StorageClass>");
         out.literal(owner);

@@ -5,6 +5,7 @@ pub mod copy;
 pub mod listing;
 pub mod multipart;
 pub mod objects;
+pub mod versions;
 
 use crate::auth::Sender;
 use crate::config::{Config, EtagKind, Variant};
@@ -27,8 +28,10 @@ pub enum Operation {
     HeadBucket,
     GetBucketLocation,
     GetBucketVersioning,
+    PutBucketVersioning,
     ListObjects,
     ListObjectsV2,
+    ListObjectVersions,
     ListMultipartUploads,
     DeleteObjects,
     GetObject,
@@ -70,6 +73,8 @@ impl Operation {
             ("POST", false, true) if has("delete") => Self::DeleteObjects,
             ("GET", false, true) if has("location") => Self::GetBucketLocation,
             ("GET", false, true) if has("versioning") => Self::GetBucketVersioning,
+            ("PUT", false, true) if has("versioning") => Self::PutBucketVersioning,
+            ("GET", false, true) if has("versions") => Self::ListObjectVersions,
             ("GET", false, true) if has("uploads") => Self::ListMultipartUploads,
             ("GET", false, true) if query.get("list-type") == Some("2") => Self::ListObjectsV2,
             ("GET", false, true) if known(&["prefix", "delimiter", "marker", "max-keys"]) => Self::ListObjects,
@@ -97,8 +102,10 @@ impl Operation {
             Self::HeadBucket => "HeadBucket",
             Self::GetBucketLocation => "GetBucketLocation",
             Self::GetBucketVersioning => "GetBucketVersioning",
+            Self::PutBucketVersioning => "PutBucketVersioning",
             Self::ListObjects => "ListObjects",
             Self::ListObjectsV2 => "ListObjectsV2",
+            Self::ListObjectVersions => "ListObjectVersions",
             Self::ListMultipartUploads => "ListMultipartUploads",
             Self::DeleteObjects => "DeleteObjects",
             Self::GetObject => "GetObject",
@@ -126,6 +133,7 @@ impl Operation {
                 | Self::GetBucketVersioning
                 | Self::ListObjects
                 | Self::ListObjectsV2
+                | Self::ListObjectVersions
                 | Self::GetObject
                 | Self::HeadObject
                 | Self::GetObjectTagging
@@ -236,7 +244,9 @@ impl Call<'_> {
             Operation::DeleteBucket => buckets::delete(self),
             Operation::HeadBucket => buckets::head(self),
             Operation::GetBucketLocation => buckets::location(self),
-            Operation::GetBucketVersioning => buckets::versioning(self),
+            Operation::GetBucketVersioning => versions::get_versioning(self),
+            Operation::PutBucketVersioning => versions::put_versioning(self, incoming).await,
+            Operation::ListObjectVersions => versions::list(self),
             Operation::ListObjects | Operation::ListObjectsV2 => listing::list(self),
             Operation::ListMultipartUploads => multipart::list_uploads(self),
             Operation::DeleteObjects => objects::delete_many(self, incoming).await,

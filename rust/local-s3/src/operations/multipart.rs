@@ -1,5 +1,6 @@
 //! Multipart uploads.
 use super::objects::{add_checksum, add_encryption, quoted};
+use super::versions::add_version;
 use super::{Call, conditions};
 use crate::checksum::{Algorithm, Checksum, Kind, base64, from_base64, hex, md5};
 use crate::config::EtagKind;
@@ -9,9 +10,10 @@ use crate::keep::{Place, Received, Writer as BodyWriter, opaque_etag};
 use crate::receive::{receive, receive_document};
 use crate::request::{Query, percent_encode};
 use crate::response::Response;
-use crate::store::bucket::{Attributes, Bucket, Object};
+use crate::store::bucket::Bucket;
 use crate::store::content::{Content, PIECE_BYTES, Piece, Segments, mix};
 use crate::store::lock;
+use crate::store::object::{Attributes, Object};
 use crate::store::upload::{Part, Upload};
 use crate::xml::{self, Element, Writer};
 use bytes::Bytes;
@@ -291,15 +293,10 @@ pub async fn complete(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer<Re
             }
         }
     }
-    let object = Object {
-        content: join(call, &bucket, &chosen).await?,
-        size,
-        etag: whole_etag(call, &chosen, size),
-        modified: call.server.now(call.effects),
-        attributes: upload.attributes.clone(),
-        checksum,
-        parts: chosen.iter().map(|c| c.part.size).collect(),
-    };
+    let content = join(call, &bucket, &chosen).await?;
+    let object = Object::new(content, size, whole_etag(call, &chosen, size), call.server.now(call.effects));
+    let parts = chosen.iter().map(|c| c.part.size).collect();
+    let object = Object { attributes: upload.attributes.clone(), checksum, parts, ..object };
     let object = bucket.put(key, object, |current| {
         if !call.ignores_conditions() {
             conditions::check_write(request, key, current)?;
@@ -324,6 +321,7 @@ pub async fn complete(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer<Re
     }
     out.close("CompleteMultipartUploadResult");
     let mut response = Response::xml(out.finish());
+    add_version(&mut response, call, &object)?;
     if let Some(checksum) = &object.checksum {
         add_checksum(&mut response, checksum);
     }

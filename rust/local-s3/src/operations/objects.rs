@@ -1,4 +1,5 @@
 //! Whole objects: GET, HEAD, PUT, DELETE.
+use super::versions::{add_deleted, add_version, find as find_version, version_id};
 use super::{Call, Operation, conditions};
 use crate::checksum::{Algorithm, Checksum, Kind, base64};
 use crate::date::Timestamp;
@@ -7,8 +8,8 @@ use crate::incoming::Incoming;
 use crate::receive::{receive, receive_document};
 use crate::request::{ByteRange, Request};
 use crate::response::{Body, Response};
-use crate::store::bucket::{Attributes, Object};
 use crate::store::content::Content;
+use crate::store::object::{Attributes, Object, synthetic_etag};
 use crate::xml::{self, Writer};
 use std::sync::Arc;
 
@@ -66,12 +67,12 @@ pub fn quoted(etag: &str) -> String {
     format!("\"{etag}\"")
 }
 
-/// The object that a request reads, pinned to one version.
+/// The object that a request reads, with bytes that stay as they are.
 fn find(call: &Call<'_>) -> Answer<Arc<Object>> {
     let bucket = call.bucket()?;
     let key = &call.target.key;
     loop {
-        let object = bucket.get(key).ok_or_else(|| S3Error::no_such_key(key))?;
+        let object = find_version(&bucket, key, version_id(call.query)?)?;
         let Content::File(_) = object.content else { return Ok(object) };
         let pinned = match object.content.pinned() {
             Ok(content) => content,
@@ -114,6 +115,7 @@ pub async fn get(call: &Call<'_>) -> Answer<Response> {
         response.header("Content-Range", format!("bytes {start}-{}/{}", end - 1, object.size));
     }
     describe(&mut response, call, &object);
+    add_version(&mut response, call, &object)?;
     let whole = status == 200;
     if whole
         && request.header("x-amz-checksum-mode").is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"))
@@ -218,18 +220,12 @@ pub async fn put(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer<Respons
     check(bucket.get(key).as_deref())?;
     let received = receive(incoming, &call.expected(), call.place(&bucket)).await?;
     let checksum = received.stored_checksum();
-    let object = Object {
-        content: received.content,
-        size: received.size,
-        etag: received.etag,
-        modified: call.server.now(call.effects),
-        attributes,
-        checksum: Some(checksum),
-        parts: Vec::new(),
-    };
+    let object = Object::new(received.content, received.size, received.etag, call.server.now(call.effects));
+    let object = Object { attributes, checksum: Some(checksum), ..object };
     let object = bucket.put(key, object, |current| check(current).map_err(Failure::from))?;
     let mut response = Response::new(200);
     response.header("ETag", quoted(&object.etag));
+    add_version(&mut response, call, &object)?;
     if let Some(checksum) = &object.checksum {
         add_checksum(&mut response, checksum);
     }
@@ -247,11 +243,13 @@ pub fn add_encryption(response: &mut Response, attributes: &Attributes) {
 pub fn delete(call: &Call<'_>) -> Answer<Response> {
     let key = &call.target.key;
     let conditional = call.request.header("if-match").is_some() && !call.ignores_conditions();
-    call.bucket()?.delete(key, |current| match conditional {
+    let deleted = call.bucket()?.delete(key, version_id(call.query)?, |current| match conditional {
         true => conditions::check_write(call.request, key, current).map_err(Failure::from),
         false => Ok(()),
     })?;
-    Ok(Response::new(204))
+    let mut response = Response::new(204);
+    add_deleted(&mut response, &deleted);
+    Ok(response)
 }
 
 /// DeleteObjects takes so many keys.
@@ -279,6 +277,7 @@ pub async fn delete_many(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer
     for element in objects {
         let key = element.child("Key").map(|k| k.text.as_str()).filter(|k| !k.is_empty());
         let key = key.ok_or_else(S3Error::malformed_xml)?;
+        let version = element.value("VersionId");
         let etag = element.value("ETag").map(|etag| etag.trim_matches('"'));
         let condition = |current: Option<&Object>| match (etag, current) {
             (Some(etag), Some(object)) if etag != object.etag && etag != "*" => {
@@ -288,18 +287,24 @@ pub async fn delete_many(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer
         };
         let deleted = match call.effects.failed_delete(key) {
             Some(error) => Err(error.clone().into()),
-            None => bucket.delete(key, condition),
+            None => bucket.delete(key, version, condition),
         };
         match deleted {
             Ok(_) if quiet => {}
-            Ok(_) => {
+            Ok(deleted) => {
                 out.open("Deleted");
                 out.text("Key", key);
+                out.optional("VersionId", version);
+                if deleted.marker {
+                    out.text("DeleteMarker", "true");
+                    out.optional("DeleteMarkerVersionId", deleted.version.as_deref());
+                }
                 out.close("Deleted");
             }
             Err(Failure::S3(error)) => {
                 out.open("Error");
                 out.text("Key", key);
+                out.optional("VersionId", version);
                 out.text("Code", &error.code);
                 out.text("Message", &error.message);
                 out.close("Error");
@@ -333,13 +338,6 @@ pub async fn replacement(object: &Object, size: Option<u64>, now: Timestamp) -> 
     let size = size.unwrap_or(object.size);
     let seed = crate::store::content::mix(size ^ now.seconds as u64 ^ u64::from(now.millis) << 40)
         ^ crate::faults::fingerprint(&[&object.etag]);
-    Ok(Object {
-        content: Content::Synthetic { seed },
-        size,
-        etag: crate::store::bucket::synthetic_etag(seed, size),
-        modified: now,
-        attributes: object.attributes.clone(),
-        checksum: None,
-        parts: Vec::new(),
-    })
+    let replacement = Object::new(Content::Synthetic { seed }, size, synthetic_etag(seed, size), now);
+    Ok(Object { attributes: object.attributes.clone(), ..replacement })
 }

@@ -1,10 +1,10 @@
 //! One bucket: objects in key order, synthetic ones beside them, and uploads in progress.
-use super::content::{Content, mix};
 use super::directory::Directory;
+use super::object::{NULL_VERSION, Object, synthetic};
 use super::sequence::Sequence;
 use super::upload::Upload;
+use super::versions::{Deleted, Index, Missing, Versioning};
 use super::{lock, read, write};
-use crate::checksum::{Checksum, hex};
 use crate::config::{BucketConfig, SyntheticConfig};
 use crate::date::Timestamp;
 use crate::error::{Answer, Failure};
@@ -13,34 +13,6 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-/// What a writer sends with an object and a reader gets back.
-#[derive(Clone, Debug, Default)]
-pub struct Attributes {
-    /// Returned with GET and HEAD as they were sent.
-    pub headers: Vec<(String, String)>,
-    /// None is STANDARD.
-    pub storage_class: Option<String>,
-    /// The `x-amz-tagging` header as sent.
-    pub tags: Option<String>,
-}
-
-/// One version of an object. Never changes: a write puts another in its place.
-#[derive(Clone, Debug)]
-pub struct Object {
-    pub content: Content,
-    pub size: u64,
-    /// Without its quotes.
-    pub etag: String,
-    pub modified: Timestamp,
-    pub attributes: Attributes,
-    pub checksum: Option<Checksum>,
-    /// Sizes of the parts of a multipart upload, otherwise empty.
-    pub parts: Vec<u64>,
-}
-
-/// None marks a synthetic object that was deleted.
-pub type Objects = BTreeMap<Vec<u8>, Option<Arc<Object>>>;
-
 pub struct Bucket {
     pub name: String,
     pub region: String,
@@ -48,7 +20,7 @@ pub struct Bucket {
     public: AtomicBool,
     sink: AtomicBool,
     requester_pays: AtomicBool,
-    pub(super) objects: RwLock<Objects>,
+    pub(super) index: RwLock<Index>,
     pub(super) sequences: RwLock<Vec<Arc<Sequence>>>,
     uploads: Mutex<BTreeMap<String, Arc<Upload>>>,
     directory: Option<Arc<Directory>>,
@@ -56,9 +28,9 @@ pub struct Bucket {
 
 impl Bucket {
     pub fn open(config: &BucketConfig, region: &str, directory: Option<Arc<Directory>>) -> io::Result<Self> {
-        let objects = match &directory {
+        let current = match &directory {
             Some(directory) => directory.open_bucket(&config.name)?,
-            None => Objects::new(),
+            None => BTreeMap::new(),
         };
         Ok(Self {
             name: config.name.clone(),
@@ -67,7 +39,7 @@ impl Bucket {
             public: AtomicBool::new(false),
             sink: AtomicBool::new(false),
             requester_pays: AtomicBool::new(false),
-            objects: RwLock::new(objects),
+            index: RwLock::new(Index { current, ..Index::default() }),
             sequences: RwLock::default(),
             uploads: Mutex::default(),
             directory,
@@ -78,7 +50,22 @@ impl Bucket {
         self.public.fetch_or(config.public, Ordering::Relaxed);
         self.sink.fetch_or(config.sink, Ordering::Relaxed);
         self.requester_pays.fetch_or(config.requester_pays, Ordering::Relaxed);
+        if config.versioned {
+            self.set_versioning(Versioning::Enabled)?;
+        }
         config.synthetic.iter().try_for_each(|synthetic| self.add_synthetic(synthetic))
+    }
+
+    pub fn versioning(&self) -> Versioning {
+        read(&self.index).versioning
+    }
+
+    pub fn set_versioning(&self, versioning: Versioning) -> Result<(), String> {
+        if self.directory.is_some() {
+            return Err("a bucket in a directory keeps no versions: a file is what its name holds".to_owned());
+        }
+        write(&self.index).versioning = versioning;
+        Ok(())
     }
 
     pub fn is_public(&self) -> bool {
@@ -110,20 +97,33 @@ impl Bucket {
     }
 
     pub fn is_empty(&self) -> bool {
-        read(&self.objects).values().all(Option::is_none) && read(&self.sequences).is_empty()
+        let index = read(&self.index);
+        index.current.values().all(Option::is_none) && index.history.is_empty() && read(&self.sequences).is_empty()
     }
 
     pub fn get(&self, key: &str) -> Option<Arc<Object>> {
-        if let Some(entry) = read(&self.objects).get(key.as_bytes()) {
+        if let Some(entry) = read(&self.index).current.get(key.as_bytes()) {
             return entry.clone();
         }
-        if let Some(found) = read(&self.sequences).iter().find_map(|s| Some((s.clone(), s.find(key)?))) {
-            return Some(Arc::new(synthetic(&found.0, found.1)));
+        if let Some(object) = self.synthetic(key) {
+            return Some(Arc::new(object));
         }
         // A file that was put into the folder by hand.
         let object = Arc::new(self.directory.as_ref()?.discover(&self.name, key)?);
-        write(&self.objects).insert(key.as_bytes().to_vec(), Some(object.clone()));
+        write(&self.index).current.insert(key.as_bytes().to_vec(), Some(object.clone()));
         Some(object)
+    }
+
+    /// The version asked for, or the newest.
+    pub fn find(&self, key: &str, version: Option<&str>) -> Result<Arc<Object>, Missing> {
+        if let Some(found) = read(&self.index).find(key, version) {
+            return found;
+        }
+        match version {
+            None => self.get(key).ok_or(Missing::Key),
+            Some(NULL_VERSION) => self.get(key).ok_or(Missing::Version),
+            Some(_) => Err(Missing::Version),
+        }
     }
 
     /// Puts an object in place if `condition` agrees to what is there; nothing comes between the two.
@@ -133,48 +133,40 @@ impl Bucket {
         mut object: Object,
         condition: impl FnOnce(Option<&Object>) -> Answer<()>,
     ) -> Answer<Arc<Object>> {
-        let synthetic = self.synthetic(key);
-        let mut objects = write(&self.objects);
-        let current = match objects.get(key.as_bytes()) {
-            Some(entry) => entry.as_deref(),
-            None => synthetic.as_ref(),
-        };
-        condition(current)?;
+        let synthetic = self.synthetic(key).map(Arc::new);
+        let mut index = write(&self.index);
+        let current = index.current.get(key.as_bytes()).cloned().unwrap_or(synthetic);
+        condition(current.as_deref())?;
         if let Some(directory) = &self.directory {
             directory.publish(&self.name, key, &mut object)?;
         }
-        let object = Arc::new(object);
-        objects.insert(key.as_bytes().to_vec(), Some(object.clone()));
-        Ok(object)
+        Ok(index.put(key, object, current))
     }
 
     fn synthetic(&self, key: &str) -> Option<Object> {
         read(&self.sequences).iter().find_map(|s| Some(synthetic(s, s.find(key)?)))
     }
 
-    /// Removes an object if `condition` agrees; what was there is returned.
+    /// Removes an object, or one of its versions for good, if `condition` agrees to what is there.
     pub fn delete(
         &self,
         key: &str,
+        version: Option<&str>,
         condition: impl FnOnce(Option<&Object>) -> Answer<()>,
-    ) -> Answer<Option<Arc<Object>>> {
-        let synthetic = self.synthetic(key);
+    ) -> Answer<Deleted> {
+        let synthetic = self.synthetic(key).map(Arc::new);
         let hides_synthetic = synthetic.is_some();
-        let mut objects = write(&self.objects);
-        let current = match objects.get(key.as_bytes()) {
-            Some(entry) => entry.clone(),
-            None => synthetic.map(Arc::new),
-        };
+        let mut index = write(&self.index);
+        let current = index.current.get(key.as_bytes()).cloned().unwrap_or(synthetic);
         condition(current.as_deref())?;
-        if let (Some(directory), Some(object)) = (&self.directory, &current) {
+        let removes_file = version.is_none_or(|id| id == NULL_VERSION);
+        if let (Some(directory), Some(object), true) = (&self.directory, &current, removes_file) {
             directory.remove(&self.name, key, object).map_err(Failure::Io)?;
         }
-        if hides_synthetic {
-            objects.insert(key.as_bytes().to_vec(), None);
-        } else {
-            objects.remove(key.as_bytes());
-        }
-        Ok(current)
+        Ok(match version {
+            Some(id) => index.delete_version(key, id, current, hides_synthetic),
+            None => index.delete(key, current, hides_synthetic, Timestamp::now()),
+        })
     }
 
     pub fn add_upload(&self, upload: Arc<Upload>) {
@@ -194,30 +186,5 @@ impl Bucket {
         let mut uploads: Vec<_> = lock(&self.uploads).values().cloned().collect();
         uploads.sort_by(|a, b| (a.key.as_bytes(), a.initiated, &a.id).cmp(&(b.key.as_bytes(), b.initiated, &b.id)));
         uploads
-    }
-}
-
-/// When synthetic objects were last changed: 2024-01-01, so that listings do not depend on the day.
-pub const SYNTHETIC_MODIFIED: Timestamp = Timestamp { seconds: 1_704_067_200, millis: 0 };
-
-/// The two halves of a synthetic object's ETag.
-pub fn synthetic_etag_words(seed: u64, size: u64) -> [u64; 2] {
-    [mix(seed), mix(seed ^ mix(size))]
-}
-
-pub fn synthetic_etag(seed: u64, size: u64) -> String {
-    hex(&synthetic_etag_words(seed, size).map(u64::to_be_bytes).concat())
-}
-
-pub fn synthetic(sequence: &Sequence, index: u64) -> Object {
-    let (seed, size) = (sequence.content_seed(index), sequence.size(index));
-    Object {
-        content: Content::Synthetic { seed },
-        size,
-        etag: synthetic_etag(seed, size),
-        modified: SYNTHETIC_MODIFIED,
-        attributes: Attributes::default(),
-        checksum: None,
-        parts: Vec::new(),
     }
 }

@@ -4,8 +4,9 @@
 //! `<directory>/.local-s3/odd/<bucket>/<SHA-256 of the key>`. What a file system does not keep (ETag, headers,
 //! checksum) lies in `<directory>/.local-s3/meta/<bucket>/<SHA-256 of the key>.json`. A file without such a
 //! companion, put there by hand, is an object whose ETag is made of its size and time.
-use super::bucket::{Attributes, Object, Objects};
 use super::content::{Content, mix};
+use super::object::{Attributes, Object};
+use super::versions::Objects;
 use crate::checksum::{Algorithm, Checksum, Kind, hex};
 use crate::date::Timestamp;
 use ring::digest;
@@ -217,15 +218,15 @@ impl Directory {
         let Some(meta) = meta else {
             let stamp = mix(mtime_ns(&metadata) as u64);
             let etag = hex(&[stamp.to_be_bytes(), mix(stamp ^ size).to_be_bytes()].concat());
-            let attributes = Attributes::default();
-            return Some(Object { content, size, etag, modified, attributes, checksum: None, parts: Vec::new() });
+            return Some(Object::new(content, size, etag, modified));
         };
         let checksum = meta.checksum.and_then(|(name, value, composite)| {
             let kind = if composite { Kind::Composite } else { Kind::FullObject };
             Some(Checksum { algorithm: Algorithm::of_name(&name)?, value, kind })
         });
         let attributes = Attributes { headers: meta.headers, storage_class: meta.storage_class, tags: meta.tags };
-        Some(Object { content, size, etag: meta.etag, modified, attributes, checksum, parts: meta.parts })
+        let object = Object::new(content, size, meta.etag, modified);
+        Some(Object { attributes, checksum, parts: meta.parts, ..object })
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! A page costs what is on it: a walk begins by one search in each of the two maps, a common prefix is left by another
 //! one, and no key is copied more than once. Locks are held while keys are collected, not while they are written out.
-use super::bucket::{Bucket, Object, Objects, SYNTHETIC_MODIFIED, synthetic_etag_words};
+use super::bucket::Bucket;
+use super::object::{Object, SYNTHETIC_MODIFIED, synthetic_etag_words};
 use super::read;
 use super::sequence::Sequence;
+use super::versions::Objects;
 use crate::checksum::{Algorithm, Kind};
 use crate::date::Timestamp;
 use crate::digits::push_hex;
@@ -23,46 +25,47 @@ pub enum After {
     Prefix(Vec<u8>),
 }
 
-/// What a page tells of one object.
+/// An object of a page.
 pub struct Listed {
     name: Range<usize>,
-    what: What,
+    pub item: Item,
 }
 
-enum What {
+/// What a page tells of an object, but for its key.
+pub enum Item {
     Stored(Arc<Object>),
     Synthetic { seed: u64, size: u64 },
 }
 
-impl Listed {
+impl Item {
     pub fn size(&self) -> u64 {
-        match &self.what {
-            What::Stored(object) => object.size,
-            What::Synthetic { size, .. } => *size,
+        match self {
+            Self::Stored(object) => object.size,
+            Self::Synthetic { size, .. } => *size,
         }
     }
 
     /// Appends the ETag, without quotes.
     pub fn write_etag(&self, out: &mut Vec<u8>) {
-        match &self.what {
-            What::Stored(object) => out.extend_from_slice(object.etag.as_bytes()),
-            What::Synthetic { seed, size } => {
+        match self {
+            Self::Stored(object) => out.extend_from_slice(object.etag.as_bytes()),
+            Self::Synthetic { seed, size } => {
                 synthetic_etag_words(*seed, *size).into_iter().for_each(|word| push_hex(out, word, 16));
             }
         }
     }
 
     pub fn modified(&self) -> Timestamp {
-        match &self.what {
-            What::Stored(object) => object.modified,
-            What::Synthetic { .. } => SYNTHETIC_MODIFIED,
+        match self {
+            Self::Stored(object) => object.modified,
+            Self::Synthetic { .. } => SYNTHETIC_MODIFIED,
         }
     }
 
     pub fn object(&self) -> Option<&Object> {
-        match &self.what {
-            What::Stored(object) => Some(object),
-            What::Synthetic { .. } => None,
+        match self {
+            Self::Stored(object) => Some(object),
+            Self::Synthetic { .. } => None,
         }
     }
 
@@ -116,9 +119,9 @@ impl Page {
     pub fn prepend(&mut self, other: Self) {
         let moved = self.names.len();
         self.names.extend_from_slice(&other.names);
-        let shifted = other.objects.into_iter().map(|Listed { name, what }| {
+        let shifted = other.objects.into_iter().map(|Listed { name, item }| {
             let name = name.start + moved..name.end + moved;
-            Listed { name, what }
+            Listed { name, item }
         });
         self.objects.splice(0..0, shifted);
     }
@@ -130,7 +133,7 @@ impl Page {
 }
 
 /// The least byte string after every one that begins with `prefix`; None when there is none.
-fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut next = prefix.to_vec();
     while let Some(last) = next.pop() {
         if last < u8::MAX {
@@ -170,7 +173,7 @@ impl<'a> Head<'a> {
 }
 
 /// A walk over the keys of a bucket from one on.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     objects: &'a Objects,
     stored: Peekable<btree_map::Range<'a, Vec<u8>, Option<Arc<Object>>>>,
     /// By their first key.
@@ -182,7 +185,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(objects: &'a Objects, sequences: &'a [Arc<Sequence>], bound: &[u8]) -> Self {
+    pub fn new(objects: &'a Objects, sequences: &'a [Arc<Sequence>], bound: &[u8]) -> Self {
         let stored = objects.range::<[u8], _>(..).peekable();
         let mut walk = Self { objects, stored, sequences, begun: 0, heads: Vec::new() };
         walk.seek(bound);
@@ -190,7 +193,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes on to the first key that is not before `bound`, which is not before the place where the walk is.
-    fn seek(&mut self, bound: &[u8]) {
+    pub fn seek(&mut self, bound: &[u8]) {
         self.stored = self.objects.range::<[u8], _>((Bound::Included(bound), Bound::Unbounded)).peekable();
         self.heads.retain_mut(|head| head.seek(bound));
         let waiting = &self.sequences[self.begun..];
@@ -225,7 +228,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Appends the next key to `names`.
-    fn next(&mut self, names: &mut Vec<u8>) -> Option<What> {
+    pub fn next(&mut self, names: &mut Vec<u8>) -> Option<Item> {
         loop {
             let first = self.first_head();
             let head = first.map(|at| &self.heads[at]);
@@ -237,7 +240,7 @@ impl<'a> Walk<'a> {
                     self.pass(key);
                     if let Some(object) = object {
                         names.extend_from_slice(key);
-                        return Some(What::Stored(object.clone()));
+                        return Some(Item::Stored(object.clone()));
                     }
                 }
                 (_, None) => return None,
@@ -254,7 +257,7 @@ impl<'a> Walk<'a> {
                         // Two sequences may hold one key.
                         _ => self.pass(&names[start..]),
                     }
-                    return Some(What::Synthetic { seed, size });
+                    return Some(Item::Synthetic { seed, size });
                 }
             }
         }
@@ -262,7 +265,7 @@ impl<'a> Walk<'a> {
 }
 
 /// Where a delimiter begins.
-fn find(text: &[u8], delimiter: &[u8]) -> Option<usize> {
+pub(super) fn find(text: &[u8], delimiter: &[u8]) -> Option<usize> {
     match delimiter {
         [] => None,
         [byte] => text.iter().position(|b| b == byte),
@@ -286,19 +289,19 @@ impl Bucket {
         if max_keys == 0 {
             return page;
         }
-        let objects = read(&self.objects);
+        let index = read(&self.index);
         let sequences = read(&self.sequences);
-        let mut walk = Walk::new(&objects, &sequences, bound.as_slice().max(prefix.as_bytes()));
+        let mut walk = Walk::new(&index.current, &sequences, bound.as_slice().max(prefix.as_bytes()));
         loop {
             let start = page.names.len();
-            let Some(what) = walk.next(&mut page.names) else { break };
+            let Some(item) = walk.next(&mut page.names) else { break };
             let Some(rest) = page.names[start..].strip_prefix(prefix.as_bytes()) else { break };
             if page.len() == max_keys {
                 page.next = page.end();
                 break;
             }
             match find(rest, delimiter.as_bytes()) {
-                None => page.objects.push(Listed { name: start..page.names.len(), what }),
+                None => page.objects.push(Listed { name: start..page.names.len(), item }),
                 Some(at) => {
                     // A start-after within a common prefix still lists the prefix, as S3 does.
                     page.names.truncate(start + prefix.len() + at + delimiter.len());
@@ -316,7 +319,6 @@ impl Bucket {
 mod tests {
     use super::*;
     use crate::config::{BucketConfig, SyntheticConfig};
-    use crate::store::bucket::Attributes;
     use crate::store::content::Content;
 
     fn bucket(keys: &[&str], synthetic: &[(&str, u64)]) -> Bucket {
@@ -328,15 +330,7 @@ mod tests {
             bucket.add_synthetic(&config).unwrap();
         }
         for key in keys {
-            let object = Object {
-                content: Content::Discarded,
-                size: 0,
-                etag: String::new(),
-                modified: SYNTHETIC_MODIFIED,
-                attributes: Attributes::default(),
-                checksum: None,
-                parts: Vec::new(),
-            };
+            let object = Object::new(Content::Discarded, 0, String::new(), SYNTHETIC_MODIFIED);
             assert!(bucket.put(key, object, |_| Ok(())).is_ok());
         }
         bucket
@@ -367,7 +361,7 @@ mod tests {
     #[test]
     fn stored_and_synthetic_keys_are_one_sequence() {
         let bucket = bucket(&["a", "n/00000001", "z"], &[("n/{}", 3), ("n/00000002", 1)]);
-        assert!(bucket.delete("n/00000000", |_| Ok(())).is_ok());
+        assert!(bucket.delete("n/00000000", None, |_| Ok(())).is_ok());
         for max_keys in 1..7 {
             assert_eq!(all(&bucket, "", "", max_keys), ["a", "n/00000001", "n/00000002", "z"]);
             assert_eq!(all(&bucket, "", "/", max_keys), ["a", "n/*", "z"]);

@@ -3,8 +3,11 @@ pub mod bucket;
 pub mod content;
 pub mod directory;
 pub mod listing;
+pub mod object;
 pub mod sequence;
 pub mod upload;
+pub mod versions;
+pub mod versions_listing;
 
 use crate::config::{BucketConfig, Config};
 use crate::error::S3Error;

@@ -1,6 +1,6 @@
 //! Multipart uploads in progress.
-use super::bucket::Attributes;
 use super::content::Content;
+use super::object::Attributes;
 use crate::checksum::{Algorithm, Kind};
 use crate::date::Timestamp;
 use std::collections::BTreeMap;
