@@ -36,6 +36,8 @@ pub struct Config {
     pub etag: EtagKind,
     /// Smallest part but the last that CompleteMultipartUpload accepts.
     pub min_part_bytes: u64,
+    /// How long a RestoreObject takes.
+    pub restore_s: i64,
     pub traffic: Traffic,
     pub variant: Variant,
     pub faults: Vec<RuleConfig>,
@@ -68,6 +70,7 @@ impl Default for Config {
             domains: ["s3.localhost", "localhost"].map(str::to_owned).to_vec(),
             etag: EtagKind::Md5,
             min_part_bytes: 5 << 20,
+            restore_s: 0,
             traffic: Traffic::default(),
             variant: Variant::default(),
             faults: Vec::new(),

@@ -122,9 +122,11 @@ struct Changes {
     check_signatures: Option<bool>,
     anonymous_writes: Option<bool>,
     clock_offset_s: Option<i64>,
+    max_skew_s: Option<i64>,
     wrong_region: Option<WrongRegion>,
     min_part_bytes: Option<u64>,
     etag: Option<EtagKind>,
+    restore_s: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -206,9 +208,11 @@ fn changed(config: Config, changes: Changes) -> Config {
         check_signatures: changes.check_signatures.unwrap_or(config.check_signatures),
         anonymous_writes: changes.anonymous_writes.unwrap_or(config.anonymous_writes),
         clock_offset_s: changes.clock_offset_s.unwrap_or(config.clock_offset_s),
+        max_skew_s: changes.max_skew_s.unwrap_or(config.max_skew_s),
         wrong_region: changes.wrong_region.unwrap_or(config.wrong_region),
         min_part_bytes: changes.min_part_bytes.unwrap_or(config.min_part_bytes),
         etag: changes.etag.unwrap_or(config.etag),
+        restore_s: changes.restore_s.unwrap_or(config.restore_s),
         ..config
     }
 }
@@ -264,7 +268,9 @@ async fn object(
             let checksum = Some(received.stored_checksum());
             let now = server.now(&Effects::default());
             let object = Object::new(received.content, received.size, received.etag, now);
-            let object = Object { attributes: Attributes::of(request)?, checksum, ..object };
+            let mut attributes = Attributes::of(request)?;
+            attributes.archive_tier = request.header("x-amz-archive-status").map(str::to_owned);
+            let object = Object { attributes, checksum, ..object };
             let object = bucket.put(key, object, |_| Ok(()))?;
             json_response(&json!({"etag": object.etag, "size": object.size}))
         }

@@ -9,27 +9,13 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from s3dataset.testing._control import Control, ServerError
+from s3dataset.testing._environment import point_at, point_away
 from s3dataset.testing._faults import Fault
 from s3dataset.testing._process import Process
 from s3dataset.testing._records import RequestRecord
 
 _ACCESS_KEY = "LOCALS3ACCESSKEY"
 _SECRET_KEY = "local-s3-secret-key"  # noqa: S105 - opens nothing but a server on loopback
-
-# Settings of an account that would take precedence over, or mix with, those that `activate` sets.
-_SHADOWING = (
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_SESSION_TOKEN",
-    "AWS_SECURITY_TOKEN",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-    "AWS_CA_BUNDLE",
-    "AWS_ROLE_ARN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_USE_FIPS_ENDPOINT",
-    "AWS_USE_DUALSTACK_ENDPOINT",
-)
 
 
 class LocalS3:
@@ -147,14 +133,14 @@ class LocalS3:
         if self._process is None:
             self._process = Process(self._config)
             if self._activate:
-                self._set_environment()
+                point_at(self, self.environment)
         return self
 
     def stop(self) -> None:
         """Ends the server and restores the environment variables. Does nothing when it does not run."""
         process, self._process = self._process, None
         if process is not None:
-            self._restore_environment()
+            point_away(self)
             process.end()
 
     def __enter__(self) -> Self:
@@ -231,27 +217,6 @@ class LocalS3:
         if self.ca_bundle is not None:
             values["AWS_CA_BUNDLE"] = self.ca_bundle
         return values
-
-    def _set_environment(self) -> None:
-        values: dict[str, str | None] = {**dict.fromkeys(_SHADOWING), **self.environment}
-        # A proxy of the machine must not get requests for loopback.
-        for name in ("NO_PROXY", "no_proxy"):
-            values[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
-        for name in values:
-            _original.setdefault(name, os.environ.get(name))
-        _active.append((self, values))
-        _set_variables(values)
-
-    def _restore_environment(self) -> None:
-        """What the server started last of those that still run has set, or what was there before the first."""
-        mine = [name for server, values in _active if server is self for name in values]
-        _active[:] = [(server, values) for server, values in _active if server is not self]
-        wanted = dict(_original)
-        for _, values in _active:
-            wanted.update(values)
-        _set_variables({name: wanted[name] for name in mine})
-        if not _active:
-            _original.clear()
 
     # -- Objects -------------------------------------------------------------------------------------------------------
 
@@ -408,8 +373,9 @@ class LocalS3:
         """Changes other settings while the server runs.
 
         Args:
-            **changes: variant, credentials, check_signatures, anonymous_writes, clock_offset_s, wrong_region,
-                min_part_bytes, etag: as the server's configuration has them.
+            **changes: variant, credentials, check_signatures, anonymous_writes, clock_offset_s, max_skew_s,
+                wrong_region, min_part_bytes, etag, restore_s (how long a RestoreObject takes): as the server's
+                configuration has them.
         """
         self._control.call("POST", "config", document=changes)
 
@@ -446,16 +412,3 @@ class LocalS3:
         if self.ca_bundle is not None:
             settings["verify"] = self.ca_bundle
         return boto3.session.Session().client("s3", **(settings | options))
-
-
-# Servers may end in another order than they began, and each must leave the others' settings alone.
-_active: list[tuple[LocalS3, dict[str, str | None]]] = []
-_original: dict[str, str | None] = {}
-
-
-def _set_variables(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value

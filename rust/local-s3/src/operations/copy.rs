@@ -1,7 +1,7 @@
 //! CopyObject and UploadPartCopy.
 use super::objects::{add_checksum, quoted};
 use super::versions::{add_source_version, add_version, find as find_version};
-use super::{Call, conditions, multipart};
+use super::{Call, archive, conditions, multipart};
 use crate::checksum::Algorithm;
 use crate::config::EtagKind;
 use crate::error::{Answer, Failure, S3Error};
@@ -31,6 +31,8 @@ fn source(call: &Call<'_>) -> Answer<(String, String, Arc<Object>)> {
     if !call.ignores_conditions() {
         conditions::check_source(call.request, &object)?;
     }
+    let message = "Operation is not valid for the source object's storage class";
+    archive::check_readable(&object, call.server.now(call.effects), message)?;
     if matches!(object.content, Content::Discarded) && object.size > 0 {
         let message = "The bytes of the source were discarded by the sink that received them";
         return Err(S3Error::new(403, "InvalidObjectState", message).into());
@@ -94,6 +96,7 @@ pub async fn copy(call: &Call<'_>) -> Answer<Response> {
     let mut attributes = if replaces { sent.clone() } else { object.attributes.clone() };
     // The storage class is the new object's own, whatever the directive.
     attributes.storage_class = sent.storage_class;
+    attributes.archive_tier = None;
     attributes.tags = match request.header("x-amz-tagging-directive") {
         Some("REPLACE") => sent.tags,
         _ => object.attributes.tags.clone(),
@@ -104,7 +107,7 @@ pub async fn copy(call: &Call<'_>) -> Answer<Response> {
     };
     let now = call.server.now(call.effects);
     let copy = if matches!(object.content, Content::Synthetic { .. }) && call.server.store.directory.is_none() {
-        Object { modified: now, attributes, ..(*object).clone() }
+        Object { modified: now, attributes, restore: None, ..(*object).clone() }
     } else {
         let received = transfer(call, &object, (0, object.size), call.place(&bucket), algorithm).await?;
         let checksum = Some(received.stored_checksum());

@@ -1,5 +1,5 @@
 //! ListObjectsV2, and the first version that older tools use.
-use super::{Call, Operation};
+use super::{Call, Operation, archive};
 use crate::checksum::{base64, from_base64};
 use crate::date::Timestamp;
 use crate::digits::push_number;
@@ -110,6 +110,11 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
             text("NextMarker", next, &mut out);
         }
     }
+    let wants_restores = call
+        .request
+        .header("x-amz-optional-object-attributes")
+        .is_some_and(|names| names.split(',').any(|name| name.trim() == "RestoreStatus"));
+    let now = call.server.now(call.effects);
     let owner = match !second || query.get("fetch-owner") == Some("true") {
         true => "<Owner><ID>local-s3</ID></Owner>",
         false => "",
@@ -138,6 +143,9 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
             object.item.object().and_then(|o| o.attributes.storage_class.as_deref()).unwrap_or("STANDARD").as_bytes(),
         );
         out.literal("</StorageClass>");
+        if let Some(object) = object.item.object().filter(|_| wants_restores) {
+            archive::list(object, now, &mut out);
+        }
         out.literal(owner);
         out.literal("</Contents>");
     }

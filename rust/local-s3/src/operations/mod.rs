@@ -1,4 +1,5 @@
 //! S3's operations: which one a request asks for, whether its sender may, and its answer.
+pub mod archive;
 pub mod buckets;
 pub mod conditions;
 pub mod copy;
@@ -46,6 +47,7 @@ pub enum Operation {
     CompleteMultipartUpload,
     AbortMultipartUpload,
     ListParts,
+    RestoreObject,
     Unknown,
 }
 
@@ -86,6 +88,7 @@ impl Operation {
             ("PUT", false, false) if has("uploadId") => Self::UploadPart,
             ("PUT", false, false) if copies && known(&[]) => Self::CopyObject,
             ("PUT", false, false) if known(&[]) => Self::PutObject,
+            ("POST", false, false) if has("restore") => Self::RestoreObject,
             ("POST", false, false) if has("uploads") => Self::CreateMultipartUpload,
             ("POST", false, false) if has("uploadId") => Self::CompleteMultipartUpload,
             ("DELETE", false, false) if has("uploadId") => Self::AbortMultipartUpload,
@@ -120,6 +123,7 @@ impl Operation {
             Self::CompleteMultipartUpload => "CompleteMultipartUpload",
             Self::AbortMultipartUpload => "AbortMultipartUpload",
             Self::ListParts => "ListParts",
+            Self::RestoreObject => "RestoreObject",
             Self::Unknown => "Unknown",
         }
     }
@@ -261,6 +265,7 @@ impl Call<'_> {
             Operation::CompleteMultipartUpload => multipart::complete(self, incoming).await,
             Operation::AbortMultipartUpload => multipart::abort(self),
             Operation::ListParts => multipart::list_parts(self),
+            Operation::RestoreObject => archive::restore(self, incoming).await,
             Operation::Unknown => Err(S3Error::not_implemented(self.request.query()).into()),
         }
     }

@@ -1,6 +1,6 @@
 //! Whole objects: GET, HEAD, PUT, DELETE.
 use super::versions::{add_deleted, add_version, find as find_version, version_id};
-use super::{Call, Operation, conditions};
+use super::{Call, Operation, archive, conditions};
 use crate::checksum::{Algorithm, Checksum, Kind, base64};
 use crate::date::Timestamp;
 use crate::error::{Answer, Failure, S3Error};
@@ -127,11 +127,11 @@ pub async fn get(call: &Call<'_>) -> Answer<Response> {
         let message = "The bytes of this object were discarded by the sink that received them";
         return Err(S3Error::new(403, "InvalidObjectState", message).into());
     }
-    let class = object.attributes.storage_class.as_deref();
-    if let (Operation::GetObject, Some(class @ ("GLACIER" | "DEEP_ARCHIVE"))) = (call.operation, class) {
-        let message = "The operation is not valid for the object's storage class";
-        return Err(S3Error::new(403, "InvalidObjectState", message).with("StorageClass", class).into());
+    let now = call.server.now(call.effects);
+    if call.operation == Operation::GetObject {
+        archive::check_readable(&object, now, "The operation is not valid for the object's storage class")?;
     }
+    archive::describe(&mut response, &object, now);
     // An override of the query comes after the object's own header, which `describe` has left out.
     for name in
         ["cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires"]

@@ -143,6 +143,11 @@ impl Bucket {
         Ok(index.put(key, object, current))
     }
 
+    /// Puts an object that has changed, but not its bytes, in place of itself, if it is still there.
+    pub fn replace(&self, key: &str, old: &Arc<Object>, new: Object) {
+        write(&self.index).replace(key, old, new);
+    }
+
     fn synthetic(&self, key: &str) -> Option<Object> {
         read(&self.sequences).iter().find_map(|s| Some(synthetic(s, s.find(key)?)))
     }

@@ -37,6 +37,8 @@ struct Meta {
     headers: Vec<(String, String)>,
     storage_class: Option<String>,
     tags: Option<String>,
+    #[serde(default)]
+    archive_tier: Option<String>,
     checksum: Option<(String, String, bool)>,
     parts: Vec<u64>,
 }
@@ -168,6 +170,7 @@ impl Directory {
             headers: object.attributes.headers.clone(),
             storage_class: object.attributes.storage_class.clone(),
             tags: object.attributes.tags.clone(),
+            archive_tier: object.attributes.archive_tier.clone(),
             checksum: object
                 .checksum
                 .as_ref()
@@ -224,7 +227,8 @@ impl Directory {
             let kind = if composite { Kind::Composite } else { Kind::FullObject };
             Some(Checksum { algorithm: Algorithm::of_name(&name)?, value, kind })
         });
-        let attributes = Attributes { headers: meta.headers, storage_class: meta.storage_class, tags: meta.tags };
+        let (storage_class, archive_tier) = (meta.storage_class, meta.archive_tier);
+        let attributes = Attributes { headers: meta.headers, storage_class, tags: meta.tags, archive_tier };
         let object = Object::new(content, size, meta.etag, modified);
         Some(Object { attributes, checksum, parts: meta.parts, ..object })
     }

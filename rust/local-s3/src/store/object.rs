@@ -13,6 +13,30 @@ pub struct Attributes {
     pub storage_class: Option<String>,
     /// The `x-amz-tagging` header as sent.
     pub tags: Option<String>,
+    /// Where an object of the class INTELLIGENT_TIERING is when it cannot be read: ARCHIVE_ACCESS or
+    /// DEEP_ARCHIVE_ACCESS.
+    pub archive_tier: Option<String>,
+}
+
+/// A copy of an archived object that can be read for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restore {
+    pub ready: Timestamp,
+    pub expires: Timestamp,
+}
+
+/// Whether an object can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// It was never archived, or is back where it can be read.
+    Here,
+    Archived,
+    /// A restore was asked for.
+    Restoring,
+    /// For a while.
+    Restored {
+        until: Timestamp,
+    },
 }
 
 /// One version of an object. Never changes: a write puts another in its place.
@@ -29,6 +53,8 @@ pub struct Object {
     pub parts: Vec<u64>,
     /// None when it was written to a bucket without versions.
     pub version: Option<String>,
+    /// What the last RestoreObject asked for.
+    pub restore: Option<Restore>,
 }
 
 impl Object {
@@ -42,6 +68,22 @@ impl Object {
             checksum: None,
             parts: Vec::new(),
             version: None,
+            restore: None,
+        }
+    }
+
+    pub fn availability(&self, now: Timestamp) -> Availability {
+        let Attributes { storage_class, archive_tier, .. } = &self.attributes;
+        let is_tiered = archive_tier.is_some();
+        if !is_tiered && !matches!(storage_class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE")) {
+            return Availability::Here;
+        }
+        match self.restore {
+            Some(Restore { ready, .. }) if now < ready => Availability::Restoring,
+            // It has moved to another tier, and stays there.
+            Some(_) if is_tiered => Availability::Here,
+            Some(Restore { expires, .. }) if now < expires => Availability::Restored { until: expires },
+            _ => Availability::Archived,
         }
     }
 

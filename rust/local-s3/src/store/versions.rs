@@ -150,13 +150,10 @@ impl Index {
                 version.object = Some(new.clone());
             }
         }
-        match self.current.get_mut(key.as_bytes()) {
-            Some(Some(current)) if Arc::ptr_eq(current, old) => *current = new,
-            // A synthetic object becomes a stored one.
-            None => {
-                self.current.insert(key.as_bytes().to_vec(), Some(new));
-            }
-            _ => {}
+        if let Some(Some(current)) = self.current.get_mut(key.as_bytes())
+            && Arc::ptr_eq(current, old)
+        {
+            *current = new;
         }
     }
 
