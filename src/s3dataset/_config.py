@@ -25,6 +25,7 @@ Credentials: TypeAlias = Keys | Callable[[], Any] | SessionLike | CredentialSour
 """Keys as a tuple or mapping, a callable that returns such, or a botocore or boto3 session."""
 
 _MIB: Final = 1 << 20
+_SAVE_MAX_ELAPSED_S: Final = 1800.0
 _STYLES: Final = ("auto", "path", "virtual")
 _WHOLE_NUMBERS: Final = ("max_attempts", "part_size", "memory_limit_bytes", "max_connections")
 _NUMBERS: Final = (
@@ -105,8 +106,8 @@ class S3ClientConfig:
         first_byte_timeout_s: Seconds from the last byte sent to the first of the answer; default: 10, and 2
             (doubling) for GETs of objects known to be under 512 KiB, as the service's own guide advises.
         stall_timeout_s: A transfer under 64 KiB/s for so many seconds is given up and sent again.
-        retry_max_elapsed_s: Seconds for all attempts at one request; 600, since a prefix that scales up is throttled
-            for minutes.
+        retry_max_elapsed_s: Seconds for all attempts at one request. Default: 600, since a prefix that scales up is
+            throttled for minutes, and 1800 for uploads and copies, since a save that fails may end a job.
         ca_bundle: PEM file (path) or PEM text (bytes) of trusted roots; default: the system's. Environment:
             AWS_CA_BUNDLE.
         addressing_style: "auto" (virtual for the service's hosts, path for others), "path" or "virtual".
@@ -242,6 +243,7 @@ class ResolvedConfig:
     first_byte_timeout_s: float | None
     stall_timeout_s: float
     retry_max_elapsed_s: float
+    save_max_elapsed_s: float
     ca_bundle: bytes | None
     checksum: str | None
     verify_reads: bool
@@ -345,6 +347,9 @@ def resolved(
         first_byte_timeout_s=config.first_byte_timeout_s,
         stall_timeout_s=config.stall_timeout_s,
         retry_max_elapsed_s=config.retry_max_elapsed_s,
+        save_max_elapsed_s=(
+            _SAVE_MAX_ELAPSED_S if config.is_left_out("retry_max_elapsed_s") else config.retry_max_elapsed_s
+        ),
         ca_bundle=_ca_bundle(config, session),
         checksum=_checksum(config, session),
         verify_reads=session.get_config_variable("response_checksum_validation") != "when_required",

@@ -329,6 +329,7 @@ class Client:
         stall_timeout_s: float = 15.0,  # under 64 KiB/s for that long
         retry_max_elapsed_s: float = 600.0,
         verify_reads: bool = True,  # compare whole objects that come with one answer with the checksum stored
+        save_max_elapsed_s: float | None = None,  # for what makes an object; None: the same
         memory_limit_bytes: int | None = None,  # a budget of its own
         ca_bundle: bytes | None = None,  # PEM; None: the system's roots
         headers: Sequence[tuple[str, str]] = (),  # with every request, lower case (x-amz-request-payer ...)

@@ -33,10 +33,12 @@ class Stats:
     Attributes:
         samples: Samples handed over.
         bytes: Bytes fetched for them ahead and by the batch; what readers fetch by themselves is not in it.
-        requests: Requests to S3, further attempts not counted. These, `retries`, `throttles` and `ttfb_s` belong to the
-            dataset's client, which datasets with the same region, endpoint and configuration share within a process.
+        requests: Requests sent to S3, further attempts among them. These, `retries`, `throttles`, `hedges` and `ttfb_s`
+            belong to the dataset's client, which datasets with the same region, endpoint and configuration share
+            within a process.
         retries: Further attempts.
         throttles: Answers that asked for fewer requests.
+        hedges: Requests without an answer for long that were called off and sent again on another connection.
         network_wait_s: Seconds spent waiting for bytes.
         transform_s: Seconds spent in the transform; where it reads on demand, these reads are in it.
         consumer_wait_s: Seconds in which samples were made and nobody asked for the next.
@@ -49,6 +51,7 @@ class Stats:
     requests: int = 0
     retries: int = 0
     throttles: int = 0
+    hedges: int = 0
     network_wait_s: float = 0.0
     transform_s: float = 0.0
     consumer_wait_s: float = 0.0

@@ -4,8 +4,10 @@ use crate::classify::classify;
 use crate::client::{Client, Place};
 use crate::failure::{Fault, Kind, Retry};
 use crate::head::Head;
+use crate::hedge::{self, Class};
 use crate::http::{Connection, Sent};
 use crate::lane::{Lane, Running};
+use crate::pace::Pace;
 use crate::raw::Span;
 use crate::request::{Job, Op, Target};
 use crate::slot::{Phase, Slot};
@@ -15,6 +17,7 @@ use crate::xml;
 use std::any::Any;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,8 +25,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod quota;
 mod request_head;
 mod retry;
+
+pub use quota::Quota;
 
 /// For answers that the service may take minutes over: Complete, Copy.
 const LONG: Duration = Duration::from_secs(600);
@@ -101,9 +107,22 @@ pub struct Attempts<'a> {
     stale: u32,
     throttled: u32,
     causes: Vec<String>,
-    /// The next attempt takes no idle connection.
+    /// The next attempt takes no idle connection, and another address where there is one.
     fresh: bool,
+    avoid: Option<SocketAddr>,
+    /// How often this attempt was called off and sent again.
+    hedged: u32,
+    /// When the last attempt was sent, and beside how many.
+    turn: Option<Turn<'a>>,
+    /// Why requests have to wait for their turn, where that was told.
+    refusal: Option<Box<Fault>>,
     credentials_version: Cell<u64>,
+}
+
+struct Turn<'a> {
+    pace: &'a Pace,
+    sent: Instant,
+    crowd: usize,
 }
 
 /// A response whose head has come. It ends in `end` or in `abandon`, which note it in statistics and log.
@@ -131,6 +150,8 @@ pub struct Request<'a> {
     pub if_match: Option<&'a str>,
     pub body: Span,
     pub first_byte: FirstByte,
+    /// May be called off and sent again, since it only reads; with others of its kind it takes as long.
+    pub hedge: Option<Class>,
 }
 
 /// How long the first byte may take.
@@ -164,16 +185,29 @@ impl<'a> Attempts<'a> {
             throttled: 0,
             causes: Vec::new(),
             fresh: false,
+            avoid: None,
+            hedged: 0,
+            turn: None,
+            refusal: None,
             credentials_version: Cell::new(0),
         }
     }
 
     /// Sends a request and reads the head of its answer. Answers that are no success are faults.
     pub async fn exchange(&mut self, request: &Request<'_>) -> Result<Exchange, Fault> {
-        let (began, before) = (Instant::now(), self.sent);
-        match self.try_exchange(request, began).await {
-            Ok(exchange) if exchange.head.status / 100 == 2 => Ok(exchange),
-            Ok(exchange) => Err(self.refused(exchange, request.method == "HEAD").await),
+        let (mut began, before) = (Instant::now(), self.sent);
+        match self.try_exchange(request, &mut began).await {
+            Ok(exchange) if exchange.head.status / 100 == 2 => {
+                self.answered();
+                Ok(exchange)
+            }
+            Ok(exchange) => {
+                let fault = self.refused(exchange, request.method == "HEAD").await;
+                if fault.status < 500 && fault.retry != Retry::Throttle {
+                    self.answered();
+                }
+                Err(fault)
+            }
             Err(fault) => {
                 if self.sent > before {
                     self.log(began, None, request.range.as_deref().unwrap_or_default(), Some(&fault));
@@ -183,22 +217,42 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    async fn try_exchange(&mut self, request: &Request<'_>, began: Instant) -> Result<Exchange, Fault> {
+    /// The service does not ask for less.
+    fn answered(&self) {
+        if let Some(turn) = &self.turn {
+            turn.pace.answered(self.client.settings.max_connections);
+        }
+    }
+
+    /// `began`: when its turn came.
+    async fn try_exchange(&mut self, request: &Request<'_>, began: &mut Instant) -> Result<Exchange, Fault> {
         let client = self.client;
         let route = &self.target.route;
-        let place = route.place();
-        let fresh = std::mem::take(&mut self.fresh);
         if self.slot.is_cancelled() {
             return Err(Fault::cancelled());
         }
+        let pace = if matches!(request.method, "GET" | "HEAD") { &route.reads } else { &route.writes };
+        // Until the answer begins.
+        let permit = match pace.try_enter() {
+            Some(permit) => permit,
+            None => {
+                let permit = self.wait_for_turn(pace).await?;
+                *began = Instant::now();
+                permit
+            }
+        };
+        let place = route.place();
+        let (fresh, avoid) = (std::mem::take(&mut self.fresh), self.avoid.take());
         let head = self.head_of(request, &place)?;
         self.sent += 1; // an attempt that finds no connection is one too
+        let connections = &self.lane.connections;
         let mut connection =
-            self.lane.connections.checkout(&self.lane.engine, client, route.tls, &place, fresh, self.slot).await?;
+            connections.checkout(&self.lane.engine, client, route.tls, &place, fresh, avoid, self.slot).await?;
         let reused = connection.uses > 0;
         connection.uses += 1;
         client.stats.count(self.operation);
         let sent_at = Instant::now();
+        self.turn = Some(Turn { pace, sent: sent_at, crowd: permit.crowd });
         let result = self.roundtrip(&mut connection, request, &head).await;
         let bytes_out = request.body.len() as u64;
         client.stats.bytes_out.fetch_add(bytes_out, Relaxed);
@@ -209,13 +263,24 @@ impl<'a> Attempts<'a> {
             Err(fault) if reused && fault.kind == Kind::Transport => {
                 return self.lost(Fault { retry: Retry::Stale, ..fault });
             }
-            Err(fault) => return self.lost(fault),
+            Err(fault) => {
+                if matches!(fault.kind, Kind::FirstByteTimeout | Kind::StallTimeout) {
+                    self.avoid = connection.peer();
+                }
+                if let (Retry::Hedged, Some(class)) = (fault.retry, request.hedge) {
+                    client.hedges.learn(class, sent_at.elapsed()); // it would have taken longer still
+                }
+                return self.lost(fault);
+            }
         };
         let ttfb = sent_at.elapsed();
         client.stats.ttfb.add(ttfb);
+        if let Some(class) = request.hedge {
+            client.hedges.learn(class, ttfb);
+        }
         let range =
             if self.lane.engine.log.enabled() { request.range.clone().unwrap_or_default() } else { String::new() };
-        Ok(Exchange { connection, head, bytes_in: 0, place, began, ttfb, range, bytes_out })
+        Ok(Exchange { connection, head, bytes_in: 0, place, began: *began, ttfb, range, bytes_out })
     }
 
     fn lost<T>(&self, fault: Fault) -> Result<T, Fault> {
@@ -240,7 +305,17 @@ impl<'a> Attempts<'a> {
             FirstByte::Small => (Phase::FirstByte, (FIRST_BYTE_SMALL * 2u32.pow(self.counted.min(3))).min(usual)),
         };
         self.slot.enter(phase, Some(deadline));
-        let answer = connection.read_head(self.slot, request.method == "HEAD").await?;
+        if let Some(class) = request.hedge.filter(|_| self.hedged < hedge::MOST) {
+            self.slot.hedge_after(self.client.hedges.delay(class, self.hedged));
+        }
+        let is_head = request.method == "HEAD";
+        let mut answer = connection.read_head(self.slot, is_head).await;
+        if matches!(&answer, Err(fault) if fault.retry == Retry::Hedged) && connection.has_news() {
+            // It had begun by then, and only this thread was late to see it.
+            self.slot.enter(phase, Some(deadline));
+            answer = connection.read_head(self.slot, is_head).await;
+        }
+        let answer = answer?;
         if phase != Phase::Long {
             self.slot.enter(Phase::Receiving, Some(settings.stall_timeout));
         }

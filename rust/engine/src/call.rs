@@ -3,6 +3,7 @@ use crate::attempt::{Attempts, Exchange, FirstByte, Request};
 use crate::checksum::{self, Algorithm};
 use crate::failure::{Fault, Kind, Retry};
 use crate::head::Length;
+use crate::hedge::Class;
 use crate::lane::Lane;
 use crate::raw::Span;
 use crate::request::{Call, CallKind, Outcome, Payload, Reply};
@@ -54,6 +55,11 @@ async fn once(attempts: &mut Attempts<'_>, call: &mut Call, body: Span) -> Resul
         if_match: None,
         body,
         first_byte: if call.kind.is_long() { FirstByte::Long } else { FirstByte::Usual },
+        hedge: match call.kind {
+            CallKind::Head => Some(Class::Head),
+            CallKind::List => Some(Class::List),
+            _ => None,
+        },
     };
     let mut exchange = attempts.exchange(&request).await?;
     let length = if call.kind == CallKind::Head { Length::Fixed(0) } else { exchange.head.length };
@@ -174,6 +180,7 @@ async fn explain_head(attempts: &mut Attempts<'_>, call: &Call, fault: Fault) ->
         if_match: None,
         body: Span::EMPTY,
         first_byte: FirstByte::Usual,
+        hedge: None,
     };
     match attempts.exchange(&request).await {
         Ok(exchange) => {

@@ -1,5 +1,8 @@
 //! What requests need to know of their endpoint: settings, credentials, where a bucket is.
+use crate::attempt::Quota;
 use crate::budget::Budget;
+use crate::hedge::Hedges;
+use crate::pace::Pace;
 use crate::sign::Credentials;
 use crate::stats::Stats;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::*};
@@ -22,6 +25,8 @@ pub struct Settings {
     pub retry_max_elapsed: Duration,
     /// Compare whole objects that come with one answer with the checksum stored.
     pub verify_reads: bool,
+    /// The same for what makes an object: what it holds may be nowhere else.
+    pub save_max_elapsed: Duration,
     /// Sent with every request; names in lower case.
     pub headers: Vec<(String, String)>,
 }
@@ -37,6 +42,8 @@ pub struct Route {
     place: RwLock<Arc<Place>>,
     /// Seconds that the endpoint's clock is ahead of ours; asked for only after it complained.
     pub clock_offset_s: AtomicI64,
+    pub reads: Pace,
+    pub writes: Pace,
 }
 
 /// A route's variable part.
@@ -62,7 +69,18 @@ impl Route {
     ) -> Route {
         let port = port.unwrap_or(if tls { 443 } else { 80 });
         let place = RwLock::new(Arc::new(Self::at(&host, port, tls, &region)));
-        Route { bucket, tls, path_prefix, service, host, port, place, clock_offset_s: AtomicI64::new(0) }
+        Route {
+            bucket,
+            tls,
+            path_prefix,
+            service,
+            host,
+            port,
+            place,
+            clock_offset_s: AtomicI64::new(0),
+            reads: Pace::default(),
+            writes: Pace::default(),
+        }
     }
 
     fn at(host: &str, port: u16, tls: bool, region: &str) -> Place {
@@ -108,6 +126,10 @@ pub struct Client {
     pub large_in_flight: AtomicUsize,
     /// Of those in flight, how many have an answer but no room for it.
     pub waiting_for_budget: AtomicUsize,
+    /// Of those in flight, how many wait because the service asked for less: they use no connection.
+    pub aside: AtomicUsize,
+    pub hedges: Hedges,
+    pub quota: Quota,
     /// The server refused a checksum header once; it gets none any more.
     pub no_checksums: AtomicBool,
     pub closed: AtomicBool,
@@ -128,11 +150,19 @@ impl Client {
             in_flight: AtomicUsize::new(0),
             large_in_flight: AtomicUsize::new(0),
             waiting_for_budget: AtomicUsize::new(0),
+            aside: AtomicUsize::new(0),
+            hedges: Hedges::default(),
+            quota: Quota::default(),
             no_checksums: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             credentials: Mutex::default(),
             credentials_changed: Condvar::new(),
         }
+    }
+
+    /// Whether a request that gets no answer may be sent again elsewhere; it is counted then.
+    pub fn may_hedge(&self) -> bool {
+        self.hedges.take(self.stats.requests.load(Relaxed))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, CredentialState> {

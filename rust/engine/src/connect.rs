@@ -46,7 +46,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// An idle connection, or a new one. `fresh`: an idle one has just failed.
+    /// An idle connection, or a new one. `fresh`: an idle one has just failed. `avoid`: the address it had is tried last.
     #[allow(clippy::too_many_arguments)]
     pub async fn checkout(
         &self,
@@ -55,6 +55,7 @@ impl Connections {
         tls: bool,
         place: &Place,
         fresh: bool,
+        avoid: Option<SocketAddr>,
         slot: &Slot,
     ) -> Result<Connection, Fault> {
         let key = Key { client: client.id, tls, host: place.host.clone(), port: place.port };
@@ -70,7 +71,7 @@ impl Connections {
             }
         }
         slot.enter(Phase::Connecting, Some(client.settings.connect_timeout));
-        let (stream, entry) = self.connect(&place.host, place.port, slot).await?;
+        let (stream, entry) = self.connect(&place.host, place.port, avoid, slot).await?;
         let mut connection = Connection::new(stream);
         drop(entry); // the connection has its own
         if tls {
@@ -106,8 +107,15 @@ impl Connections {
         self.idle.borrow_mut().retain(|key, _| is_open(key.client));
     }
 
-    async fn connect(&self, host: &str, port: u16, slot: &Slot) -> Result<(TcpStream, SocketEntry), Fault> {
-        let addresses = watched(slot, self.resolve(host, port)).await?;
+    async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        avoid: Option<SocketAddr>,
+        slot: &Slot,
+    ) -> Result<(TcpStream, SocketEntry), Fault> {
+        let mut addresses = watched(slot, self.resolve(host, port)).await?;
+        addresses.sort_by_key(|address| avoid == Some(*address));
         let result = watched(slot, happy_eyeballs(&addresses)).await;
         if result.is_err() {
             self.addresses.borrow_mut().remove(&(host.to_owned(), port));

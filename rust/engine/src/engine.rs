@@ -239,8 +239,11 @@ impl Engine {
             pending.pop_front();
         }
         let first = pending.front().ok_or(Held::Empty)?;
-        let full = client.in_flight.load(Relaxed) >= limit;
-        if full || lane.running_of(client.id) >= limit.div_ceil(self.lanes.len()) {
+        if first.pace().is_crowded() {
+            return Err(Held::Back);
+        }
+        let full = client.in_flight.load(Relaxed) >= limit + client.aside.load(Relaxed);
+        if full || lane.running_of(client.id) >= limit.div_ceil(self.lanes.len()) + lane.aside.load(Relaxed) {
             // Requests that wait for the budget may wait for a caller who waits for this one: it goes beside them.
             if client.waiting_for_budget.load(Relaxed) == 0 || !queue.is_head(first.index()) {
                 return Err(Held::Back);

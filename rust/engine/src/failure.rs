@@ -116,6 +116,8 @@ pub enum Retry {
     Throttle,
     /// A connection that the peer had closed while it lay idle: at once, on a new one.
     Stale,
+    /// Called off because its answer did not begin: at once, on another connection. Not an attempt of its own.
+    Hedged,
     /// Something was learned (region, clock, credentials, an unwanted header): again, a few times at most.
     Corrected,
 }

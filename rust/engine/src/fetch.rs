@@ -4,6 +4,7 @@ use crate::attempt::{Attempts, Exchange, FirstByte, Request, SMALL, catch_unwind
 use crate::budget::Grant;
 use crate::failure::{Failure, Fault, Kind, Retry};
 use crate::head::{Head, Length};
+use crate::hedge::Class;
 use crate::lane::Running;
 use crate::queue::Pending;
 use crate::raw::{PooledBuffer, Span};
@@ -202,6 +203,7 @@ async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch, grant: &mut Option<Gra
         if_match: quoted.as_deref(),
         body: Span::EMPTY,
         first_byte: if small { FirstByte::Small } else { FirstByte::Usual },
+        hedge: Some(if small { Class::Small } else { Class::Large }),
     };
     let exchange = attempts.exchange(&request).await?;
     if let Some(pin) = &fetch.pin
@@ -307,6 +309,7 @@ async fn fill(
             if_match: quoted.as_deref(),
             body: Span::EMPTY,
             first_byte: FirstByte::Usual,
+            hedge: Some(if ((span.len() - got) as u64) < SMALL { Class::Small } else { Class::Large }),
         };
         let result = match attempts.exchange(&request).await {
             Ok(exchange) => inspect(attempts, exchange, What::Whole, Some(from), None, &mut None).await,

@@ -68,7 +68,7 @@ pub fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Head)>, 
         checksum: None,
         raw: bytes[..len].into(),
     };
-    let (mut fixed, mut chunked, mut composite) = (None, false, false);
+    let (mut fixed, mut chunked, mut composite, mut retry_at) = (None, false, false, None);
     for header in response.headers.iter() {
         let value = std::str::from_utf8(header.value).unwrap_or_default().trim();
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
@@ -81,7 +81,8 @@ pub fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Head)>, 
             }
             10 if is("x-amz-id-2") => head.host_id = value.to_owned(),
             11 if is("retry-after") => {
-                head.retry_after_s = value.parse::<f64>().ok().filter(|s| s.is_finite() && *s >= 0.0)
+                head.retry_after_s = value.parse::<f64>().ok().filter(|s| s.is_finite() && *s >= 0.0);
+                retry_at = parse_http_date(value);
             }
             13 if is("content-range") => head.content_range = parse_content_range(value),
             13 if is("last-modified") => head.last_modified = parse_http_date(value),
@@ -108,6 +109,9 @@ pub fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Head)>, 
         }
     }
     head.checksum = head.checksum.take_if(|_| !composite);
+    if let (Some(at), Some(now)) = (retry_at, head.date) {
+        head.retry_after_s = Some((at - now).max(0) as f64); // by its own clock
+    }
     head.content_length = fixed;
     head.length = match (chunked, fixed) {
         _ if is_head || status == 204 || status == 304 || status / 100 == 1 => Length::Fixed(0),
@@ -172,6 +176,16 @@ mod tests {
         assert_eq!((closing.length, closing.keep_alive), (Length::UntilClose, false));
         assert!(!head("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: Close\r\n\r\n").keep_alive);
         assert!(!head("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n").keep_alive);
+    }
+
+    #[test]
+    fn a_time_to_come_back_is_a_number_or_a_date() {
+        let after = |text: &str| head(&format!("HTTP/1.1 503 Slow Down\r\n{text}\r\n\r\n")).retry_after_s;
+        assert_eq!(after("Retry-After: 1.5"), Some(1.5));
+        let date = "Date: Wed, 12 Oct 2009 17:50:00 GMT\r\nRetry-After: Wed, 12 Oct 2009 17:50:";
+        assert_eq!(after(&format!("{date}07 GMT")), Some(7.0));
+        assert_eq!(after("Retry-After: Wed, 12 Oct 2009 17:50:00 GMT"), None);
+        assert_eq!(after("Retry-After: -1"), None);
     }
 
     #[test]

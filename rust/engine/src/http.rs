@@ -60,6 +60,15 @@ impl Connection {
         }
     }
 
+    pub fn peer(&self) -> Option<std::net::SocketAddr> {
+        self.tcp.peer_addr().ok()
+    }
+
+    /// Whether something has come that was not looked at.
+    pub fn has_news(&self) -> bool {
+        self.filled > self.at || raw::is_stale(self.tcp.as_raw_fd())
+    }
+
     /// The TLS handshake; certificate errors are final, since another attempt meets the same certificate.
     pub async fn handshake(
         &mut self,

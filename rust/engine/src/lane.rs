@@ -45,6 +45,8 @@ pub struct Lane {
     pub large_allowed: Cell<usize>,
     /// More large transfers wait, and only the ramp holds them back.
     pub ramp_waits: Cell<bool>,
+    /// Of the running requests, how many wait because a service asked for less.
+    pub aside: AtomicUsize,
     /// Something was pending when this lane last looked, and could not start.
     pub held: Cell<bool>,
     /// The last submission for which this lane, having no room, woke the next.
@@ -106,6 +108,7 @@ impl Lane {
             large_running: Cell::new(0),
             large_allowed: Cell::new(LARGE_AT_FIRST),
             ramp_waits: Cell::new(false),
+            aside: AtomicUsize::new(0),
             held: Cell::new(false),
             passed_on: Cell::new(0),
             elsewhere: Arc::default(),

@@ -12,6 +12,7 @@
 //! head      the head of a response                                     classify what an error answer means
 //! slot      deadlines and cancellation of a running request            budget  bytes in flight
 //! ticket    that every request ends                                    assembly one result in parallel ranges
+//! pace      how many requests a bucket gets at once                   hedge   those that get no answer are sent again
 //! raw       the only unsafe code: foreign memory, sockets, pooled buffers
 //! sign xml checksum date    pure: no I/O
 //! ```
@@ -38,8 +39,10 @@ mod caller;
 mod classify;
 mod fetch;
 mod head;
+mod hedge;
 mod http;
 mod lane;
+mod pace;
 mod slot;
 mod ticket;
 mod tls;

@@ -4,7 +4,8 @@ use crate::budget::Grant;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::failure::{Failure, Kind};
-use crate::request::{Job, Outcome, Target};
+use crate::pace::Pace;
+use crate::request::{Job, Op, Outcome, Target};
 use crate::ticket::Finished;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -20,6 +21,14 @@ pub enum Pending {
 }
 
 impl Pending {
+    pub fn pace(&self) -> &Pace {
+        match self {
+            Pending::Job(Job { ticket, op: Op::Call(call), .. }) if !call.kind.reads() => &ticket.target.route.writes,
+            Pending::Job(job) => &job.ticket.target.route.reads,
+            Pending::Split(assembly) => &assembly.target.route.reads,
+        }
+    }
+
     pub fn index(&self) -> u64 {
         match self {
             Pending::Job(job) => job.ticket.index,

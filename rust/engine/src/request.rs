@@ -121,6 +121,11 @@ impl CallKind {
         }
     }
 
+    /// Changes nothing at the service.
+    pub fn reads(self) -> bool {
+        matches!(self, CallKind::Head | CallKind::List)
+    }
+
     /// May take minutes at the service: one deadline instead of a first-byte one.
     pub fn is_long(self) -> bool {
         matches!(self, CallKind::CompleteUpload | CallKind::Copy | CallKind::UploadPartCopy)

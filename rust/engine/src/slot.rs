@@ -26,6 +26,8 @@ pub enum Phase {
 enum Verdict {
     Cancelled,
     TimedOut(Phase),
+    /// To be sent again elsewhere, since its answer does not begin.
+    Hedged,
 }
 
 /// Under this rate for the whole stall timeout, a transfer counts as stalled.
@@ -37,6 +39,7 @@ pub struct Slot {
     phase: Cell<Phase>,
     since: Cell<Instant>,
     deadline: Cell<Option<Duration>>,
+    hedge_after: Cell<Option<Duration>>,
     moved: Cell<u64>,
     moved_at_since: Cell<u64>,
     verdict: Cell<Option<Verdict>>,
@@ -51,6 +54,7 @@ impl Slot {
             phase: Cell::new(Phase::Paused),
             since: Cell::new(Instant::now()),
             deadline: Cell::new(None),
+            hedge_after: Cell::new(None),
             moved: Cell::new(0),
             moved_at_since: Cell::new(0),
             verdict: Cell::new(None),
@@ -63,10 +67,16 @@ impl Slot {
         self.phase.set(phase);
         self.since.set(Instant::now());
         self.deadline.set(deadline);
+        self.hedge_after.set(None);
         self.moved_at_since.set(self.moved.get());
-        if matches!(self.verdict.get(), Some(Verdict::TimedOut(_))) {
+        if matches!(self.verdict.get(), Some(Verdict::TimedOut(_) | Verdict::Hedged)) {
             self.verdict.set(None); // an attempt's end, not the request's
         }
+    }
+
+    /// Calls the attempt off when nothing has come so long after the phase began, if its client may send one more.
+    pub fn hedge_after(&self, delay: Duration) {
+        self.hedge_after.set(Some(delay));
     }
 
     pub fn add_moved(&self, bytes: usize) {
@@ -104,6 +114,10 @@ impl Slot {
         }
         let Some(deadline) = self.deadline.get() else { return };
         let spent = now.saturating_duration_since(self.since.get());
+        let silent = self.moved.get() == self.moved_at_since.get();
+        if self.hedge_after.get().is_some_and(|delay| silent && spent >= delay) && self.queue.client.may_hedge() {
+            return self.decide(Verdict::Hedged);
+        }
         if spent < deadline {
             return;
         }
@@ -127,7 +141,14 @@ impl Slot {
     }
 
     fn fault(&self, verdict: Verdict) -> Fault {
-        let Verdict::TimedOut(phase) = verdict else { return Fault::cancelled() };
+        let phase = match verdict {
+            Verdict::TimedOut(phase) => phase,
+            Verdict::Cancelled => return Fault::cancelled(),
+            Verdict::Hedged => {
+                let text = "no answer for long: sent again on another connection";
+                return Fault::new(Kind::FirstByteTimeout, Retry::Hedged, text);
+            }
+        };
         let after = self.deadline.get().unwrap_or_default().as_secs_f64();
         let (kind, text) = match phase {
             Phase::Connecting => (Kind::ConnectTimeout, format!("no connection within {after} s")),

@@ -33,6 +33,7 @@ pub struct Stats {
     /// Whole objects that were compared with the checksum stored, and those for which there was none.
     pub reads_verified: AtomicU64,
     pub reads_unverified: AtomicU64,
+    pub hedges: AtomicU64,
     pub connections_opened: AtomicU64,
     pub connections_reused: AtomicU64,
     pub connections_open: AtomicU64,

@@ -101,8 +101,8 @@ impl PyClient {
     #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (
         *, unsigned=false, user_agent, part_size=8 << 20, max_attempts=10, max_connections=256, large_in_flight=32,
-        connect_timeout_s=3.0, first_byte_timeout_s=None, stall_timeout_s=15.0, retry_max_elapsed_s=600.0, verify_reads=true,
-        memory_limit_bytes=None, ca_bundle=None, headers=Vec::new()
+        connect_timeout_s=3.0, first_byte_timeout_s=None, stall_timeout_s=15.0, retry_max_elapsed_s=600.0,
+        save_max_elapsed_s=None, verify_reads=true, memory_limit_bytes=None, ca_bundle=None, headers=Vec::new()
     ))]
     fn new(
         unsigned: bool,
@@ -115,6 +115,7 @@ impl PyClient {
         first_byte_timeout_s: Option<f64>,
         stall_timeout_s: f64,
         retry_max_elapsed_s: f64,
+        save_max_elapsed_s: Option<f64>,
         verify_reads: bool,
         memory_limit_bytes: Option<usize>,
         ca_bundle: Option<&[u8]>,
@@ -140,6 +141,7 @@ impl PyClient {
             stall_timeout: seconds(stall_timeout_s),
             retry_max_elapsed: seconds(retry_max_elapsed_s),
             verify_reads,
+            save_max_elapsed: seconds(save_max_elapsed_s.unwrap_or(retry_max_elapsed_s)),
             headers,
         };
         let engine = engine()?;
@@ -220,13 +222,13 @@ impl PyClient {
             ("throttles", &stats.throttles),
             ("reads_verified", &stats.reads_verified),
             ("reads_unverified", &stats.reads_unverified),
+            ("hedges", &stats.hedges),
             ("connections_opened", &stats.connections_opened),
             ("connections_reused", &stats.connections_reused),
             ("connections_open", &stats.connections_open),
         ] {
             dict.set_item(name, value.load(Relaxed))?;
         }
-        dict.set_item("hedges", 0)?;
         dict.set_item("in_flight", client.in_flight.load(Relaxed))?;
         dict.set_item("network_wait_s", stats.network_wait_us.load(Relaxed) as f64 / 1e6)?;
         dict.set_item("retries_by_cause", stats.causes())?;

@@ -212,7 +212,7 @@ class ClientCore:
     def stats(self) -> dict[str, Any]:
         """Counts and histograms since this client's first request in this process.
 
-        Requests, bytes, retries by cause, throttles, connections, network wait, time to first byte and latency,
+        Requests, bytes, retries by cause, throttles, hedges, connections, network wait, time to first byte and latency,
         requests by operation; and the process's engine threads and memory.
         """
         engine = self._engine
@@ -316,6 +316,7 @@ class ClientCore:
             stall_timeout_s=settings.stall_timeout_s,
             retry_max_elapsed_s=settings.retry_max_elapsed_s,
             verify_reads=settings.verify_reads,
+            save_max_elapsed_s=settings.save_max_elapsed_s,
             memory_limit_bytes=settings.memory_limit_bytes,
             ca_bundle=settings.ca_bundle,
             headers=settings.headers,

@@ -105,6 +105,7 @@ class Counters:
             requests=values.get("requests", 0),
             retries=values.get("retries", 0),
             throttles=values.get("throttles", 0),
+            hedges=values.get("hedges", 0),
             network_wait_s=values.get("network_wait_ns", 0) / 1e9,
             transform_s=values.get("transform_ns", 0) / 1e9,
             consumer_wait_s=values.get("consumer_wait_ns", 0) / 1e9,
@@ -120,7 +121,7 @@ def _publish_last(counters: "weakref.ref[Counters]") -> None:
 
 def _client_counts(stats: Mapping[str, Any]) -> dict[str, int]:
     """What of a client's statistics goes into a dataset's, by the page's names."""
-    counts = {name: int(stats.get(name, 0)) for name in ("requests", "retries", "throttles")}
+    counts = {name: int(stats.get(name, 0)) for name in ("requests", "retries", "throttles", "hedges")}
     for bound_s, count in stats.get("ttfb_s", ()):
         if count:
             name = f"{_TTFB}{round(min(bound_s, 86_400.0) * 1e6)}"

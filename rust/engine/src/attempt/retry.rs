@@ -1,7 +1,7 @@
 //! What follows a failed attempt: another one, when, or the end.
 use super::Attempts;
 use crate::failure::{Failure, Fault, Kind, Retry};
-use crate::lane::Lane;
+use crate::pace::{Pace, Permit, Waiting};
 use crate::slot::Phase;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -11,7 +11,14 @@ const CREDENTIALS_WAIT: Duration = Duration::from_secs(30);
 /// read over networks that fail now and then. Less may be what buffers on the way held.
 const PROGRESS: u64 = 64 << 10;
 
-impl Attempts<'_> {
+enum Verdict {
+    Again(Duration),
+    Final,
+    /// It would be tried again, had that not been done often enough.
+    Exhausted,
+}
+
+impl<'a> Attempts<'a> {
     /// After a body that broke off, with what it had brought. Time goes on: `retry_max_elapsed` bounds all of it.
     pub async fn after_body(&mut self, fault: Fault, bytes: u64) -> Result<(), Box<Failure>> {
         if bytes >= PROGRESS {
@@ -22,62 +29,40 @@ impl Attempts<'_> {
 
     /// After a fault: returns when it is time for another attempt, or the failure when there is none.
     pub async fn after(&mut self, fault: Fault) -> Result<(), Box<Failure>> {
-        let settings = &self.client.settings;
-        let elapsed = self.started.elapsed();
-        let mut exhausted = false;
-        let mut pause = Duration::ZERO;
-        let backoff = |lane: &Lane, n: u32, base: f64, cap: f64| {
-            Duration::from_secs_f64(lane.random() * (base * 2f64.powi(n.min(16) as i32)).min(cap))
-        };
         if fault.retry != Retry::Never && self.slot.is_cancelled() {
             // It would have been tried again, so that it is called off is all there is to say.
             return Err(Box::new(self.failure(Fault::cancelled(), false)));
         }
-        let again = match fault.retry {
-            Retry::Never => false,
-            Retry::Stale => {
-                self.fresh = true;
-                self.stale += 1;
-                self.stale <= 3 || {
-                    exhausted = true;
-                    false
-                }
-            }
-            Retry::Corrected => {
-                self.corrected += 1;
-                self.corrected <= 3
-            }
-            Retry::Counted => {
-                self.counted += 1;
-                self.fresh = fault.kind == Kind::FirstByteTimeout || fault.kind == Kind::StallTimeout;
-                pause = backoff(self.lane, self.counted, 0.05, 20.0);
-                exhausted = self.counted >= settings.max_attempts;
-                !exhausted
-            }
-            Retry::Throttle => {
-                self.throttled += 1;
-                self.client.stats.throttles.fetch_add(1, Relaxed);
-                pause = backoff(self.lane, self.throttled, 0.2, 10.0);
-                exhausted = settings.max_attempts <= 1;
-                !exhausted
-            }
+        if fault.retry == Retry::Hedged {
+            self.client.stats.hedges.fetch_add(1, Relaxed);
+            (self.fresh, self.hedged) = (true, self.hedged + 1);
+            self.sent -= 1; // the same attempt goes on
+            return Ok(());
+        }
+        self.hedged = 0;
+        let mut pause = match self.judge(&fault) {
+            Verdict::Again(pause) => pause,
+            Verdict::Final => return Err(Box::new(self.failure(fault, false))),
+            Verdict::Exhausted => return Err(Box::new(self.failure(fault, true))),
         };
-        if let Some(wish) = fault.retry_after_s.filter(|_| again) {
-            pause = pause.max(Duration::from_secs_f64(wish.min(300.0)));
+        if let Some(wish) = fault.retry_after_s {
+            pause = pause.max(Duration::from_secs_f64(wish.min(1e6)));
         }
-        if again && elapsed + pause > settings.retry_max_elapsed {
-            exhausted = true;
+        if self.started.elapsed() + pause > self.most_elapsed() {
+            return Err(Box::new(self.failure(fault, true)));
         }
-        if !again || exhausted {
-            return Err(Box::new(self.failure(fault, exhausted)));
+        let (stats, connections) = (&self.client.stats, self.client.settings.max_connections);
+        stats.retry(fault.cause());
+        if fault.retry == Retry::Counted {
+            pause += self.client.quota.take(stats.requests.load(Relaxed), connections);
         }
-        self.client.stats.retry(fault.cause());
         if self.causes.len() < 10 {
             self.causes.push(fault.to_string());
         }
-        let wants_credentials = fault.kind == Kind::Credentials;
         self.slot.enter(Phase::Paused, None);
-        if wants_credentials && let Err(refusal) = self.renew_credentials().await {
+        if fault.kind == Kind::Credentials
+            && let Err(refusal) = self.renew_credentials().await
+        {
             if self.slot.is_cancelled() {
                 return Err(Box::new(self.failure(Fault::cancelled(), false)));
             }
@@ -85,7 +70,12 @@ impl Attempts<'_> {
                 self.failure(Fault { message: format!("{}; {refusal}", fault.message), ..fault }, false),
             ));
         }
+        let throttled = fault.retry == Retry::Throttle;
+        if throttled {
+            self.refusal = Some(Box::new(fault));
+        }
         if !pause.is_zero() {
+            let _aside = throttled.then(|| self.step_aside());
             let sleep = async {
                 tokio::time::sleep(pause).await;
                 Ok(())
@@ -95,6 +85,79 @@ impl Attempts<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Counts a fault, and says whether another attempt may follow, after which pause at least.
+    fn judge(&mut self, fault: &Fault) -> Verdict {
+        let most = self.client.settings.max_attempts;
+        match fault.retry {
+            Retry::Never | Retry::Hedged => Verdict::Final,
+            // The next connection is a new one, so this cannot happen twice in a row.
+            Retry::Stale => {
+                (self.fresh, self.stale) = (true, self.stale + 1);
+                if self.stale > 3 { Verdict::Exhausted } else { Verdict::Again(Duration::ZERO) }
+            }
+            Retry::Corrected => {
+                self.corrected += 1;
+                if self.corrected > 3 { Verdict::Final } else { Verdict::Again(Duration::ZERO) }
+            }
+            Retry::Counted => {
+                (self.counted, self.stale) = (self.counted + 1, 0);
+                self.fresh = matches!(fault.kind, Kind::FirstByteTimeout | Kind::StallTimeout);
+                if self.counted >= most {
+                    return Verdict::Exhausted;
+                }
+                Verdict::Again(self.backoff(self.counted, 0.05, 20.0))
+            }
+            Retry::Throttle => {
+                (self.throttled, self.stale) = (self.throttled + 1, 0);
+                self.client.stats.throttles.fetch_add(1, Relaxed);
+                if let Some(turn) = &self.turn {
+                    turn.pace.throttled(turn.sent, turn.crowd, self.lane.random());
+                }
+                if most <= 1 {
+                    return Verdict::Exhausted;
+                }
+                Verdict::Again(self.backoff(self.throttled, 0.2, 2.0))
+            }
+        }
+    }
+
+    /// Full jitter: anything up to a bound that doubles.
+    fn backoff(&self, n: u32, base: f64, cap: f64) -> Duration {
+        Duration::from_secs_f64(self.lane.random() * (base * 2f64.powi(n.min(16) as i32)).min(cap))
+    }
+
+    fn most_elapsed(&self) -> Duration {
+        let saves = matches!(
+            self.operation,
+            "PutObject"
+                | "CreateMultipartUpload"
+                | "UploadPart"
+                | "UploadPartCopy"
+                | "CompleteMultipartUpload"
+                | "CopyObject"
+        );
+        if saves { self.client.settings.save_max_elapsed } else { self.client.settings.retry_max_elapsed }
+    }
+
+    /// The service asked for less: waits until this request is among those that may ask.
+    pub(super) async fn wait_for_turn(&self, pace: &'a Pace) -> Result<Permit<'a>, Fault> {
+        let _aside = self.step_aside();
+        let left = self.most_elapsed().saturating_sub(self.started.elapsed());
+        self.slot.enter(Phase::Paused, None);
+        let turn = crate::connect::watched(self.slot, async { Ok(pace.enter(left).await) }).await?;
+        turn.ok_or_else(|| match &self.refusal {
+            Some(refusal) => Fault { retry: Retry::Never, ..(**refusal).clone() },
+            None => {
+                Fault::new(Kind::Throttled, Retry::Never, "the service asks to slow down, and others wait before this")
+            }
+        })
+    }
+
+    /// While it waits it takes no connection from others.
+    fn step_aside(&self) -> (Waiting<'_>, Waiting<'_>) {
+        (Waiting::new(&self.client.aside), Waiting::new(&self.lane.aside))
     }
 
     /// Waits for other credentials than those that were refused.

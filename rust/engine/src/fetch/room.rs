@@ -2,10 +2,10 @@
 use crate::attempt::Attempts;
 use crate::budget::{Budget, Grant};
 use crate::failure::Fault;
+use crate::pace::Waiting;
 use crate::slot::Phase;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 
 /// Makes the grant as large as what will be held, waiting for room where the budget has none.
@@ -48,7 +48,7 @@ pub async fn extend(attempts: &Attempts<'_>, grant: &mut Option<Grant>, need: us
 }
 
 async fn wait(attempts: &Attempts<'_>, budget: &Arc<Budget>, bytes: usize) -> Result<Grant, Fault> {
-    let _waiting = Waiting::of(&attempts.client.waiting_for_budget);
+    let _waiting = Waiting::new(&attempts.client.waiting_for_budget);
     let slot = attempts.slot;
     slot.enter(Phase::Paused, None);
     poll_fn(|cx| {
@@ -67,20 +67,4 @@ async fn wait(attempts: &Attempts<'_>, budget: &Arc<Budget>, bytes: usize) -> Re
         Poll::Pending
     })
     .await
-}
-
-/// Counts while it lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn of(count: &'a AtomicUsize) -> Waiting<'a> {
-        count.fetch_add(1, Relaxed);
-        Waiting(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }

@@ -53,6 +53,7 @@ fn queue(part_size: usize) -> (Arc<Queue>, Target) {
         stall_timeout: Duration::from_secs(15),
         retry_max_elapsed: Duration::from_secs(60),
         verify_reads: true,
+        save_max_elapsed: Duration::from_secs(60),
         headers: Vec::new(),
     };
     let client = Arc::new(Client::new(settings, None, engine.budget.clone()));

@@ -1,6 +1,7 @@
 //! The engine against a server that plays from a script, byte for byte.
 mod attempts;
 mod framing;
+mod patience;
 mod server;
 
 use s3dataset_engine::client::Settings;

@@ -101,6 +101,7 @@ pub fn settings() -> Settings {
         stall_timeout: Duration::from_secs(15),
         retry_max_elapsed: Duration::from_secs(60),
         verify_reads: true,
+        save_max_elapsed: Duration::from_secs(60),
         headers: Vec::new(),
     }
 }
@@ -116,6 +117,11 @@ impl Bench {
         let engine = Engine::start(1, memory).unwrap();
         let client = Arc::new(Client::new(settings, None, engine.budget.clone()));
         client.set_credentials(Credentials { access_key: "a".into(), secret_key: "s".into(), session_token: None });
+        Bench::with(port, engine, client)
+    }
+
+    /// Another server and queue of the same client.
+    pub fn with(port: u16, engine: Arc<Engine>, client: Arc<Client>) -> Bench {
         let (host, prefix) = ("127.0.0.1".to_owned(), "/b".to_owned());
         let route = Route::new("b".into(), false, host, Some(port), prefix, "us-east-1".into(), "s3".into());
         Bench { queue: Queue::new(engine, client.clone()), route: Arc::new(route), client }
