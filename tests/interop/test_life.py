@@ -15,7 +15,6 @@ import pytest
 
 from s3dataset.testing import LocalS3, ServerError, synthetic_bytes
 
-from .conftest import ONE_ATTEMPT
 from .errors import refused
 from .wire import Wire
 
@@ -286,49 +285,6 @@ class TestTraffic:
                     return False
 
             wait_for(answers)
-
-
-class TestVariants:
-    def test_uniform_parts(self) -> None:
-        with LocalS3("bucket", variant={"uniform_parts": True}, min_part_bytes=1, activate=False) as server:
-            s3 = server.boto3_client(config=ONE_ATTEMPT)
-            for sizes, fits in (((2, 2, 1), True), ((2, 3, 1), False), ((2, 2, 3), False)):
-                where = {"Bucket": "bucket", "Key": "k"}
-                where["UploadId"] = s3.create_multipart_upload(**where)["UploadId"]
-                parts = [
-                    {"PartNumber": n, "ETag": s3.upload_part(**where, PartNumber=n, Body=bytes(size))["ETag"]}
-                    for n, size in enumerate(sizes, start=1)
-                ]
-                if fits:
-                    s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
-                else:
-                    with refused(400, "InvalidPart"):
-                        s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
-            s3.close()
-
-    def test_checksums_refused_or_ignored(self, server: LocalS3, bucket: str, s3: Any) -> None:
-        server.configure(variant={"refuse_checksums": True})
-        with refused(501, "NotImplemented"):
-            s3.put_object(Bucket=bucket, Key="k", Body=b"x")
-        server.configure(variant={"ignore_checksums": True})
-        s3.put_object(Bucket=bucket, Key="k", Body=b"x", ChecksumCRC32="AAAAAA==")
-        server.configure(variant={})
-        with refused(400, "BadDigest"):
-            s3.put_object(Bucket=bucket, Key="k", Body=b"x", ChecksumCRC32="AAAAAA==")
-
-    def test_no_etag_of_completed_uploads(self, server: LocalS3, bucket: str, s3: Any) -> None:
-        where = {"Bucket": bucket, "Key": "k"}
-        where["UploadId"] = s3.create_multipart_upload(**where)["UploadId"]
-        parts = [{"PartNumber": 1, "ETag": s3.upload_part(**where, PartNumber=1, Body=b"x")["ETag"]}]
-        server.configure(variant={"no_completion_etag": True})
-        assert s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})["ETag"] == ""
-        server.configure(variant={})
-
-    def test_content_md5_demanded(self, server: LocalS3, bucket: str, s3: Any) -> None:
-        server.configure(variant={"require_content_md5": True})
-        with refused(400, "InvalidRequest"):
-            s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k"}]})
-        server.configure(variant={})
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Host": "127.0.0.1", "Origin": "http://evil.example"}])

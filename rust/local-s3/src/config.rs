@@ -1,5 +1,6 @@
 //! What a server is told when it starts, as JSON.
 use crate::faults::RuleConfig;
+use crate::variants::{self, Variant};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -39,6 +40,8 @@ pub struct Config {
     /// How long a RestoreObject takes.
     pub restore_s: i64,
     pub traffic: Traffic,
+    /// A name, or behaviours; see `variants::read`.
+    #[serde(deserialize_with = "variants::read")]
     pub variant: Variant,
     pub faults: Vec<RuleConfig>,
     /// Requests that the log keeps; the oldest are forgotten. 0 keeps none.
@@ -188,26 +191,6 @@ pub struct Traffic {
     pub max_requests_per_connection: u64,
     /// Close a connection that has been idle so long; 0 never.
     pub idle_timeout_s: f64,
-}
-
-/// Behaviours of stores that are not quite S3.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Variant {
-    /// All parts but the last must have one size.
-    pub uniform_parts: bool,
-    /// Refuse requests that carry `x-amz-checksum-*` or `x-amz-sdk-checksum-algorithm`.
-    pub refuse_checksums: bool,
-    /// Accept and forget checksums.
-    pub ignore_checksums: bool,
-    /// Serve as if no condition had been sent.
-    pub ignore_conditions: bool,
-    /// LIST answers without order, as directory buckets do.
-    pub unordered_listing: bool,
-    /// CompleteMultipartUpload answers with an empty ETag, as Ceph 16 does.
-    pub no_completion_etag: bool,
-    /// DeleteObjects demands Content-MD5 whatever checksum is sent.
-    pub require_content_md5: bool,
 }
 
 /// What `run` reports when the server listens.

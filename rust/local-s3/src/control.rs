@@ -1,7 +1,7 @@
 //! The API under `/_local/`: what tests ask a server and tell it. Unsigned, loopback only, JSON.
 use crate::auth::Sender;
 use crate::checksum::hex;
-use crate::config::{BucketConfig, Config, Credential, EtagKind, SyntheticConfig, Traffic, Variant, WrongRegion};
+use crate::config::{BucketConfig, Config, Credential, EtagKind, SyntheticConfig, Traffic, WrongRegion};
 use crate::connection::Connection;
 use crate::error::{Answer, Failure, S3Error};
 use crate::faults::{Effects, Outage, RuleConfig};
@@ -16,6 +16,7 @@ use crate::store::listing::After;
 use crate::store::lock;
 use crate::store::object::{Attributes, Object};
 use crate::store::versions_listing::{From, ListedVersion};
+use crate::variants::{self, Variant};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -117,6 +118,7 @@ enum OneOrMany {
 #[serde(deny_unknown_fields)]
 struct Changes {
     traffic: Option<Traffic>,
+    #[serde(default, deserialize_with = "variants::read_some")]
     variant: Option<Variant>,
     credentials: Option<Vec<Credential>>,
     check_signatures: Option<bool>,

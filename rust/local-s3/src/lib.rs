@@ -1,7 +1,7 @@
 //! An S3 server for tests, demos and benchmarks, on loopback only.
 //!
 //! It speaks HTTP/1.1 by itself, so that faults can be made at any byte, and shares no code with the engine that it
-//! tests. See `docs/decisions/0001-local-s3.md`.
+//! tests. See `docs/decisions/0004-local-s3.md`.
 //!
 //! ```text
 //! listen      threads, listeners, TLS   server                what the threads share
@@ -10,6 +10,7 @@
 //! operations  what S3 does: objects, copies, multipart uploads, listings, buckets
 //! auth        SigV4                     receive, keep          bodies: decoded, verified, kept
 //! store       buckets, objects, uploads; memory, directory, synthetic
+//! variants    stores that are not quite S3
 //! faults      the fault plan            stats                  counters, log of requests
 //! control     the API under /_local/
 //! ```
@@ -40,6 +41,7 @@ mod stats;
 mod store;
 mod stream;
 mod tls;
+mod variants;
 mod xml;
 
 pub use config::{Config, ReadyInfo};

@@ -130,12 +130,20 @@ impl Server {
         let name = if target.key.is_empty() { query.get("prefix").unwrap_or("") } else { &target.key };
         let prefix = name.rsplit_once('/').map_or("", |(prefix, _)| prefix);
         let kind = if operation.writes() { "w" } else { "r" };
+        self.is_over(&[&target.bucket, prefix, kind], rate)
+    }
+
+    /// Whether a key was written within this second.
+    pub fn is_over_key_rate(&self, target: &Target) -> bool {
+        self.is_over(&[&target.bucket, &target.key, "key"], 1.0)
+    }
+
+    /// Whether more came than `rate` a second; a second's worth may come at once.
+    fn is_over(&self, what: &[&str], rate: f64) -> bool {
         let mut rates = lock(&self.rates);
         let now = Instant::now();
-        // A second's worth may come at once.
-        let full = || Bucket { tokens: rate, at: now };
-        let bucket = rates.entry(fingerprint(&[&target.bucket, prefix, kind])).or_insert_with(full);
-        bucket.tokens = (bucket.tokens + (now - bucket.at).as_secs_f64() * rate).min(rate);
+        let bucket = rates.entry(fingerprint(what)).or_insert_with(|| Bucket { tokens: rate.max(1.0), at: now });
+        bucket.tokens = (bucket.tokens + (now - bucket.at).as_secs_f64() * rate).min(rate.max(1.0));
         bucket.at = now;
         if bucket.tokens < 1.0 {
             return true;

@@ -13,6 +13,7 @@ from s3dataset.testing._environment import point_at, point_away
 from s3dataset.testing._faults import Fault
 from s3dataset.testing._process import Process
 from s3dataset.testing._records import RequestRecord
+from s3dataset.testing._variants import StoreName, Variant
 
 _ACCESS_KEY = "LOCALS3ACCESSKEY"
 _SECRET_KEY = "local-s3-secret-key"  # noqa: S105 - opens nothing but a server on loopback
@@ -55,8 +56,7 @@ class LocalS3:
         threads: Threads of the server; 0 takes half of the cores, because the client needs the others.
         min_part_bytes: The smallest part but the last of a multipart upload; S3's 5 MiB by default.
         etag: "md5" as S3; "opaque" saves the server 1.5 CPU seconds a GB of uploads, for benchmarks.
-        variant: Behaviours of other stores by name: uniform_parts, refuse_checksums, ignore_checksums,
-            ignore_conditions, unordered_listing, require_content_md5, no_completion_etag.
+        variant: Another store's ways: "minio", "r2", "gcs" or "b2", or single behaviours; see `Variant`.
         traffic: More of the traffic model by name: tail_exponent, reads_per_s, writes_per_s (a prefix),
             max_requests_per_connection, idle_timeout_s.
         log_capacity: Requests that `requests()` goes back.
@@ -85,7 +85,7 @@ class LocalS3:
         threads: int = 0,
         min_part_bytes: int = 5 << 20,
         etag: Literal["md5", "opaque"] = "md5",
-        variant: Mapping[str, bool] | None = None,
+        variant: StoreName | Variant = "s3",
         traffic: Mapping[str, float] | None = None,
         log_capacity: int = 20_000,
     ) -> None:
@@ -115,7 +115,7 @@ class LocalS3:
             "etag": etag,
             "min_part_bytes": min_part_bytes,
             "traffic": self._traffic,
-            "variant": dict(variant or {}),
+            "variant": variant if isinstance(variant, str) else dict(variant),
             "faults": [fault.as_json() for fault in faults],
             "log_capacity": log_capacity,
             "tls": tls,

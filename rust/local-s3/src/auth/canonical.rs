@@ -2,8 +2,14 @@
 use super::claim::Claim;
 use crate::request::{Request, percent_decode, percent_encode};
 
-/// The request as its sender must have seen it to sign it.
-pub fn canonical_request(request: &Request, claim: &Claim<'_>, names: &[&str], payload: &str) -> String {
+/// The request as its sender must have seen it to sign it; `rewritten` adds what a proxy has made of Accept-Encoding.
+pub fn canonical_request(
+    request: &Request,
+    claim: &Claim<'_>,
+    names: &[&str],
+    payload: &str,
+    rewritten: bool,
+) -> String {
     let mut out = String::with_capacity(1024);
     out.push_str(request.method());
     out.push('\n');
@@ -32,6 +38,9 @@ pub fn canonical_request(request: &Request, claim: &Claim<'_>, names: &[&str], p
         out.push_str(name);
         out.push(':');
         out.push_str(&values.join(","));
+        if rewritten && *name == "accept-encoding" {
+            out.push_str(",gzip(gfe)");
+        }
         out.push('\n');
     }
     out.push('\n');

@@ -82,7 +82,7 @@ pub fn authenticate(
     claim.check_time(now, config.max_skew_s)?;
     let key = signing_key(&known.secret_key, claim.scope);
     if config.check_signatures {
-        check(request, &claim, &key)?;
+        check(request, &claim, &key, config.variant.rewrite_accept_encoding)?;
     }
     check_token(&claim, known)?;
     Ok(Sender::Known(Box::new(Signed {
@@ -105,7 +105,7 @@ fn check_token(claim: &Claim<'_>, known: &Credential) -> Result<(), S3Error> {
     }
 }
 
-fn check(request: &Request, claim: &Claim<'_>, key: &hmac::Key) -> Result<(), S3Error> {
+fn check(request: &Request, claim: &Claim<'_>, key: &hmac::Key, rewritten: bool) -> Result<(), S3Error> {
     let names: Vec<&str> = claim.signed_headers.split(';').collect();
     let is_signed = |name: &str| names.contains(&name);
     let unsigned = request.headers().map(|(name, _)| name.to_ascii_lowercase());
@@ -117,7 +117,7 @@ fn check(request: &Request, claim: &Claim<'_>, key: &hmac::Key) -> Result<(), S3
     let payload = claim
         .payload
         .ok_or_else(|| S3Error::invalid_request("Missing required header for this request: x-amz-content-sha256"))?;
-    let canonical = canonical_request(request, claim, &names, payload);
+    let canonical = canonical_request(request, claim, &names, payload, rewritten);
     let text = format!("{ALGORITHM}\n{}\n{}\n{}", claim.date, claim.scope, sha256_hex(canonical.as_bytes()));
     if verify(key, &text, claim.signature) {
         return Ok(());

@@ -110,11 +110,11 @@ pub async fn copy(call: &Call<'_>) -> Answer<Response> {
         Object { modified: now, attributes, restore: None, ..(*object).clone() }
     } else {
         let received = transfer(call, &object, (0, object.size), call.place(&bucket), algorithm).await?;
-        let checksum = Some(received.stored_checksum());
+        let checksum = call.variant().keeps_checksums().then(|| received.stored_checksum());
         let object = Object::new(received.content, received.size, received.etag, now);
         Object { attributes, checksum, ..object }
     };
-    let copy = bucket.put(key, copy, |current| match call.ignores_conditions() {
+    let copy = bucket.put(key, copy, |current| match call.ignores_write_conditions() {
         true => Ok(()),
         false => conditions::check_write(request, key, current).map_err(Failure::from),
     })?;

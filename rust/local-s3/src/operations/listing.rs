@@ -69,6 +69,9 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
         None => After::Key(start_after.into()),
     };
     let mut page = bucket.list(prefix, delimiter, &after, max_keys);
+    if call.variant().hide_children {
+        bucket.hide_children(&mut page);
+    }
     let fault = disturb(call, &mut page, &after);
 
     let name = |name: &[u8], out: &mut Writer| {

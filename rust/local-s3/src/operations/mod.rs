@@ -6,10 +6,11 @@ pub mod copy;
 pub mod listing;
 pub mod multipart;
 pub mod objects;
+mod refusals;
 pub mod versions;
 
 use crate::auth::Sender;
-use crate::config::{Config, EtagKind, Variant};
+use crate::config::{Config, EtagKind};
 use crate::error::{Answer, S3Error};
 use crate::faults::Effects;
 use crate::incoming::Incoming;
@@ -19,6 +20,7 @@ use crate::request::{Query, Request, Target};
 use crate::response::Response;
 use crate::server::Server;
 use crate::store::bucket::Bucket;
+use crate::variants::Variant;
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +173,11 @@ impl Call<'_> {
         self.effects.ignore_conditions || self.variant().ignore_conditions
     }
 
+    /// The same for the conditions of a write.
+    pub fn ignores_write_conditions(&self) -> bool {
+        self.ignores_conditions() || self.variant().ignore_write_conditions
+    }
+
     pub fn etag(&self) -> EtagKind {
         self.config.etag
     }
@@ -226,22 +233,11 @@ impl Call<'_> {
         Ok(())
     }
 
-    fn refuses_checksums(&self) -> Answer<()> {
-        if !self.effects.refuse_checksums && !self.variant().refuse_checksums {
-            return Ok(());
-        }
-        let refused = |name: &str| name.starts_with("x-amz-checksum-") || name == "x-amz-sdk-checksum-algorithm";
-        match self.request.headers().find(|(name, _)| refused(&name.to_ascii_lowercase())) {
-            Some((name, _)) => Err(S3Error::not_implemented(name).into()),
-            None => Ok(()),
-        }
-    }
-
     pub async fn answer(&self, incoming: &mut Incoming<'_>) -> Answer<Response> {
         self.check_key()?;
         self.authorize()?;
         self.server.check_region(self)?;
-        self.refuses_checksums()?;
+        self.check_variant()?;
         match self.operation {
             Operation::ListBuckets => buckets::list(self),
             Operation::CreateBucket => buckets::create(self, incoming).await,

@@ -282,7 +282,7 @@ pub async fn complete(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer<Re
         let message = "The provided 'x-amz-mp-object-size' header value does not match what was computed.";
         return Err(S3Error::invalid_request(message).with("ActualObjectSize", size.to_string()).into());
     }
-    let checksum = if call.variant().ignore_checksums { None } else { whole_checksum(&upload, &chosen) };
+    let checksum = if call.variant().keeps_checksums() { whole_checksum(&upload, &chosen) } else { None };
     if let Some(checksum) = &checksum {
         for algorithm in Algorithm::ALL {
             let Some(sent) = request.header(algorithm.header()) else { continue };
@@ -298,7 +298,7 @@ pub async fn complete(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer<Re
     let parts = chosen.iter().map(|c| c.part.size).collect();
     let object = Object { attributes: upload.attributes.clone(), checksum, parts, ..object };
     let object = bucket.put(key, object, |current| {
-        if !call.ignores_conditions() {
+        if !call.ignores_write_conditions() {
             conditions::check_write(request, key, current)?;
         }
         // Of two requests that complete one upload, one finds it gone.
@@ -382,7 +382,7 @@ pub fn list_uploads(call: &Call<'_>) -> Answer<Response> {
     let uploads: Vec<_> = bucket
         .uploads()
         .into_iter()
-        .filter(|u| u.key.starts_with(prefix))
+        .filter(|u| if call.variant().uploads_by_name { u.key == prefix } else { u.key.starts_with(prefix) })
         .filter(|u| match u.key.as_bytes().cmp(key_marker.as_bytes()) {
             std::cmp::Ordering::Less => false,
             std::cmp::Ordering::Equal => key_marker.is_empty() || (!id_marker.is_empty() && u.id.as_str() > id_marker),

@@ -214,14 +214,14 @@ pub async fn put(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer<Respons
     let bucket = call.bucket()?;
     let attributes = Attributes::of(request)?;
     let check = |current: Option<&Object>| {
-        if call.ignores_conditions() { Ok(()) } else { conditions::check_write(request, key, current) }
+        if call.ignores_write_conditions() { Ok(()) } else { conditions::check_write(request, key, current) }
     };
     // Refused before the body where that is possible, as S3 does; decided for good when the object is put in place.
     check(bucket.get(key).as_deref())?;
     let received = receive(incoming, &call.expected(), call.place(&bucket)).await?;
-    let checksum = received.stored_checksum();
+    let checksum = call.variant().keeps_checksums().then(|| received.stored_checksum());
     let object = Object::new(received.content, received.size, received.etag, call.server.now(call.effects));
-    let object = Object { attributes, checksum: Some(checksum), ..object };
+    let object = Object { attributes, checksum, ..object };
     let object = bucket.put(key, object, |current| check(current).map_err(Failure::from))?;
     let mut response = Response::new(200);
     response.header("ETag", quoted(&object.etag));
@@ -242,7 +242,7 @@ pub fn add_encryption(response: &mut Response, attributes: &Attributes) {
 
 pub fn delete(call: &Call<'_>) -> Answer<Response> {
     let key = &call.target.key;
-    let conditional = call.request.header("if-match").is_some() && !call.ignores_conditions();
+    let conditional = call.request.header("if-match").is_some() && !call.ignores_write_conditions();
     let deleted = call.bucket()?.delete(key, version_id(call.query)?, |current| match conditional {
         true => conditions::check_write(call.request, key, current).map_err(Failure::from),
         false => Ok(()),
@@ -262,7 +262,11 @@ pub async fn delete_many(call: &Call<'_>, incoming: &mut Incoming<'_>) -> Answer
     let checked = md5
         || request.headers().any(|(name, _)| Algorithm::of_header(name).is_some())
         || request.header("x-amz-trailer").is_some();
-    if !checked || (call.variant().require_content_md5 && !md5) {
+    if call.variant().require_content_md5 && !md5 {
+        let message = "Missing required header for this request: Content-Md5.";
+        return Err(S3Error::new(400, "MissingContentMD5", message).into());
+    }
+    if !checked {
         return Err(S3Error::invalid_request("Missing required header for this request: Content-MD5").into());
     }
     let document = receive_document(incoming, &call.expected()).await?;

@@ -126,6 +126,13 @@ impl Page {
         self.objects.splice(0..0, shifted);
     }
 
+    /// Keeps the keys and common prefixes of which `keep` says so.
+    fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        let Self { names, objects, prefixes, .. } = self;
+        objects.retain(|object| keep(&names[object.name.clone()]));
+        prefixes.retain(|prefix| keep(&names[prefix.clone()]));
+    }
+
     pub fn clear(&mut self) {
         self.objects.clear();
         self.prefixes.clear();
@@ -312,6 +319,18 @@ impl Bucket {
             }
         }
         page
+    }
+}
+
+impl Bucket {
+    /// Takes out what is below an object: `a/b` and the common prefix `a/` where there is `a`.
+    pub fn hide_children(&self, page: &mut Page) {
+        let index = read(&self.index);
+        let is_object = |name: &[u8]| index.current.get(name).is_some_and(Option::is_some);
+        page.retain(|name| {
+            let slashes = name.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+            !slashes.into_iter().any(|(at, _)| is_object(&name[..at]))
+        });
     }
 }
 

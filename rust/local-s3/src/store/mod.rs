@@ -16,6 +16,7 @@ use directory::Directory;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use versions::Versioning;
 
 // A request that panicked leaves maps that are whole: each is changed by one insertion or removal.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -35,12 +36,15 @@ pub struct Store {
     buckets: RwLock<BTreeMap<String, Arc<Bucket>>>,
     pub directory: Option<Arc<Directory>>,
     region: String,
+    /// Whether buckets have versions from the start.
+    versioned: bool,
 }
 
 impl Store {
     pub fn new(config: &Config) -> io::Result<Self> {
         let directory = config.directory.as_deref().map(Directory::open).transpose()?.map(Arc::new);
-        let store = Self { buckets: RwLock::default(), directory, region: config.region.clone() };
+        let versioned = config.variant.always_versioned && directory.is_none();
+        let store = Self { buckets: RwLock::default(), directory, region: config.region.clone(), versioned };
         if let Some(directory) = &store.directory {
             for name in directory.buckets()? {
                 store.create(&BucketConfig { name, ..BucketConfig::default() }).map_err(io::Error::other)?;
@@ -64,6 +68,9 @@ impl Store {
                 None => {
                     let bucket = Bucket::open(config, &self.region, self.directory.clone());
                     let bucket = Arc::new(bucket.map_err(|error| error.to_string())?);
+                    if self.versioned {
+                        bucket.set_versioning(Versioning::Enabled)?;
+                    }
                     buckets.insert(config.name.clone(), bucket.clone());
                     bucket
                 }
