@@ -212,7 +212,9 @@ impl Engine {
         }
         let _ring = self.ring.lock().unwrap_or_else(|e| e.into_inner()); // as lanes do, so that limits are kept
         let large = bytes >= LARGE;
-        let full = client.in_flight.load(Relaxed) >= client.settings.max_connections.max(1)
+        let full = client.in_flight.load(Relaxed)
+            >= client.settings.max_connections.max(1) + client.aside.load(Relaxed)
+            || job.pace().is_crowded()
             || large && client.large_in_flight.load(Relaxed) >= client.settings.large_in_flight.max(1);
         if full || client.waiting_for_budget.load(Relaxed) > 0 {
             return Err(job);

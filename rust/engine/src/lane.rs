@@ -112,7 +112,7 @@ impl Lane {
             held: Cell::new(false),
             passed_on: Cell::new(0),
             elsewhere: Arc::default(),
-            random: Cell::new(seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            random: Cell::new(seed ^ (number as u64).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
         })
     }
 

@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::engine::Engine;
 use crate::failure::{Failure, Kind};
 use crate::pace::Pace;
-use crate::request::{Job, Op, Outcome, Target};
+use crate::request::{Job, Outcome, Target};
 use crate::ticket::Finished;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -23,8 +23,7 @@ pub enum Pending {
 impl Pending {
     pub fn pace(&self) -> &Pace {
         match self {
-            Pending::Job(Job { ticket, op: Op::Call(call), .. }) if !call.kind.reads() => &ticket.target.route.writes,
-            Pending::Job(job) => &job.ticket.target.route.reads,
+            Pending::Job(job) => job.pace(),
             Pending::Split(assembly) => &assembly.target.route.reads,
         }
     }

@@ -3,6 +3,7 @@ use crate::budget::Grant;
 use crate::checksum::Algorithm;
 use crate::client::Route;
 use crate::failure::Failure;
+use crate::pace::Pace;
 use crate::queue::Queue;
 use crate::raw::{PooledBuffer, Span};
 use crate::ticket::Ticket;
@@ -24,6 +25,15 @@ impl Job {
             Op::Fetch(_) => "GetObject",
         };
         Job { ticket: Ticket::new(queue, index, target, operation), op, grant: None }
+    }
+
+    /// What it goes by when the service asks for less.
+    pub fn pace(&self) -> &Pace {
+        let route = &self.ticket.target.route;
+        match &self.op {
+            Op::Call(call) if !call.kind.reads() => &route.writes,
+            _ => &route.reads,
+        }
     }
 }
 
