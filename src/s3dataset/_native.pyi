@@ -350,6 +350,8 @@ class Client:
     def buffer(self, size: int, /, *, force: bool = False) -> Buffer | None:
         """Pooled memory of that size, or None when the budget has no room and `force` is False."""
     def set_credentials(self, access_key: str, secret_key: str, session_token: str | None, /) -> None: ...
+    def keep_credentials(self, reason: str, /) -> None:
+        """Nobody will bring others: requests whose credentials expire fail at once, with `reason`."""
     def wait_credentials_wanted(self, timeout_s: float, /) -> str | None:
         """Blocks until a request met expired credentials, which waits for `set_credentials` (30 s at most) -> the access key
         that was refused; None when the time is over or the client is closed."""

@@ -185,8 +185,9 @@ async fn explain_head(attempts: &mut Attempts<'_>, call: &Call, fault: Fault) ->
     match attempts.exchange(&request).await {
         Ok(exchange) => {
             attempts.abandon(exchange, None);
-            fault
+            Fault { retry: Retry::Corrected, ..fault } // it has passed meanwhile
         }
+        Err(told) if told.status == 416 => Fault { retry: Retry::Corrected, ..fault }, // an empty object, and access to it
         Err(told) if told.status == fault.status || told.retry == Retry::Corrected => told,
         Err(_) => fault,
     }

@@ -113,6 +113,8 @@ struct CredentialState {
     version: u64,
     wanted: bool,
     refused: Option<String>,
+    /// Why there will never be others.
+    kept: Option<String>,
 }
 
 pub struct Client {
@@ -189,10 +191,15 @@ impl Client {
         self.credentials_changed.notify_all();
     }
 
+    /// Nobody will bring others: requests that would wait for them fail at once.
+    pub fn keep_credentials(&self, reason: String) {
+        self.state().kept = Some(reason);
+    }
+
     /// Called by a request whose credentials of that version had expired.
     pub fn want_credentials(&self, version: u64) {
         let mut state = self.state();
-        if state.version == version && !state.wanted {
+        if state.version == version && !state.wanted && state.kept.is_none() {
             (state.wanted, state.refused) = (true, None);
             self.credentials_changed.notify_all();
         }
@@ -204,7 +211,7 @@ impl Client {
         if state.version != version {
             return Some(Ok(()));
         }
-        state.refused.clone().map(Err)
+        state.kept.clone().or_else(|| state.refused.clone()).map(Err)
     }
 
     /// Blocks until a request wants credentials -> the access key that was refused.

@@ -198,6 +198,12 @@ impl PyClient {
         Ok(())
     }
 
+    #[pyo3(signature = (reason, /))]
+    fn keep_credentials(&self, reason: String) -> PyResult<()> {
+        self.0.get()?.keep_credentials(reason);
+        Ok(())
+    }
+
     #[pyo3(signature = (timeout_s, /))]
     fn wait_credentials_wanted(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Option<String>> {
         let client = self.0.get()?;

@@ -324,7 +324,9 @@ class ClientCore:
         engine = _Engine(native, Routes(settings, self._regions), settings, max_connections, threading.Event())
         if not settings.unsigned:
             renew = self._keeper.provide(native, engine.ended, session)
-            if renew is not None:
+            if renew is None:
+                native.keep_credentials("these keys have no provider that renews them: put new ones in their place")
+            else:
                 _process.run_until_closed("s3dataset-credentials", renew, engine.close)
         self._finalizer = weakref.finalize(self, engine.close)
         self._finalizer.atexit = False  # uploads may go on while the interpreter ends

@@ -1,0 +1,86 @@
+"""One cell of the matrix: a fault in a use, once or for good."""
+
+import gc
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from s3dataset import errors
+from tests.faults.matrix.plan import Row
+from tests.faults.matrix.uses import BUCKET, OLD, Use, World
+
+__all__ = ["DEADLINE_S", "Cell", "run_cell"]
+
+DEADLINE_S: Final = 45.0
+"""Patience of `CONFIG`, with workers that start and retries on either side: far longer than any cell takes by itself."""
+
+Lasting = Literal["once", "for good"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What came of it.
+
+    Attributes:
+        row: The fault's title.
+        use: The use's title.
+        lasting: Whether the fault stayed.
+        outcome: "right", or the exception's name.
+        wrong: What must not be, "" when all is well.
+        seconds: How long it took.
+    """
+
+    row: str
+    use: str
+    lasting: Lasting
+    outcome: str
+    wrong: str
+    seconds: float
+
+
+def run_cell(world: World, row: Row, use: Use, lasting: Lasting) -> Cell:
+    world.restore()
+    once = lasting == "once"
+    world.server.add_fault(row.make(operation=use.operation, times=1 if once else None))
+    started = time.monotonic()
+    outcome, wrong = "right", ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            use.run(world)
+    except errors.S3Exception as error:
+        outcome = type(error).__name__
+        if once and not isinstance(error, row.may_raise):
+            wrong = f"a fault that passed was not survived: {error}"
+        elif f"s3://{BUCKET}" not in str(error) and not error.uri:
+            wrong = f"the error names no URI: {error}"
+    except AssertionError as error:
+        outcome, wrong = "wrong", str(error)[:300] or "what came is wrong"
+    except Exception as error:  # noqa: BLE001 - whatever a user would meet instead of an S3Exception
+        outcome, wrong = type(error).__name__, f"not an S3Exception: {error!r}"[:300]
+    seconds = time.monotonic() - started
+    gc.collect()
+    world.server.clear_faults()
+    return Cell(row.title, use.title, lasting, outcome, wrong or _left(world, use, outcome, seconds), seconds)
+
+
+def _left(world: World, use: Use, outcome: str, seconds: float) -> str:
+    """What must not be left, whatever happened."""
+    if seconds > DEADLINE_S:
+        return f"it took {seconds:.0f} s"
+    if use.writes and outcome != "right":
+        target = world.server.get(BUCKET, "target") if "target" in world.server.keys(BUCKET, "target") else b""
+        whole = target == OLD or len(target) in _WHOLE
+        if not whole and use.title != "any, checkpoint":
+            return f"{len(target)} bytes were published of an object that is longer"
+    uploads = world.server.uploads(BUCKET)
+    until = time.monotonic() + 15
+    while uploads and time.monotonic() < until:  # an abort may still be under way
+        time.sleep(0.1)
+        uploads = world.server.uploads(BUCKET)
+    return f"{len(uploads)} uploads were left behind" if uploads and outcome == "right" else ""
+
+
+# Lengths of what uses write to the target: they are published whole, or not at all.
+_WHOLE: Final = {3000, 3003, 11 << 20}
