@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?= -n 2
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo test test-fast lint format deny bench bench-docs build clean
+.PHONY: help env demo test test-fast faults lint format deny bench bench-docs build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: env ## Rust and Python tests
 
 test-fast: env ## Python tests without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(ARGS)
+
+faults: env ## every fault in every use, as a matrix (half an hour)
+	$(BIN)/python -m tests.faults.matrix $(ARGS)
 
 lint: ## every linter, as in CI
 	@$(SETUP) dev --no-native

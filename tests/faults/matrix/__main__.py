@@ -8,11 +8,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
-from s3dataset.testing import LocalS3
 from tests.faults.matrix.cells import Cell, run_cell
 from tests.faults.matrix.plan import PLAN, applies
 from tests.faults.matrix.uses import BUCKET, USES, World
 from tqdm import tqdm
+
+from s3dataset.testing import LocalS3
 
 ROW_TIMEOUT_S = 1200
 
@@ -45,7 +46,7 @@ def row_in_process(task: tuple[int, str]) -> list[Cell]:
 
 
 def table(cells: list[Cell], lasting: str) -> str:
-    """Rows are faults, columns uses: · right, the exception's initials, ✗ what must not be, blank where it makes no sense."""
+    """Rows are faults, columns uses: · right, the exception's initials, ✗ wrong, blank where it makes no sense."""
     by_place = {(cell.row, cell.use): cell for cell in cells if cell.lasting == lasting}
     width = max(len(row.title) for row in PLAN)
     lines = [f"\nThe fault happens {lasting}"]

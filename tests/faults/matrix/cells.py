@@ -6,14 +6,15 @@ import warnings
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from s3dataset import errors
 from tests.faults.matrix.plan import Row
 from tests.faults.matrix.uses import BUCKET, OLD, Use, World
+
+from s3dataset import errors
 
 __all__ = ["DEADLINE_S", "Cell", "run_cell"]
 
 DEADLINE_S: Final = 45.0
-"""Patience of `CONFIG`, with workers that start and retries on either side: far longer than any cell takes by itself."""
+"""Far longer than any cell takes by itself with the patience of `CONFIG`."""
 
 Lasting = Literal["once", "for good"]
 
