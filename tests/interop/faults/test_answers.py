@@ -65,6 +65,20 @@ def test_errors_in_200(server: LocalS3, s3: Any) -> None:
     assert server.keys("bucket") == ["k"]
 
 
+def test_errors_in_200_of_uploads(server: LocalS3, s3: Any) -> None:
+    where = {"Bucket": "bucket", "Key": "whole"}
+    where["UploadId"] = s3.create_multipart_upload(**where)["UploadId"]
+    part = {"PartNumber": 1, "ETag": s3.upload_part(**where, PartNumber=1, Body=b"part")["ETag"]}
+    server.add_fault(Fault.error_in_200(code="SlowDown", times=2))
+    with refused(500, "SlowDown"):
+        s3.upload_part_copy(**where, PartNumber=2, CopySource={"Bucket": "bucket", "Key": "k"})
+    with refused(500, "SlowDown"):
+        s3.complete_multipart_upload(**where, MultipartUpload={"Parts": [part]})
+    assert server.keys("bucket") == ["k"]
+    s3.complete_multipart_upload(**where, MultipartUpload={"Parts": [part]})
+    assert server.get("bucket", "whole") == b"part"
+
+
 def test_slow_results(server: LocalS3, s3: Any) -> None:
     server.add_fault(Fault.slow_result(0.3, operation="CopyObject"))
     s3.copy_object(Bucket="bucket", Key="c", CopySource={"Bucket": "bucket", "Key": "k"})
