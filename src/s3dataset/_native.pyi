@@ -124,6 +124,9 @@ class Reply:
     def upload_id(self) -> str:
         """create_upload."""
     @property
+    def in_doubt(self) -> int:
+        """create_upload: how many earlier attempts, whose answer was lost, may have made an upload too."""
+    @property
     def checksum(self) -> str:
         """put, upload_part: the checksum sent, base64; complete_upload: the one the service answered, "" when none."""
     @property

@@ -114,6 +114,8 @@ pub struct Attempts<'a> {
     hedged: u32,
     /// When the last attempt was sent, and beside how many.
     turn: Option<Turn<'a>>,
+    /// The last attempt had a connection.
+    reached: bool,
     /// Why requests have to wait for their turn, where that was told.
     refusal: Option<Box<Fault>>,
     credentials_version: Cell<u64>,
@@ -188,6 +190,7 @@ impl<'a> Attempts<'a> {
             avoid: None,
             hedged: 0,
             turn: None,
+            reached: false,
             refusal: None,
             credentials_version: Cell::new(0),
         }
@@ -196,6 +199,7 @@ impl<'a> Attempts<'a> {
     /// Sends a request and reads the head of its answer. Answers that are no success are faults.
     pub async fn exchange(&mut self, request: &Request<'_>) -> Result<Exchange, Fault> {
         let (mut began, before) = (Instant::now(), self.sent);
+        self.reached = false;
         match self.try_exchange(request, &mut began).await {
             Ok(exchange) if exchange.head.status / 100 == 2 => {
                 self.answered();
@@ -252,6 +256,7 @@ impl<'a> Attempts<'a> {
         connection.uses += 1;
         client.stats.count(self.operation);
         let sent_at = Instant::now();
+        self.reached = true;
         self.turn = Some(Turn { pace, sent: sent_at, crowd: permit.crowd });
         let result = self.roundtrip(&mut connection, request, &head).await;
         let bytes_out = request.body.len() as u64;
@@ -323,6 +328,12 @@ impl<'a> Attempts<'a> {
             head.keep_alive &= matches!(sent, Sent::All);
             head
         }))
+    }
+
+    /// Whether the service may have carried the last attempt out, though it failed.
+    pub fn may_be_done(&self, fault: &Fault) -> bool {
+        let lost = fault.status == 0 && self.reached || fault.status >= 500 || fault.status / 100 == 2;
+        lost && !matches!(fault.retry, Retry::Throttle | Retry::Never) || fault.kind == Kind::Cancelled && self.reached
     }
 
     /// Reads an answer that is no success.

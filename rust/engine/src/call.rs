@@ -17,12 +17,23 @@ const HASH_ELSEWHERE: usize = 1 << 20;
 
 pub async fn run(attempts: &mut Attempts<'_>, mut call: Call) -> Outcome {
     let body = call.payload.span();
+    let mut in_doubt = 0;
     loop {
         let fault = match once(attempts, &mut call, body).await {
+            Ok(Outcome::Reply(mut reply)) => {
+                reply.in_doubt = in_doubt;
+                return Outcome::Reply(reply);
+            }
             Ok(outcome) => return outcome,
             Err(fault) => fault,
         };
+        if call.kind == CallKind::CreateUpload && attempts.may_be_done(&fault) {
+            // Of an upload whose id nobody heard, nobody can say later that it was this one: it stays, without parts.
+            in_doubt += 1;
+            attempts.client.stats.uploads_in_doubt.fetch_add(1, Relaxed);
+        }
         let fault = explain_head(attempts, &call, fault).await;
+        let fault = in_progress(&call, fault);
         let fault = without_checksum(attempts, &mut call, fault);
         if let Err(failure) = attempts.after(fault).await {
             return Outcome::Failure(failure);
@@ -190,6 +201,16 @@ async fn explain_head(attempts: &mut Attempts<'_>, call: &Call, fault: Fault) ->
         Err(told) if told.status == 416 => Fault { retry: Retry::Corrected, ..fault }, // an empty object, and access to it
         Err(told) if told.status == fault.status || told.retry == Retry::Corrected => told,
         Err(_) => fault,
+    }
+}
+
+/// Another conditional write of the same object is under way, perhaps this one's own earlier attempt: once it is over, it is known
+/// which of them won. (The parts of an upload would have to be sent anew.)
+fn in_progress(call: &Call, fault: Fault) -> Fault {
+    let passes = matches!(fault.code.as_str(), "ConditionalRequestConflict" | "OperationAborted");
+    match call.kind {
+        CallKind::Put if fault.status == 409 && passes => Fault { retry: Retry::Counted, ..fault },
+        _ => fault,
     }
 }
 

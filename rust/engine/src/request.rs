@@ -217,6 +217,8 @@ pub struct Reply {
     pub nbytes: u64,
     pub last_modified: Option<i64>,
     pub upload_id: String,
+    /// Earlier attempts that may have been carried out as well; of creating uploads.
+    pub in_doubt: u32,
     pub checksum: String,
     pub key_errors: Vec<(String, String, String)>,
     pub head: Box<[u8]>,

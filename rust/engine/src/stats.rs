@@ -34,6 +34,8 @@ pub struct Stats {
     pub reads_verified: AtomicU64,
     pub reads_unverified: AtomicU64,
     pub hedges: AtomicU64,
+    /// Uploads that may have been created by requests whose answer was lost.
+    pub uploads_in_doubt: AtomicU64,
     pub connections_opened: AtomicU64,
     pub connections_reused: AtomicU64,
     pub connections_open: AtomicU64,

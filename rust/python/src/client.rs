@@ -229,6 +229,7 @@ impl PyClient {
             ("reads_verified", &stats.reads_verified),
             ("reads_unverified", &stats.reads_unverified),
             ("hedges", &stats.hedges),
+            ("uploads_in_doubt", &stats.uploads_in_doubt),
             ("connections_opened", &stats.connections_opened),
             ("connections_reused", &stats.connections_reused),
             ("connections_open", &stats.connections_open),

@@ -53,6 +53,11 @@ impl PyReply {
     }
 
     #[getter]
+    fn in_doubt(&self) -> u32 {
+        self.0.in_doubt
+    }
+
+    #[getter]
     fn checksum(&self) -> &str {
         &self.0.checksum
     }

@@ -8,6 +8,7 @@
     ├── _routes                 where a bucket is reached (botocore's rules)
     ├── _credentials            who signs (botocore's providers), renewed by a thread
     ├── _failures               the engine's failures as exceptions
+    ├── _lost_answers           whether a write that failed was carried out all the same
     └── _process                shares of the machine, forks, exit
 """
 
@@ -15,6 +16,7 @@ from s3dataset._client._client import Client
 from s3dataset._client._core import ClientCore
 from s3dataset._client._get import GetRequest, GetRequestLike, ReadIntoRequest
 from s3dataset._client._list import ListObjectResult
+from s3dataset._client._lost_answers import Nonce
 from s3dataset._client._object_info import ObjectInfo, RestoreStatus
 from s3dataset._client._process import configure_process, limits
 from s3dataset._client._put import PutRequest
@@ -37,6 +39,7 @@ __all__ = [
     "Headers",
     "ListObjectResult",
     "ListPage",
+    "Nonce",
     "ObjectInfo",
     "Put",
     "PutRequest",

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final, cast
 
 from s3dataset._client._core import ClientCore
+from s3dataset._client._lost_answers import NONCE_HEADER, Nonce
 from s3dataset._client._object_info import ObjectInfo, info_of_reply
 from s3dataset._native import Reply
 from s3dataset.errors import BucketNotFoundError, ObjectNotFoundError, S3Exception
@@ -67,15 +68,18 @@ class CopyOperations(ClientCore):
                 if reply.object_size <= _MOST_AT_ONCE_BYTES:
                     raise
                 source = info_of_reply(src_key, reply)
-                headers = _kept_headers(reply)
+                nonce = Nonce()
+                headers = [*_kept_headers(reply), nonce.header]
                 upload = cast(Reply, queue.take(queue.create_upload(dst_bucket, dst_key, headers, checksum=None)))
                 try:
                     parts = self._copy_parts(src_bucket, source, dst_bucket, dst_key, upload.upload_id)
-                    queue.take(
-                        queue.complete_upload(
-                            dst_bucket, dst_key, upload.upload_id, parts, checksum=None, object_size=source.size
-                        )
+                    completing = queue.complete_upload(
+                        dst_bucket, dst_key, upload.upload_id, parts, checksum=None, object_size=source.size
                     )
+                    try:
+                        queue.take(completing)
+                    except S3Exception as failure:
+                        nonce.saved_after_all(queue, dst_bucket, dst_key, failure)
                 except BaseException as failure:
                     _abort(queue, dst_bucket, dst_key, upload.upload_id, failure)
                     raise
@@ -123,6 +127,8 @@ def _abort(queue: "RequestQueue", bucket: str, key: str, upload_id: str, failure
     try:
         queue.take(queue.abort_upload(bucket, key, upload_id), _ABORT_S)
     except (S3Exception, TimeoutError) as error:
+        if isinstance(error, S3Exception) and error.code == "NoSuchUpload":
+            return
         failure.add_note(f"Upload {upload_id} of s3://{bucket}/{key} could not be aborted, and costs money: {error}")
 
 
@@ -130,5 +136,5 @@ def _kept_headers(reply: Reply) -> list[tuple[str, str]]:
     return [
         (name.lower(), value)
         for name, value in reply.headers()
-        if name.lower() in _KEPT or name.lower().startswith("x-amz-meta-")
+        if name.lower() in _KEPT or (name.lower().startswith("x-amz-meta-") and name.lower() != NONCE_HEADER)
     ]

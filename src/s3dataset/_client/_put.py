@@ -5,6 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, overload
 
 from s3dataset._client._core import ClientCore
+from s3dataset._client._lost_answers import Nonce
 from s3dataset._client._object_info import ObjectInfo, info_of_reply
 from s3dataset._native import Reply
 from s3dataset.errors import S3Exception
@@ -19,6 +20,7 @@ __all__ = ["PutOperations", "PutRequest"]
 PutRequest: TypeAlias = "tuple[str, str, ReadableBuffer] | tuple[str, str, ReadableBuffer, Headers]"
 """(bucket, key, data) or (bucket, key, data, further headers)."""
 
+_CONDITIONS: Final = frozenset({"if-none-match", "if-match"})
 _WINDOW: Final = 256
 """Data of so many requests is held at once: enough for all connections, and bounded for iterables that make it."""
 
@@ -39,6 +41,9 @@ class PutOperations(ClientCore):
 
         The requests are consumed as there is room; data of up to 256 is held. Objects above 5 GiB need an `S3Writer`.
 
+        Conditional writes (if-none-match, if-match) get a nonce in the object's metadata, which tells whether it was
+        written when an answer was lost.
+
         Args:
             requests: (bucket, key, data) or (bucket, key, data, [(header, value), ...]). Data is anything with a
                 buffer, and must not change until this returns.
@@ -55,8 +60,9 @@ class PutOperations(ClientCore):
             raise ValueError(f'on_error must be "raise" or "return", not {on_error!r}')
         source = iter(requests)
         written: list[tuple[str, int]] = []
+        conditional: dict[int, tuple[str, Nonce]] = {}
         results: dict[int, ObjectInfo | S3Exception] = {}
-        with self.queue() as queue:
+        with self.queue() as queue, self.queue() as asking:
             while True:
                 room = _WINDOW - (len(written) - len(results))
                 chunk = [
@@ -64,17 +70,29 @@ class PutOperations(ClientCore):
                     for request in islice(source, room)
                 ]
                 if chunk:
-                    written += [(key, memoryview(data).nbytes) for _, key, data, _ in chunk]
+                    for place, (bucket, key, data, headers) in enumerate(chunk):
+                        if headers and any(name in _CONDITIONS for name, _ in headers):
+                            nonce = Nonce()
+                            conditional[len(written)] = bucket, nonce
+                            chunk[place] = bucket, key, data, (*headers, nonce.header)
+                        written.append((key, memoryview(data).nbytes))
                     queue.put(chunk)
                 del chunk
                 if len(results) == len(written):
                     break
                 for index, result in queue.next():
-                    if isinstance(result, S3Exception):
-                        if on_error == "raise":
+                    key, size = written[index]
+                    bucket, made_by = conditional.pop(index, ("", None))
+                    try:
+                        if not isinstance(result, S3Exception):
+                            reply = cast(Reply, result)
+                        elif made_by is None:
                             raise result
-                        results[index] = result
-                    else:
-                        key, size = written[index]
-                        results[index] = info_of_reply(key, cast(Reply, result), size)
+                        else:
+                            reply = made_by.saved_after_all(asking, bucket, key, result)
+                        results[index] = info_of_reply(key, reply, size)
+                    except S3Exception as error:
+                        if on_error == "raise":
+                            raise
+                        results[index] = error
         return [results[index] for index in range(len(written))]

@@ -1,16 +1,14 @@
 """One object being written: a single PUT, or an upload in parts, and what became of it."""
 
 import logging
-import secrets
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from s3dataset._client import Client, combine_checksums
+from s3dataset._client import Client, Nonce, combine_checksums
 from s3dataset._io._part_sizes import MAX_PARTS, PartSizes
 from s3dataset._uri import S3Uri
-from s3dataset.errors import ConflictError, InternalError, PreconditionFailedError, S3Exception
+from s3dataset.errors import InternalError, S3Exception
 
 if TYPE_CHECKING:
     from s3dataset._client import Buffer, Reply, RequestQueue
@@ -19,11 +17,8 @@ __all__ = ["Saved", "Upload"]
 
 _LOGGER = logging.getLogger("s3dataset")
 
-_NONCE_HEADER: Final = "x-amz-meta-s3dataset-upload"
 _IN_FLIGHT_PARTS: Final = 32
 _ABORT_TIMEOUT_S: Final = 10.0  # a failed save should say so soon; an upload left behind costs little, and is named
-_CONFLICT_ATTEMPTS: Final = 5
-_CONFLICT_DELAY_S: Final = 0.2
 _FULL_OBJECT_CHECKSUM: Final = "CRC64NVME"  # the one whose value for the whole follows from those of the parts
 _FULL_OBJECT_HEADER: Final = "x-amz-checksum-crc64nvme"
 
@@ -66,8 +61,7 @@ class Upload:
         self._headers = list(headers)
         self._conditions = list(conditions)
         self._sizes = sizes
-        # Says of an object whether it is this upload's, when the answer to its last request was lost.
-        self._nonce = secrets.token_hex(16)
+        self._nonce = Nonce()
         self._opened: RequestQueue | None = None
         self._ended = False
         self._upload_id = ""
@@ -105,20 +99,14 @@ class Upload:
     def put(self, data: memoryview | bytearray) -> Saved:
         headers = [*self._headers, *self._conditions]
         if self._conditions:
-            headers.append((_NONCE_HEADER, self._nonce))
-        attempt = 0
-        while True:
-            attempt += 1
-            index = self._queue.put([(self._bucket, self._key, data, headers)])[0]
-            try:
-                return _saved(cast("Reply", self._queue.take(index)))
-            except ConflictError:
-                if attempt == _CONFLICT_ATTEMPTS:
-                    raise
-                # Somebody else's conditional write is going on, and ends with one of the two winning.
-                time.sleep(_CONFLICT_DELAY_S * 2**attempt * (0.5 + secrets.randbelow(1000) / 2000))
-            except S3Exception as error:
-                return self._found_saved(error)
+            headers.append(self._nonce.header)
+        index = self._queue.put([(self._bucket, self._key, data, headers)])[0]
+        try:
+            return _saved(cast("Reply", self._queue.take(index)))
+        except S3Exception as error:
+            if not self._conditions:
+                raise  # written again, it is the same object
+            return _saved(self._nonce.saved_after_all(self._queue, self._bucket, self._key, error))
 
     # -- Parts ------------------------------------------------------------------------------------------------------
 
@@ -188,7 +176,7 @@ class Upload:
         try:
             saved = _saved(cast("Reply", self._queue.take(index)))
         except S3Exception as error:
-            saved = self._found_saved(error)
+            saved = _saved(self._nonce.saved_after_all(self._queue, self._bucket, self._key, error))
         self._upload_id = ""
         return saved
 
@@ -227,15 +215,17 @@ class Upload:
                 break
         if self._upload_id:
             index = self._queue.abort_upload(self._bucket, self._key, self._upload_id)
-            self._queue.take(index, _ABORT_TIMEOUT_S)
+            try:
+                self._queue.take(index, _ABORT_TIMEOUT_S)
+            except S3Exception as error:
+                if error.code != "NoSuchUpload":  # an abort whose answer was lost finds no upload
+                    raise
             self._upload_id = ""
 
     def _begin(self) -> None:
         if self._creating < 0 and not self._upload_id and not self._number:
             self._sizes.warn_if_raised()
-            self._creating = self._queue.create_upload(
-                self._bucket, self._key, [*self._headers, (_NONCE_HEADER, self._nonce)]
-            )
+            self._creating = self._queue.create_upload(self._bucket, self._key, [*self._headers, self._nonce.header])
 
     def _next_part(self, nbytes: int, buffer: "Buffer | None") -> _Part:
         self._number += 1
@@ -276,33 +266,26 @@ class Upload:
             if isinstance(result, S3Exception):
                 self._error = self._error or result
             elif part is None:
-                self._upload_id = cast("Reply", result).upload_id
-                if not self._upload_id:
-                    raise InternalError(f"the upload of {self.uri} got no id", uri=self.uri)
+                self._begun(cast("Reply", result))
             else:
                 reply = cast("Reply", result)
                 self._etags[part.number] = (reply.etag, reply.checksum)
                 self._nbytes[part.number] = part.nbytes
         return len(results)
 
-    # -- Lost answers -----------------------------------------------------------------------------------------------
-
-    def _found_saved(self, error: S3Exception) -> Saved:
-        """The object after all, when an answer was lost and it is there; raises `error` when it is not.
-
-        A conditional PUT that is sent again meets its own first attempt as 412, a Complete as NoSuchUpload.
-        """
-        lost = isinstance(error, PreconditionFailedError) or error.code == "NoSuchUpload"
-        lost = lost or error.status in (0, 200) or error.status >= 500
-        if not lost or not (self._conditions or self.in_parts):
-            raise error
-        reply: Reply | None = None
-        with suppress(S3Exception):
-            reply = cast("Reply", self._queue.take(self._queue.head(self._bucket, self._key)))
-        if reply is not None and (_NONCE_HEADER, self._nonce) in reply.headers():
-            _LOGGER.info("the answer was lost, but %s was saved: %s", self.uri, error)
-            return _saved(reply)
-        raise error
+    def _begun(self, reply: "Reply") -> None:
+        self._upload_id = reply.upload_id
+        if not self._upload_id:
+            raise InternalError(f"the upload of {self.uri} got no id", uri=self.uri)
+        if reply.in_doubt:
+            # Nothing that S3 lists tells it from another writer's of the same key, so it is not aborted.
+            _LOGGER.warning(
+                "creating the upload of %s was tried again after an answer was lost: besides upload %s, which is used, "
+                "%d without parts may remain. They hold no bytes; a lifecycle rule for unfinished uploads removes them",
+                self.uri,
+                self._upload_id,
+                reply.in_doubt,
+            )
 
 
 def _saved(reply: "Reply") -> Saved:

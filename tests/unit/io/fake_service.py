@@ -46,6 +46,7 @@ class FakeReply:
     etag: str = ""
     object_size: int = 0
     upload_id: str = ""
+    in_doubt: int = 0
     checksum: str = ""
     last_modified: float | None = 1.0
     metadata: list[tuple[str, str]] = field(default_factory=list)

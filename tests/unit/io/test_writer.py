@@ -288,16 +288,23 @@ class TestLostAnswers:
         assert service.count("HeadObject") == 1
         assert not service.uploads
 
-    def test_a_conflict_is_tried_again(self, client, service, monkeypatch):
-        monkeypatch.setattr("s3dataset._io._upload.time.sleep", lambda seconds: None)
-        answers = iter([ConflictError("busy", status=409), ConflictError("busy", status=409), None])
-        service.before = lambda request: next(answers)
-        with writer_of(client, if_none_match=True) as writer:
+    def test_what_the_first_attempt_was_told_is_not_doubted(self, client, service):
+        service.before = lambda request: PreconditionFailedError("it exists", status=412, attempts=1)
+        with pytest.raises(PreconditionFailedError), writer_of(client, if_none_match=True) as writer:
             writer.write(b"data")
-        assert written(service) == b"data"
+        assert service.count("HeadObject") == 0
 
-    def test_a_conflict_that_lasts_is_an_error(self, client, service, monkeypatch):
-        monkeypatch.setattr("s3dataset._io._upload.time.sleep", lambda seconds: None)
+    def test_a_head_that_fails_is_told(self, client, service):
+        service.before = lambda request: (
+            PreconditionFailedError("it exists", status=412)
+            if request.operation == "PutObject"
+            else RetriesExhaustedError("500s", status=500)
+        )
+        with pytest.raises(PreconditionFailedError) as caught, writer_of(client, if_none_match=True) as writer:
+            writer.write(b"data")
+        assert "could not be found out: 500s" in caught.value.__notes__[0]
+
+    def test_a_conflict_that_lasts_is_an_error(self, client, service):
         service.before = lambda request: ConflictError("busy", status=409)
         with pytest.raises(ConflictError), writer_of(client, if_none_match=True) as writer:
             writer.write(b"data")

@@ -1,6 +1,7 @@
 //! What attempts leave behind: records, counts, and when there is no further one.
 use crate::server::{Bench, Server, Step, answer, error, range_of, ranged, says, settings, text};
 use s3dataset_engine::client::Settings;
+use s3dataset_engine::failure::Kind;
 use s3dataset_engine::request::{Call, CallKind, Fetch, Op, Outcome, What};
 use std::io::Write;
 use std::time::Duration;
@@ -114,4 +115,22 @@ fn a_body_that_gets_on_is_never_given_up() {
     assert_eq!(fetch(64 << 10, pieces).unwrap().buffer.len(), object.len() - 10);
     let failure = fetch((64 << 10) - 1, What::Whole).err().unwrap();
     assert!(failure.retries_exhausted && failure.attempts == 3, "{failure:?}");
+}
+
+#[test]
+fn a_write_that_meets_another_under_way_is_tried_again() {
+    for code in ["ConditionalRequestConflict", "OperationAborted"] {
+        let server = Server::start(vec![error("409 Conflict", code), says(answer("200 OK", "", ""))]);
+        assert!(Bench::of(&server).put(vec![1].into()).is_ok());
+    }
+    let server = Server::start(vec![error("409 Conflict", "BucketAlreadyOwnedByYou")]);
+    let failure = Bench::of(&server).put(vec![1].into()).err().unwrap();
+    assert_eq!((failure.kind, failure.attempts), (Kind::Conflict, 1));
+    let server = Server::start(vec![error("409 Conflict", "ConditionalRequestConflict")]);
+    let bench = Bench::of(&server);
+    let complete = Op::Call(Box::new(Call::new(CallKind::CompleteUpload, "POST")));
+    assert!(
+        matches!(bench.run(complete), Outcome::Failure(failure) if failure.attempts == 1),
+        "parts are to be sent anew"
+    );
 }
