@@ -42,8 +42,12 @@ _ENVIRONMENT: Final = (
     "AWS_ACCESS_KEY_ID",
     "AWS_CA_BUNDLE",
     "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_DEFAULT_PROFILE",
     "AWS_DEFAULT_REGION",
+    "AWS_EC2_METADATA_DISABLED",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
@@ -52,11 +56,13 @@ _ENVIRONMENT: Final = (
     "AWS_REGION",
     "AWS_REQUEST_CHECKSUM_CALCULATION",
     "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "AWS_ROLE_ARN",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_USE_DUALSTACK_ENDPOINT",
     "AWS_USE_FIPS_ENDPOINT",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
 
 
@@ -291,9 +297,9 @@ def open_session(profile: str | None) -> "Session":
     """A botocore session on this profile, or on the one that the environment names.
 
     Raises:
-        InvalidConfigError: There is no such profile.
+        InvalidConfigError: There is no such profile, or its file cannot be parsed.
     """
-    from botocore.exceptions import ProfileNotFound  # noqa: PLC0415 - botocore takes 0.1 s and more to import
+    from botocore.exceptions import ConfigParseError, ProfileNotFound  # noqa: PLC0415 - botocore takes 0.1 s and more to import
     from botocore.session import Session  # noqa: PLC0415
 
     session = Session(profile=profile) if profile is not None else Session()
@@ -305,6 +311,8 @@ def open_session(profile: str | None) -> "Session":
             f"Client error: {error}. Profiles in {session.get_config_variable('config_file')} and "
             f"{session.get_config_variable('credentials_file')}: {known}"
         ) from None
+    except ConfigParseError as error:
+        raise InvalidConfigError(f"Client error: {error}: correct it, or name another by AWS_CONFIG_FILE") from None
     return session
 
 

@@ -6,7 +6,7 @@
     ├── get_client, ClientRef   one client a process for the same settings; what pickles instead
     ├── RequestQueue            requests in by the hundred, results out as they are done
     ├── _routes                 where a bucket is reached (botocore's rules)
-    ├── _credentials            who signs (botocore's providers), renewed by a thread
+    ├── _credentials            who signs: keys renewed by a thread, from _providers (botocore's), in _shared_keys
     ├── _failures               the engine's failures as exceptions
     ├── _lost_answers           whether a write that failed was carried out all the same
     └── _process                shares of the machine, forks, exit

@@ -34,6 +34,6 @@ class Client(GetOperations, PutOperations, ListOperations, HeadOperations, Delet
 def _restored(cls: type[Client], ref: ClientRef) -> Client:
     """A client of its own in another process, with the keys that the reference may have brought along."""
     client = cls(ref.region, endpoint=ref.endpoint, user_agent=ref.user_agent, s3client_config=ref.config)
-    if (loaded := ref.get().loaded) is not None:
-        client.adopt(loaded)
+    brought = ref.get()
+    client.adopt(brought.loaded, brought.share_keys())
     return client

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3dataset import _native
 from s3dataset._client import _process
-from s3dataset._client._credentials import CredentialKeeper, Loaded
+from s3dataset._client._credentials import CredentialKeeper
 from s3dataset._client._failures import exception_of
+from s3dataset._client._providers import Loaded
 from s3dataset._client._queue import RequestQueue
 from s3dataset._client._routes import address_of, check_endpoint, load_endpoint_rules
+from s3dataset._client._shared_keys import SharedKeys
 from s3dataset._client._user_agent import UserAgent
 from s3dataset._config import ResolvedConfig, S3ClientConfig, load_botocore, open_session, resolved
 from s3dataset._secrets import CredentialSource
@@ -238,12 +240,16 @@ class ClientCore:
         """The keys in use, for a process that is being started."""
         return self._keeper.loaded
 
-    def adopt(self, loaded: Loaded) -> None:
-        """Begins with keys that the parent process had."""
+    def share_keys(self) -> SharedKeys | None:
+        """What a process that is being started shares with this one, so that one of them asks for keys."""
+        return None if self._config.unsigned else self._keeper.share()
+
+    def adopt(self, loaded: Loaded | None, shared: SharedKeys | None) -> None:
+        """Begins with keys that the parent process had, and with what it shares."""
         if self._keeper.loaded is None:
             source = self._config.credentials
             self._keeper = CredentialKeeper(
-                source if isinstance(source, CredentialSource) else None, self._config.profile, loaded
+                source if isinstance(source, CredentialSource) else None, self._config.profile, loaded, shared
             )
 
     @staticmethod
@@ -271,6 +277,7 @@ class ClientCore:
                 load_endpoint_rules()
 
     def before_fork(self) -> None:
+        self.share_keys()
         if self._engine is not None:
             self._regions.update(_regions(self._engine))
 

@@ -1,7 +1,7 @@
 """Who signs: botocore finds credentials, a thread of ours renews them before they expire.
 
-botocore is asked when a client sends its first request and when keys run out, never by a request. Keys that do not
-expire need no thread.
+botocore is asked when a client sends its first request and when keys run out, never by a request, and by one process of
+a family only. Keys that do not expire need no thread.
 """
 
 import random
@@ -9,45 +9,25 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol
 
-from s3dataset._config import (
-    environment_has_keys,
-    metadata_service_is_configured,
-    metadata_service_is_disabled,
-    open_session,
-)
+from s3dataset._client._providers import Loaded, load
+from s3dataset._client._shared_keys import SharedKeys
+from s3dataset._config import environment_has_keys
 from s3dataset._secrets import AccessKeys, CredentialSource
-from s3dataset.errors import CredentialsError, InvalidConfigError, NoCredentialsError, S3Exception
+from s3dataset.errors import CredentialsError, InvalidConfigError
 
 if TYPE_CHECKING:
     from botocore.session import Session
 
-__all__ = ["CredentialKeeper", "Loaded", "load"]
+__all__ = ["CredentialKeeper"]
 
 _AHEAD_S: Final = 600.0
 """Keys are renewed so long before they expire: time for many attempts while the old ones still work."""
 _JITTER_S: Final = 120.0  # the ranks of a job got their keys in the same second
 _AGAIN_S: Final = 30.0  # after a renewal that failed
 _WAIT_S: Final = 60.0
-_METADATA_TIMEOUT_S: Final = 0.6  # a silent address is asked twice, and its refusal has to come within 2 s
-
-_PROVIDERS: Final = {
-    "env": "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
-    "assume-role": "profile's role",
-    "assume-role-with-web-identity": "web identity (AWS_WEB_IDENTITY_TOKEN_FILE)",
-    "sso": "SSO",
-    "login": "console login",
-    "shared-credentials-file": "shared credentials file",
-    "custom-process": "credential_process",
-    "config-file": "shared configuration file",
-    "ec2-credentials-file": "AWS_CREDENTIAL_FILE",
-    "boto-config": "boto configuration",
-    "container-role": "container (ECS, EKS)",
-    "iam-role": "instance metadata (EC2)",
-}
 
 
 class Signer(Protocol):
@@ -58,144 +38,43 @@ class Signer(Protocol):
     def refuse_credentials(self, reason: str, /) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Keys, and whether their provider gives others when asked again."""
-
-    keys: AccessKeys
-    renewable: bool
-
-
-def load(
-    source: CredentialSource | None,
-    profile: str | None,
-    session: "Session | None" = None,
-    *,
-    refused: AccessKeys | None = None,
-) -> Loaded:
-    """Asks the source given in code, else botocore's chain of providers.
-
-    Args:
-        source: Given in code.
-        profile: For the chain.
-        session: For the chain, where one is open already.
-        refused: Keys that the service refused.
-
-    Raises:
-        NoCredentialsError: No provider has any.
-        CredentialsError: One should have, and failed.
-        InvalidConfigError: A source of the user's gave something that is no credentials.
-    """
-    if source is not None:
-        try:
-            return Loaded(source.load(refused=refused), source.kind != "keys")
-        except S3Exception:
-            raise
-        except Exception as error:
-            raise CredentialsError(
-                f"Client error: The {source.kind} given as credentials= failed: {type(error).__name__}: {error}"
-            ) from error
-    return _from_chain(session or open_session(profile))
-
-
-def _from_chain(session: "Session") -> Loaded:
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - botocore takes 0.1 s and more to import
-
-    _bound_metadata_timeout(session)
-    chain = session.get_component("credential_provider")
-    skipped = _metadata_is_worth_asking(session)
-    if skipped is not None:
-        chain.remove("iam-role")
-    try:
-        found = chain.load_credentials()
-    except (BotoCoreError, ValueError, KeyError) as error:
-        raise CredentialsError(
-            f"Client error: Credentials could not be loaded: {error}. Log in anew or correct the profile; "
-            "S3ClientConfig(unsigned=True) reads public buckets without any"
-        ) from error
-    if found is None:
-        tried = [_PROVIDERS.get(provider.METHOD, provider.METHOD) for provider in chain.providers]
-        raise NoCredentialsError(
-            f"Client error: No signing credentials found. Tried: {', '.join(tried)}"
-            f"{f'; skipped: {skipped}' if skipped else ''}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, choose a "
-            "profile by AWS_PROFILE or S3ClientConfig(profile=...), or read public buckets with "
-            "S3ClientConfig(unsigned=True)"
-        )
-    return Loaded(*_frozen(found))
-
-
-def _frozen(found: Any) -> tuple[AccessKeys, bool]:
-    from botocore.credentials import RefreshableCredentials  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
-
-    try:
-        frozen = found.get_frozen_credentials()
-    except (BotoCoreError, RuntimeError) as error:
-        raise CredentialsError(
-            f"Client error: Credentials from {found.method} could not be renewed: {error}. Log in anew"
-        ) from error
-    if not isinstance(found, RefreshableCredentials):
-        return AccessKeys(frozen.access_key, frozen.secret_key, frozen.token), False
-    # The expiry has no public name there; without it, keys are renewed when the service refuses them.
-    expiry = getattr(found, "_expiry_time", None)
-    return AccessKeys(
-        frozen.access_key, frozen.secret_key, frozen.token, expiry.timestamp() if expiry is not None else None
-    ), True
-
-
-def _bound_metadata_timeout(session: "Session") -> None:
-    from botocore.configprovider import ConstantProvider  # noqa: PLC0415
-
-    name = "metadata_service_timeout"
-    if session.get_config_variable(name) == 1:  # botocore's default; by set_config_variable() it would become 0
-        session.get_component("config_store").set_config_provider(name, ConstantProvider(_METADATA_TIMEOUT_S))
-
-
-_DMI: Final = ("/sys/devices/virtual/dmi/id/sys_vendor", "/sys/devices/virtual/dmi/id/board_vendor")
-
-
-def _metadata_is_worth_asking(session: "Session") -> str | None:
-    """None when it is; otherwise why not. Outside of EC2 its address is silent, and asking takes seconds."""
-    if metadata_service_is_disabled():
-        return "instance metadata (AWS_EC2_METADATA_DISABLED)"
-    if metadata_service_is_configured(session):
-        return None
-    for file in _DMI:
-        try:
-            if "amazon" in Path(file).read_text().lower():
-                return None
-        except OSError:
-            continue
-    try:
-        if Path("/sys/hypervisor/uuid").read_text().lower().startswith("ec2"):
-            return None
-    except OSError:
-        pass
-    return "instance metadata (this machine is none of EC2's)"
-
-
 class CredentialKeeper:
     """The keys that a client signs with, from its first request to its last.
 
-    Safe between threads. Lives through forks: the child begins with the parent's keys, and asks by itself when they run
-    out. The thread that renews holds the signer, and a weak reference to the keeper.
+    Safe between threads. Lives through forks: the child begins with the parent's keys, and when they run out one of the
+    family asks for all. The thread that renews holds the signer, and a weak reference to the keeper.
 
     Args:
         source: Given in code; None: botocore's chain.
         profile: For the chain.
         loaded: What another process had, to begin with.
+        shared: With other processes.
     """
 
-    def __init__(self, source: CredentialSource | None, profile: str | None, loaded: Loaded | None = None) -> None:
+    def __init__(
+        self,
+        source: CredentialSource | None,
+        profile: str | None,
+        loaded: Loaded | None = None,
+        shared: SharedKeys | None = None,
+    ) -> None:
         self._source = source
         self._profile = profile
         self._lock = threading.Lock()
         self._loaded = loaded
+        self._shared = shared
 
     @property
     def loaded(self) -> Loaded | None:
         """The keys in use; None before the first request."""
         return self._loaded
+
+    def share(self) -> SharedKeys | None:
+        """What this process shares with those that come from it from now on; None where keys never change."""
+        changing = not self._at_hand if self._loaded is None else self._loaded.renewable
+        if changing and self._shared is None:
+            self._shared = SharedKeys.create()
+        return self._shared
 
     def provide(
         self, signer: Signer, ended: threading.Event, session: "Session | None" = None
@@ -216,7 +95,9 @@ class CredentialKeeper:
         with self._lock:
             loaded = self._loaded
             if loaded is None or _is_over(loaded.keys):
-                self._loaded = loaded = load(self._source, self._profile, session)
+                self._loaded = loaded = self._ask(
+                    lambda: load(self._source, self._profile, session), lambda known, _: not _is_over(known.keys)
+                )
         _hand_over(signer, loaded.keys)
         if not loaded.renewable:
             return None
@@ -225,13 +106,18 @@ class CredentialKeeper:
 
     def settle(self, session: "Session") -> None:
         """Loads keys that are at hand: given as such, or in the environment, which comes first in botocore's chain."""
-        if self._source is not None:
-            at_hand = self._source.kind == "keys"
-        else:
-            at_hand = self._profile is None and environment_has_keys()
         with self._lock:
-            if at_hand and self._loaded is None:
+            if self._at_hand and self._loaded is None:
                 self._loaded = load(self._source, self._profile, session)
+
+    @property
+    def _at_hand(self) -> bool:
+        if self._source is not None:
+            return self._source.kind == "keys"
+        return self._profile is None and environment_has_keys()
+
+    def _ask(self, ask: Callable[[], Loaded], will_do: Callable[[Loaded, float], bool]) -> Loaded:
+        return ask() if self._shared is None else self._shared.ask(ask, will_do)
 
     def renew(self, refused: str | None = None) -> AccessKeys:
         """Asks for other keys.
@@ -246,15 +132,27 @@ class CredentialKeeper:
             if refused is not None and self._loaded is not None and self._loaded.keys.access_key != refused:
                 return self._loaded.keys
             before = self._loaded
-            try:
+
+            def ask() -> Loaded:
                 loaded = load(self._source, self._profile, refused=before.keys if refused and before else None)
+                if refused is not None and before is not None and loaded.keys == before.keys:
+                    raise CredentialsError(
+                        "Client error: The service refused the credentials, and their provider has no others: log in "
+                        "anew"
+                    )
+                return replace(loaded, renewable=True)
+
+            def will_do(known: Loaded, age_s: float) -> bool:
+                if _is_over(known.keys) or known.keys.access_key == refused:
+                    return False
+                if refused is not None or before is None or age_s < _AGAIN_S:
+                    return True
+                return _expiry(known.keys) > _expiry(before.keys)
+
+            try:
+                self._loaded = loaded = self._ask(ask, will_do)
             except InvalidConfigError as error:
                 raise CredentialsError(str(error)) from error
-            if refused is not None and before is not None and loaded.keys == before.keys:
-                raise CredentialsError(
-                    "Client error: The service refused the credentials, and their provider has no others: log in anew"
-                )
-            self._loaded = replace(loaded, renewable=True)
             return loaded.keys
 
     def after_fork_in_child(self) -> None:
@@ -262,7 +160,11 @@ class CredentialKeeper:
 
 
 def _is_over(keys: AccessKeys) -> bool:
-    return keys.expires_at is not None and keys.expires_at <= time.time()
+    return _expiry(keys) <= time.time()
+
+
+def _expiry(keys: AccessKeys) -> float:
+    return float("inf") if keys.expires_at is None else keys.expires_at
 
 
 def _hand_over(signer: Signer, keys: AccessKeys) -> None:

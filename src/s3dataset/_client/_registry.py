@@ -10,7 +10,8 @@ from s3dataset._secrets import is_starting_a_process
 
 if TYPE_CHECKING:
     from s3dataset._client._client import Client
-    from s3dataset._client._credentials import Loaded
+    from s3dataset._client._providers import Loaded
+    from s3dataset._client._shared_keys import SharedKeys
 
 __all__ = ["ClientRef", "get_client"]
 
@@ -94,10 +95,11 @@ class ClientRef:
         return client
 
     def __reduce__(self) -> tuple[Any, ...]:
-        loaded = None
-        if is_starting_a_process() and self._client is not None:
-            loaded = self._client.loaded
-        return _restored, (self.region, self.endpoint, self.config, self.user_agent, loaded)
+        loaded = shared = None
+        if is_starting_a_process():
+            client = self.get()
+            loaded, shared = client.loaded, client.share_keys()
+        return _restored, (self.region, self.endpoint, self.config, self.user_agent, loaded, shared)
 
 
 def _restored(
@@ -106,8 +108,9 @@ def _restored(
     config: S3ClientConfig | None,
     user_agent: str | None,
     loaded: "Loaded | None",
+    shared: "SharedKeys | None",
 ) -> ClientRef:
     ref = ClientRef(region, endpoint, config, user_agent)
-    if loaded is not None:
-        ref.get().adopt(loaded)
+    if loaded is not None or shared is not None:
+        ref.get().adopt(loaded, shared)
     return ref

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from botocore.utils import InstanceMetadataFetcher
 
-from s3dataset._client import _credentials
-from s3dataset._client._credentials import CredentialKeeper, Loaded, load, renewal_time
+from s3dataset._client import _credentials, _providers
+from s3dataset._client._credentials import CredentialKeeper, renewal_time
+from s3dataset._client._providers import Loaded, load
 from s3dataset._secrets import AccessKeys, CredentialSource
 from s3dataset.errors import CredentialsError, InvalidConfigError, NoCredentialsError
 
@@ -18,7 +19,8 @@ from s3dataset.errors import CredentialsError, InvalidConfigError, NoCredentials
 @pytest.fixture(autouse=True)
 def no_metadata_service(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test asks the machine it runs on what it is."""
-    monkeypatch.setattr(_credentials, "_DMI", ())
+    monkeypatch.setattr(_providers, "_DMI", ())
+    monkeypatch.setattr(_providers, "_METADATA_PATIENCE_S", 0.0)
 
 
 class TestChain:
@@ -64,7 +66,7 @@ class TestChain:
         monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
         if how == "machine":
             (tmp_path / "sys_vendor").write_text("Amazon EC2\n")
-            monkeypatch.setattr(_credentials, "_DMI", (str(tmp_path / "sys_vendor"),))
+            monkeypatch.setattr(_providers, "_DMI", (str(tmp_path / "sys_vendor"),))
         else:
             monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
         answer = {
@@ -82,22 +84,89 @@ class TestChain:
     def test_a_metadata_service_that_is_silent_is_given_little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
-        timeouts = []
+        timeouts: list[tuple[float, float]] = []
         original = InstanceMetadataFetcher.__init__
 
-        def recorded(self: InstanceMetadataFetcher, timeout: float = 1, **options: object) -> None:
+        def recorded(self: InstanceMetadataFetcher, timeout: tuple[float, float], **options: object) -> None:
             timeouts.append(timeout)
             original(self, timeout, **options)
 
         monkeypatch.setattr(InstanceMetadataFetcher, "__init__", recorded)
         with pytest.raises(NoCredentialsError):
             load(None, None)
-        assert 0 < 2 * timeouts[0] < 2, "it is asked twice, and all has to be over within two seconds"
+        assert 0 < 2 * max(timeouts[0]) < 2, "it is asked twice, and all has to be over within two seconds"
 
     def test_a_provider_that_fails_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
         monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-        with pytest.raises(CredentialsError, match=r"could not be loaded.*custom-process"):
+        with pytest.raises(CredentialsError, match=r"loaded from credential_process: .*Run the command by hand"):
+            load(None, None)
+
+    @pytest.mark.parametrize(
+        ("command", "says"),
+        [
+            ("/no/such/tool", r"FileNotFoundError: .*/no/such/tool"),
+            ("echo hello", "JSONDecodeError"),
+            ("sh -c 'echo the vault is sealed >&2; exit 3'", "the vault is sealed"),
+        ],
+    )
+    def test_a_process_that_fails_is_told_with_its_reason(
+        self, command: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "config").write_text(f"[default]\ncredential_process = {command}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        with pytest.raises(CredentialsError, match=rf"loaded from credential_process: .*{says}"):
+            load(None, None)
+
+    def test_what_a_process_printed_is_not_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "answer").write_text('{"Version": 1, "SecretAccessKey": "the-secret", "AccessKeyId": ')
+        (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path}/answer\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        with pytest.raises(CredentialsError) as caught:
+            load(None, None)
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+
+    def test_web_identity_without_its_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/no/such/token")
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/r")
+        with pytest.raises(CredentialsError, match=r"web identity .*/no/such/token.*trust policy"):
+            load(None, None)
+
+    def test_web_identity_that_is_denied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from botocore.exceptions import ClientError
+
+        def denied(*_: object, **__: object) -> None:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "AssumeRoleWithWebIdentity")
+
+        (tmp_path / "token").write_text("t")
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/r")
+        monkeypatch.setattr("botocore.client.BaseClient._make_api_call", denied)
+        with pytest.raises(CredentialsError, match=r"web identity .*AccessDenied.*AssumeRoleWithWebIdentity"):
+            load(None, None)
+
+    def test_sso_without_a_login_says_how_to_log_in(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "config").write_text(
+            "[profile mine]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r\n"
+            "[sso-session s]\nsso_start_url = https://x.example/start\nsso_region = us-east-1\n"
+        )
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with pytest.raises(CredentialsError, match=r"loaded from SSO: .*aws sso login --profile mine"):
+            load(None, "mine")
+
+    @pytest.mark.parametrize("uri", ["http://127.0.0.1:1/keys", "http://192.0.2.1/keys"])
+    def test_a_container_that_does_not_answer_is_told(self, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri)
+        with pytest.raises(CredentialsError, match=r"loaded from container \(ECS, EKS\): .*FULL_URI"):
+            load(None, None)
+
+    def test_a_file_that_cannot_be_parsed_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "config").write_text("[profile mine\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        with pytest.raises(InvalidConfigError, match=rf"{tmp_path}/config: correct it"):
             load(None, None)
 
     def test_half_a_pair_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
