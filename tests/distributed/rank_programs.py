@@ -131,8 +131,52 @@ def accelerated(kind: str) -> Any:
     return {"seen": seen, "warnings": [str(warning.message) for warning in caught]}
 
 
+class Seeing(torch.nn.Module):
+    """A model that remembers what it was trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(1, 1)
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.seen += labels.tolist()
+        return {"loss": self.linear(x).square().mean()}
+
+
+def example(reader: s3dataset.S3Reader) -> dict[str, Any]:
+    return {"x": torch.ones(1), "labels": int(reader.read())}
+
+
+def hugging_face(kind: str, folder: str) -> Any:
+    from transformers import Trainer, TrainingArguments
+
+    if kind == "map":
+        dataset: Any = s3dataset.S3MapDataset.from_prefix(URI, transform=example)
+    else:
+        sharding = None if kind == "iterable-unsaid" else Split(ranks=False)
+        dataset = s3dataset.S3IterableDataset.from_prefix(URI, transform=example, enable_sharding=sharding)
+    arguments = TrainingArguments(
+        output_dir=folder,
+        num_train_epochs=1,
+        per_device_train_batch_size=32,
+        dataloader_num_workers=1,
+        use_cpu=True,
+        ddp_backend="gloo",
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    model = Seeing()
+    try:
+        steps = Trainer(model=model, args=arguments, train_dataset=dataset).train().global_step
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"seen": model.seen, "steps": steps}
+
+
 def trained() -> Any:
-    """Hugging Face's way: the loader is made by Accelerate's owner around our dataset, which set_epoch is called on."""
     join_group()
     dataset = s3dataset.S3IterableDataset.from_prefix(URI, transform=number, enable_sharding=True)
     dataset.set_epoch(3)
@@ -160,7 +204,8 @@ def spawned(method: str, out: str) -> Any:
 
 
 PROGRAMS: dict[str, Callable[..., Any]] = {
-    program.__name__: program for program in (ddp, sharding, prepared, growing, accelerated, trained, spawned)
+    program.__name__: program
+    for program in (ddp, sharding, prepared, growing, accelerated, hugging_face, trained, spawned)
 }
 
 if __name__ == "__main__":

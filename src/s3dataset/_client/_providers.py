@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded", "load"]
 
-_METADATA_TIMEOUT_S: Final = (0.6, 0.9)
+_METADATA_TIMEOUT_S: Final = (0.6, 0.8)
 """To connect, and to read: a silent address is asked twice, and its refusal has to come within 2 s."""
 _METADATA_PATIENCE_S: Final = 1.0  # with a metadata service that answers, though not with keys: a busy one, mostly
 _METADATA_PAUSE_S: Final = 0.2
