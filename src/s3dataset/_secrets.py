@@ -39,12 +39,27 @@ class AccessKeys:
         secret_key: The secret.
         session_token: Of temporary keys.
         expires_at: Epoch seconds, None when they do not expire or nobody knows.
+
+    Raises:
+        InvalidConfigError: One of them has a control character. The message does not quote it.
     """
 
     access_key: str
     secret_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
     expires_at: float | None = None
+
+    def __post_init__(self) -> None:
+        for called, text in (
+            ("access key", self.access_key),
+            ("secret key", self.secret_key),
+            ("session token", self.session_token),
+        ):
+            if isinstance(text, str) and any(character < " " or character == "\x7f" for character in text):
+                raise InvalidConfigError(
+                    f"Client error: The {called} has a control character in it, such as the newline at the end of a "
+                    "file: no request can carry it. Strip it where the credentials come from"
+                )
 
     @classmethod
     def parse(cls, value: object) -> Self:

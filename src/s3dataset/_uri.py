@@ -77,7 +77,11 @@ def split_object_uri(text: str) -> tuple[str, str]:
         InvalidUriError: It is something else, as `S3Uri.parse` says.
         TypeError: `text` is no string.
     """
-    if text[: len(_SCHEME)] == _SCHEME:
+    try:
+        has_scheme = text[: len(_SCHEME)] == _SCHEME
+    except TypeError:  # no text: the parser below names it
+        has_scheme = False
+    if has_scheme:
         bucket, _, key = text[len(_SCHEME) :].partition("/")
         if bucket and key:
             return bucket, key

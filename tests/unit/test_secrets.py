@@ -43,6 +43,16 @@ def starting_a_process() -> Iterator[None]:
         context.set_spawning_popen(None)
 
 
+@pytest.mark.parametrize("position", range(3))
+@pytest.mark.parametrize("added", ["\n", "\r\n", "\x00", "\x7f"])
+def test_keys_with_control_characters_are_refused_and_not_quoted(position: int, added: str) -> None:
+    keys = ["AKIDEXAMPLE", "wJalrXUtnFEMI/secret", "FwoGZXIvYXdz"]
+    keys[position] += added
+    with pytest.raises(InvalidConfigError, match=r"(key|token) has a control character.* Strip it") as caught:
+        AccessKeys.parse(keys)
+    assert keys[position].strip() not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -23,6 +23,10 @@ class S3Checkpoint:
         endpoint: URL of a service of one's own; default: from the environment, else Amazon's.
         s3client_config: Everything else.
         reader_constructor: Read-ahead of the readers; the default is made for `torch.load`.
+
+    Raises:
+        InvalidConfigError: The endpoint is no URL. It is a ValueError too.
+        TypeError: `s3client_config` is none.
     """
 
     def __init__(
@@ -32,7 +36,10 @@ class S3Checkpoint:
         s3client_config: S3ClientConfig | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
     ) -> None:
+        if not isinstance(s3client_config, S3ClientConfig | None):
+            raise TypeError(f"s3client_config must be an S3ClientConfig, not {type(s3client_config).__name__}")
         self._ref = ClientRef(region, endpoint, s3client_config)
+        self._ref.get()  # checks the rest; reads and sends nothing
         self._reader_constructor = reader_constructor or CHECKPOINT_READER
 
     @property

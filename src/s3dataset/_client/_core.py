@@ -45,15 +45,22 @@ class Routes(dict[str, _native.Route]):
             raise InvalidUriError("Bucket name must be non-empty")
         region = self._regions.get(bucket, self._settings.region)
         address = address_of(bucket, replace(self._settings, region=region))
-        route = _native.Route(
-            bucket,
-            scheme=address.scheme,
-            host=address.host,
-            port=address.port,
-            path_prefix=address.path_prefix,
-            region=address.region,
-            service=address.service,
-        )
+        try:
+            route = _native.Route(
+                bucket,
+                scheme=address.scheme,
+                host=address.host,
+                port=address.port,
+                path_prefix=address.path_prefix,
+                region=address.region,
+                service=address.service,
+            )
+        except ValueError as error:
+            raise InvalidConfigError(
+                f"Client error: No request for bucket {bucket!r} can be sent to region {address.region!r} at "
+                f"{address.host!r}: {error}. Check region and endpoint for spaces and other characters that no host "
+                "name has"
+            ) from None
         return self.setdefault(bucket, route)
 
 
@@ -98,6 +105,9 @@ class ClientCore:
         user_agent: str | None = None,
         s3client_config: S3ClientConfig | None = None,
     ) -> None:
+        for name, value in (("region", region), ("endpoint", endpoint)):
+            if not isinstance(value, str | None):
+                raise TypeError(f"{name} must be a str, not {type(value).__name__}: {value!r}")
         if endpoint:
             check_endpoint(endpoint)
         if not isinstance(s3client_config, S3ClientConfig | None):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from s3dataset._client import ClientRef
 from s3dataset._manifest import Manifest, check_pattern, list_prefix
@@ -77,8 +77,11 @@ def given_objects(object_uris: str | Iterable[str], client_ref: ClientRef) -> Gi
 
     Raises:
         InvalidUriError: One of them is none.
+        TypeError: One of them is no text, or `object_uris` is no iterable.
     """
-    uris = [object_uris] if isinstance(object_uris, str) else object_uris
+    uris: Any = [object_uris] if isinstance(object_uris, str) else object_uris
+    if isinstance(uris, bytes) or not (hasattr(uris, "__iter__") or hasattr(uris, "__getitem__")):
+        raise TypeError(f"object_uris must be a URI or an iterable of URIs, not {type(uris).__name__}: {uris!r}")
     return Given(
         Manifest.from_objects(
             uris, region=client_ref.region, endpoint=client_ref.endpoint, s3client_config=client_ref.config

@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Never, Self
 
 from s3dataset._client import Client, ObjectInfo
 from s3dataset._io._part_sizes import PartSizes
@@ -165,6 +165,8 @@ class S3Writer(io.BufferedIOBase):
             TypeError: `data` is not bytes-like.
             S3Exception: This part or an earlier one could not be sent. Nothing will be saved.
         """
+        if isinstance(data, str):
+            raise TypeError(f"{self.uri} takes bytes, not str: wrap its writer in io.TextIOWrapper for text")
         view = memoryview(data)
         if not view.c_contiguous:
             view = memoryview(view.tobytes())
@@ -195,6 +197,23 @@ class S3Writer(io.BufferedIOBase):
 
     def seekable(self) -> bool:
         return False
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:  # noqa: ARG002 - a file's
+        """Raises io.UnsupportedOperation: what was written may be on its way already."""
+        raise self._one_way("seek in it")
+
+    def truncate(self, size: int | None = None, /) -> int:  # noqa: ARG002 - a file's
+        """Raises io.UnsupportedOperation, as `seek` does."""
+        raise self._one_way("truncate it")
+
+    def _one_way(self, wish: str) -> io.UnsupportedOperation:
+        return io.UnsupportedOperation(
+            f"{self.uri} is written from its beginning to its end, so nobody can {wish}: write to an io.BytesIO or a "
+            "temporary file first, and then its bytes"
+        )
+
+    def __reduce_ex__(self, protocol: Any) -> Never:
+        raise TypeError(f"the writer of {self.uri} cannot be pickled or copied: open one in the process that writes")
 
     def _append(self, view: memoryview) -> None:
         if self._buffer is None and not self._upload.in_parts:
@@ -293,6 +312,9 @@ class S3Writer(io.BufferedIOBase):
         if exc_type is None:
             self.close()
             return
+        if self._error is not None and _is_torch_giving_up(exc_value, self._error):
+            self._end()
+            raise self._error from None
         if exc_value is not None and not self._closed and self._error is None:
             exc_value.add_note(f"{self.uri} was NOT saved: the exception left the 'with' block of its writer.")
         self._abandon(f"{exc_type.__name__} left the 'with' block of its writer")
@@ -351,6 +373,20 @@ class S3Writer(io.BufferedIOBase):
             raise S3Exception(
                 f"{self.uri} was NOT saved, because an earlier write failed: {self._error}", uri=self.uri
             ) from self._error
+
+
+def _is_torch_giving_up(raised: BaseException | None, error: BaseException) -> bool:
+    """Whether torch.save raised `raised` because of `error`.
+
+    After a failed write it tries to finish its archive, misses the bytes that were not taken, and hides the reason
+    behind "enforce fail ... unexpected pos": Ctrl-C would not end the program, and a refusal would not be one.
+    """
+    if type(raised) is not RuntimeError or raised.__cause__ is not None or "inline_container" not in str(raised):
+        return False
+    context = raised.__context__
+    while context is not None and context is not error:
+        context = context.__context__
+    return context is error
 
 
 def _abandon_open_writers() -> None:

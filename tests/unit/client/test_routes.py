@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from s3dataset._client._core import Routes
 from s3dataset._client._routes import address_of, check_endpoint
 from s3dataset._config import ResolvedConfig, S3ClientConfig, open_session, resolved
 from s3dataset.errors import InvalidConfigError, InvalidUriError
@@ -61,6 +62,16 @@ def test_an_endpoint_that_is_no_url_is_quoted(endpoint: str) -> None:
     with pytest.raises(InvalidConfigError, match="http://host:port") as caught:
         check_endpoint(endpoint)
     assert repr(endpoint) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"endpoint": "http://local host:9000"}, "'local host'"), ({"region": "us-east-1\n"}, r"'us-east-1\n'")],
+)
+def test_what_no_request_can_carry_is_quoted(options: dict[str, str], named: str) -> None:
+    with pytest.raises(InvalidConfigError, match="Check region") as caught:
+        Routes(settings(**options), {})["bkt"]
+    assert named in str(caught.value)
 
 
 def test_an_endpoint_with_a_query_is_refused() -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch.distributed
 
 import s3dataset
-from s3dataset import S3IterableDataset, S3MapDataset, Split
-from s3dataset.errors import InvalidUriError
+from s3dataset import S3Checkpoint, S3IterableDataset, S3MapDataset, Split
+from s3dataset.errors import InvalidConfigError, InvalidUriError
 from s3dataset.transforms import Bytes, Text
 
 BOTH: Any = [S3MapDataset, S3IterableDataset]
@@ -30,6 +30,27 @@ def test_what_is_no_uri_is_refused_at_once_and_quoted(kind: Any, uri: str) -> No
         assert repr(uri) in str(caught.value)
     with pytest.raises(ValueError, match="key"):
         kind.from_objects(["s3://bucket/a", "s3://bucket/"])
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("uris", [None, 5, b"s3://bucket/key", [5], [b"s3://bucket/key"], [None]])
+def test_what_is_no_text_is_refused_at_once_and_quoted(kind: Any, uris: Any) -> None:
+    with pytest.raises(TypeError, match="URI") as caught:
+        kind.from_objects(uris)
+    assert repr(uris[0] if isinstance(uris, list) else uris) in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [S3MapDataset.from_prefix, S3Checkpoint, s3dataset.S3Client])
+def test_connections_are_checked_at_once(make: Any) -> None:
+    arguments = ("s3://bucket/",) if make == S3MapDataset.from_prefix else ()
+    with pytest.raises(TypeError, match="region must be a str, not int: 5"):
+        make(*arguments, region=5)
+    with pytest.raises(TypeError, match="endpoint must be a str, not bytes"):
+        make(*arguments, region="us-east-1", endpoint=b"http://host")
+    with pytest.raises(TypeError, match="s3client_config must be an S3ClientConfig, not dict"):
+        make(*arguments, region="us-east-1", s3client_config={"max_attempts": 3})
+    with pytest.raises(InvalidConfigError, match="write 'https://host' or 'http://host:port'"):
+        make(*arguments, region="us-east-1", endpoint="localhost:9000")
 
 
 @pytest.mark.parametrize("kind", BOTH)

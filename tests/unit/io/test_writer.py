@@ -1,5 +1,6 @@
 """S3Writer: what is sent, and that nothing is half-published."""
 
+import copy
 import gc
 import io
 import itertools
@@ -235,6 +236,32 @@ class TestNothingIsHalfPublished:
             writer.close()
         service.uploads.clear()
 
+    @pytest.mark.parametrize("reason", [KeyboardInterrupt(), AccessDeniedError("no", status=403)])
+    def test_torch_does_not_hide_the_reason(self, client, service, reason):
+        def refuse(request):
+            raise reason
+
+        service.before = refuse
+        with pytest.raises(type(reason)) as caught, writer_of(client) as writer:
+            try:
+                writer.write(DATA)
+            finally:  # as torch.save's own block, which ends its archive whatever happened
+                raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598")
+        assert caught.value is reason
+        assert writer.closed
+        service.uploads.clear()
+
+    @pytest.mark.parametrize("text", ["[enforce fail at inline_container.cc:671] . unexpected pos", "its own"])
+    def test_other_errors_of_the_block_go_on(self, client, service, text):
+        with pytest.raises(RuntimeError, match=r"unexpected pos|its own"), writer_of(client):
+            raise RuntimeError(text)
+        service.before = lambda request: TransportError("reset")
+        with pytest.raises(RuntimeError, match=r"^its own"), writer_of(client) as writer:
+            try:
+                writer.write(DATA)
+            except TransportError:
+                raise RuntimeError("its own") from None
+
     def test_in_a_child_of_a_fork(self, client):
         writer = writer_of(client)
         writer.write(b"data")
@@ -345,9 +372,23 @@ class TestAsAFile:
         writer.close()
         assert "(0 bytes, saved)" in repr(writer)
 
-    def test_does_not_pickle(self, client):
-        with writer_of(client) as writer, pytest.raises(TypeError):
-            pickle.dumps(writer)
+    def test_has_no_way_back_and_says_what_to_do(self, client):
+        with writer_of(client) as writer:
+            for method in (lambda: writer.seek(0), writer.truncate):
+                with pytest.raises(io.UnsupportedOperation, match=r"s3://bucket/key is written .*io\.BytesIO"):
+                    method()
+
+    def test_takes_no_text(self, client, service):
+        with writer_of(client) as writer:
+            with pytest.raises(TypeError, match=r"s3://bucket/key takes bytes, not str.*io\.TextIOWrapper"):
+                writer.write("text")
+            writer.write(b"bytes")
+        assert written(service) == b"bytes"
+
+    @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+    def test_does_not_pickle(self, client, duplicate):
+        with writer_of(client) as writer, pytest.raises(TypeError, match="writer of s3://bucket/key cannot be pickled"):
+            duplicate(writer)
 
     def test_opening_sends_nothing(self, client):
         writer = writer_of(client)
