@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?= -n 2
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo test test-fast faults lint format deny bench bench-docs build clean
+.PHONY: help env demo test test-fast faults fuzz lint format deny bench bench-docs build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,6 +30,10 @@ test-fast: env ## Python tests without the slow ones
 
 faults: env ## every fault in every use, as a matrix (half an hour)
 	$(BIN)/python -m tests.faults.matrix $(ARGS)
+
+fuzz: ## readers of what comes from outside, on spoilt input (SECONDS=60 for each)
+	S3DATASET_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --quiet -p s3dataset-engine --lib -- --nocapture spoilt_input \
+		broken_streams
 
 lint: ## every linter, as in CI
 	@$(SETUP) dev --no-native

@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
+from s3dataset._proxies import PROXY_VARIABLES, ProxyUrl, proxy_of_environment
 from s3dataset._secrets import AccessKeys, CredentialSource, SessionLike
 from s3dataset.errors import InvalidConfigError
 
@@ -63,6 +64,7 @@ _ENVIRONMENT: Final = (
     "AWS_USE_DUALSTACK_ENDPOINT",
     "AWS_USE_FIPS_ENDPOINT",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
+    *PROXY_VARIABLES,
 )
 
 
@@ -116,6 +118,9 @@ class S3ClientConfig:
             throttled for minutes, and 1800 for uploads and copies, since a save that fails may end a job.
         ca_bundle: PEM file (path) or PEM text (bytes) of trusted roots; default: the system's. Environment:
             AWS_CA_BUNDLE.
+        proxy: URL of a proxy for all requests of this client, "http://user:password@host:port", the password masked and
+            kept out of pickles as credentials are; "" for none. Environment: HTTPS_PROXY or HTTP_PROXY, by the scheme
+            of the endpoint, and NO_PROXY.
         addressing_style: "auto" (virtual for the service's hosts, path for others), "path" or "virtual".
         checksum: Sent with uploads: "CRC64NVME" (default: it covers whole objects however they were uploaded),
             "CRC32C", "CRC32" or None.
@@ -143,6 +148,7 @@ class S3ClientConfig:
     stall_timeout_s: float = _unset(15.0)
     retry_max_elapsed_s: float = _unset(600.0)
     ca_bundle: str | os.PathLike[str] | bytes | None = _unset(None)  # noqa: RUF009 - immutable, as are all here
+    proxy: str | ProxyUrl | None = _unset(None)  # noqa: RUF009 - likewise
     addressing_style: Literal["auto", "path", "virtual"] = _unset("auto")
     checksum: Literal["CRC64NVME", "CRC32C", "CRC32"] | None = _unset("CRC64NVME")
     expected_bucket_owner: str | None = _unset(None)
@@ -166,6 +172,8 @@ class S3ClientConfig:
             set_field(self, "credentials", CredentialSource(self.credentials))
         if isinstance(self.ca_bundle, os.PathLike):
             set_field(self, "ca_bundle", os.fspath(self.ca_bundle))
+        if isinstance(self.proxy, str):
+            set_field(self, "proxy", ProxyUrl(self.proxy))
         self._check()
 
     def __repr__(self) -> str:
@@ -228,6 +236,8 @@ class ResolvedConfig:
         region: None when nobody named one: the bucket tells.
         endpoint: URL of a service of one's own, None for Amazon's.
         ca_bundle: PEM text, None for the system's roots.
+        proxy: None for none.
+        no_proxy: Hosts that are reached without it, as NO_PROXY has them.
         verify_reads: Compare whole objects with the checksum that the service has stored.
         headers: Sent with every request.
         write_headers: Sent with whatever makes an object.
@@ -251,6 +261,8 @@ class ResolvedConfig:
     retry_max_elapsed_s: float
     save_max_elapsed_s: float
     ca_bundle: bytes | None
+    proxy: ProxyUrl | None
+    no_proxy: str
     checksum: str | None
     verify_reads: bool
     headers: tuple[tuple[str, str], ...]
@@ -337,9 +349,11 @@ def resolved(
     if config.expected_bucket_owner:
         headers.append(("x-amz-expected-bucket-owner", config.expected_bucket_owner))
     target = config.throughput_target_gbps
+    endpoint = endpoint or _endpoint(session)
+    proxy, no_proxy = _proxy(config, endpoint)
     return ResolvedConfig(
         region=region or environment_region() or session.get_config_variable("region") or None,
-        endpoint=endpoint or _endpoint(session),
+        endpoint=endpoint,
         addressing_style=_addressing_style(config, s3),
         use_dualstack=bool(session.get_config_variable("use_dualstack_endpoint") or s3.get("use_dualstack_endpoint")),
         use_fips=bool(session.get_config_variable("use_fips_endpoint")),
@@ -359,11 +373,20 @@ def resolved(
             _SAVE_MAX_ELAPSED_S if config.is_left_out("retry_max_elapsed_s") else config.retry_max_elapsed_s
         ),
         ca_bundle=_ca_bundle(config, session),
+        proxy=proxy,
+        no_proxy=no_proxy,
         checksum=_checksum(config, session),
         verify_reads=session.get_config_variable("response_checksum_validation") != "when_required",
         headers=tuple(headers),
         write_headers=(("x-amz-storage-class", config.storage_class),) if config.storage_class else (),
     )
+
+
+def _proxy(config: S3ClientConfig, endpoint: str | None) -> tuple[ProxyUrl | None, str]:
+    if config.proxy is not None:
+        # As botocore does: what is given in code holds for every host.
+        return cast(ProxyUrl, config.proxy) or None, ""
+    return proxy_of_environment("http" if (endpoint or "").lower().startswith("http://") else "https")
 
 
 def _endpoint(session: "Session") -> str | None:

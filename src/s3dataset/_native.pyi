@@ -336,6 +336,7 @@ class Client:
         memory_limit_bytes: int | None = None,  # a budget of its own
         ca_bundle: bytes | None = None,  # PEM; None: the system's roots
         headers: Sequence[tuple[str, str]] = (),  # with every request, lower case (x-amz-request-payer ...)
+        proxy: tuple[str, int, str | None, str] | None = None,  # host, port, Proxy-Authorization, NO_PROXY
     ) -> Client: ...
     def queue(self) -> Queue: ...
     def fetch(

@@ -3,6 +3,7 @@ use crate::attempt::Quota;
 use crate::budget::Budget;
 use crate::hedge::Hedges;
 use crate::pace::Pace;
+use crate::proxy::Proxies;
 use crate::sign::Credentials;
 use crate::stats::Stats;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::*};
@@ -122,6 +123,7 @@ pub struct Client {
     pub settings: Settings,
     /// With certificates of the user's; else the engine's, with the system's.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub proxies: Proxies,
     pub budget: Arc<Budget>,
     pub stats: Stats,
     pub in_flight: AtomicUsize,
@@ -147,6 +149,7 @@ impl Client {
             id: NEXT_ID.fetch_add(1, Relaxed),
             settings,
             tls,
+            proxies: Proxies::default(),
             budget,
             stats: Stats::default(),
             in_flight: AtomicUsize::new(0),
@@ -165,6 +168,10 @@ impl Client {
     /// Whether a request that gets no answer may be sent again elsewhere; it is counted then.
     pub fn may_hedge(&self) -> bool {
         self.hedges.take(self.stats.requests.load(Relaxed))
+    }
+
+    pub fn with_proxies(self, proxies: Proxies) -> Client {
+        Client { proxies, ..self }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, CredentialState> {

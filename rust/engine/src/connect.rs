@@ -1,8 +1,10 @@
-//! From a host name to a connection: addresses, happy eyeballs, TLS settings, and the idle connections of one lane.
+//! From a host name to a connection: happy eyeballs, TLS settings, and the idle connections of one lane.
+use crate::addresses::Addresses;
 use crate::client::{Client, Place};
 use crate::engine::Engine;
 use crate::failure::{Fault, Kind, Retry};
 use crate::http::Connection;
+use crate::proxy::{Forwarding, Proxy};
 use crate::raw::SocketEntry;
 use crate::slot::{Phase, Slot};
 use std::cell::RefCell;
@@ -16,8 +18,6 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-/// How long the addresses of a name are used before they are looked up anew.
-const ADDRESSES_LAST: Duration = Duration::from_secs(30);
 /// The next address is tried when one has not answered for so long (RFC 8305 calls it the connection attempt delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// S3 closes idle connections after some seconds; a dead one costs a round trip.
@@ -32,17 +32,11 @@ struct Key {
     port: u16,
 }
 
-struct Addresses {
-    list: Vec<SocketAddr>,
-    next: usize,
-    until: Instant,
-}
-
 /// Of one lane.
 #[derive(Default)]
 pub struct Connections {
     idle: RefCell<HashMap<Key, Vec<Connection>>>,
-    addresses: RefCell<HashMap<(String, u16), Addresses>>,
+    addresses: RefCell<Addresses>,
 }
 
 impl Connections {
@@ -60,10 +54,9 @@ impl Connections {
     ) -> Result<Connection, Fault> {
         let key = Key { client: client.id, tls, host: place.host.clone(), port: place.port };
         if !fresh {
-            let now = Instant::now();
             let mut idle = self.idle.borrow_mut();
             while let Some(mut connection) = idle.get_mut(&key).and_then(Vec::pop) {
-                if connection.is_reusable(now) {
+                if connection.is_undisturbed() {
                     client.stats.connections_reused.fetch_add(1, Relaxed);
                     return Ok(connection);
                 }
@@ -71,9 +64,12 @@ impl Connections {
             }
         }
         slot.enter(Phase::Connecting, Some(client.settings.connect_timeout));
-        let (stream, entry) = self.connect(&place.host, place.port, avoid, slot).await?;
-        let mut connection = Connection::new(stream);
-        drop(entry); // the connection has its own
+        let mut connection = match client.proxies.to(&place.host, place.port) {
+            Some(proxy) => {
+                self.reach(proxy, client, tls, place, avoid, slot).await.map_err(|fault| proxy.blame(fault))?
+            }
+            None => connected(self.connect(&place.host, place.port, avoid, slot).await?),
+        };
         if tls {
             connection.handshake(engine.tls_of(client)?, &place.host, slot).await?;
         }
@@ -107,6 +103,27 @@ impl Connections {
         self.idle.borrow_mut().retain(|key, _| is_open(key.client));
     }
 
+    /// A connection by way of a proxy.
+    async fn reach(
+        &self,
+        proxy: &Proxy,
+        client: &Client,
+        tls: bool,
+        place: &Place,
+        avoid: Option<SocketAddr>,
+        slot: &Slot,
+    ) -> Result<Connection, Fault> {
+        let mut connection = connected(self.connect(&proxy.host, proxy.port, avoid, slot).await?);
+        if tls {
+            let request = proxy.connect_request(&place.host, place.port, &client.settings.user_agent);
+            let answer = connection.open_tunnel(slot, &request).await?;
+            proxy.check_connected(&answer, &place.host, place.port)?;
+        } else {
+            connection.forward_by(Forwarding::new(proxy, &place.authority));
+        }
+        Ok(connection)
+    }
+
     async fn connect(
         &self,
         host: &str,
@@ -116,65 +133,49 @@ impl Connections {
     ) -> Result<(TcpStream, SocketEntry), Fault> {
         let mut addresses = watched(slot, self.resolve(host, port)).await?;
         addresses.sort_by_key(|address| avoid == Some(*address));
-        let result = watched(slot, happy_eyeballs(&addresses)).await;
+        let result = watched(slot, happy_eyeballs(&self.addresses, &addresses)).await;
         if result.is_err() {
-            self.addresses.borrow_mut().remove(&(host.to_owned(), port));
+            self.addresses.borrow_mut().doubt(host, port, Instant::now());
         }
         let (stream, entry) = result.map_err(|e| Fault { message: format!("{host}:{port}: {}", e.message), ..e })?;
         stream.set_nodelay(true).map_err(Fault::transport)?;
         Ok((stream, entry))
     }
 
-    /// The name's addresses, beginning with another one each time.
+    /// The name's addresses, in the order in which they are to be tried.
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(ip) = bare.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
         }
-        let key = (host.to_owned(), port);
-        let known = self.addresses.borrow().get(&key).is_some_and(|a| a.until > Instant::now());
-        if !known {
-            let looked_up = tokio::net::lookup_host((host, port)).await;
-            let list = match looked_up {
-                Ok(found) => interleave(found.collect()),
-                // Subdomains of localhost are this machine by RFC 6761; not every resolver knows.
-                Err(_) if host.ends_with(".localhost") => {
-                    vec![
-                        SocketAddr::from(([127, 0, 0, 1], port)),
-                        SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port)),
-                    ]
-                }
-                Err(e) => return Err(Fault::transport(format_args!("no address for {host}: {e}"))),
-            };
-            if list.is_empty() {
-                return Err(Fault::transport(format_args!("no address for {host}")));
-            }
-            let until = Instant::now() + ADDRESSES_LAST;
-            self.addresses.borrow_mut().insert(key.clone(), Addresses { list, next: 0, until });
+        if let Some(list) = self.addresses.borrow().fresh(host, port, Instant::now()) {
+            return Ok(list);
         }
-        let mut addresses = self.addresses.borrow_mut();
-        let Some(entry) = addresses.get_mut(&key) else {
-            return Err(Fault::transport("the address was just forgotten"));
+        let found = match tokio::net::lookup_host((host, port)).await {
+            Ok(found) => found.collect(),
+            // Subdomains of localhost are this machine by RFC 6761; not every resolver knows.
+            Err(_) if host.ends_with(".localhost") => {
+                vec![SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port)), SocketAddr::from(([127, 0, 0, 1], port))]
+            }
+            Err(e) => {
+                // A resolver that fails for a moment is no reason to stop.
+                let stale = self.addresses.borrow().stale(host, port, Instant::now());
+                return stale.ok_or_else(|| Fault::transport(format_args!("no address for {host}: {e}")));
+            }
         };
-        let turn = entry.next % entry.list.len();
-        entry.next += 1;
-        Ok(entry.list[turn..].iter().chain(&entry.list[..turn]).copied().collect())
+        let mut addresses = self.addresses.borrow_mut();
+        addresses.learn(host, port, found, Instant::now());
+        addresses
+            .fresh(host, port, Instant::now())
+            .filter(|list| !list.is_empty())
+            .ok_or_else(|| Fault::transport(format_args!("no address for {host}")))
     }
 }
 
-/// IPv6 and IPv4 in turn, IPv6 first, each in the order of the resolver.
-fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let (six, four): (Vec<_>, Vec<_>) = found.into_iter().partition(SocketAddr::is_ipv6);
-    let mut list = Vec::new();
-    let (mut six, mut four) = (six.into_iter(), four.into_iter());
-    loop {
-        let pair = (six.next(), four.next());
-        if pair == (None, None) {
-            list.dedup();
-            return list;
-        }
-        list.extend(pair.0.into_iter().chain(pair.1));
-    }
+fn connected((stream, entry): (TcpStream, SocketEntry)) -> Connection {
+    let connection = Connection::new(stream);
+    drop(entry); // the connection has its own
+    connection
 }
 
 /// A socket that a forked child closes, from before it is connected.
@@ -184,17 +185,56 @@ async fn open(address: SocketAddr) -> std::io::Result<(TcpStream, SocketEntry)> 
     Ok((socket.connect(address).await?, entry))
 }
 
+/// Addresses that connections were begun to. Those that failed, or did not answer for long, are avoided from its end on.
+struct Begun<'a> {
+    book: &'a RefCell<Addresses>,
+    waiting: Vec<(SocketAddr, Instant)>,
+}
+
+impl Begun<'_> {
+    fn begin(&mut self, address: SocketAddr) {
+        self.waiting.push((address, Instant::now()));
+    }
+
+    fn failed(&mut self, address: SocketAddr) {
+        self.waiting.retain(|(other, _)| *other != address);
+        self.book.borrow_mut().avoid(address, Instant::now());
+    }
+
+    fn won(&mut self, address: SocketAddr) {
+        self.waiting.retain(|(other, _)| *other != address);
+        self.book.borrow_mut().welcome(address);
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let mut book = self.book.borrow_mut();
+        for (address, since) in &self.waiting {
+            if now.saturating_duration_since(*since) >= ATTEMPT_DELAY {
+                book.avoid(*address, now);
+            }
+        }
+    }
+}
+
 /// The first address that answers; each gets a head start over the next.
-async fn happy_eyeballs(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketEntry), Fault> {
+async fn happy_eyeballs(
+    book: &RefCell<Addresses>,
+    addresses: &[SocketAddr],
+) -> Result<(TcpStream, SocketEntry), Fault> {
     if let [only] = addresses {
         return open(*only).await.map_err(Fault::transport);
     }
+    let mut begun = Begun { book, waiting: Vec::new() };
     let mut attempts = JoinSet::new();
     let mut left = addresses.iter();
-    let mut error = None;
+    let mut errors = Vec::new();
     loop {
         if let Some(&address) = left.next() {
-            attempts.spawn_local(open(address));
+            begun.begin(address);
+            attempts.spawn_local(async move { (address, open(address).await) });
         }
         let outcome = if left.len() > 0 {
             tokio::time::timeout(ATTEMPT_DELAY, attempts.join_next()).await
@@ -203,10 +243,19 @@ async fn happy_eyeballs(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketEn
         };
         match outcome {
             Err(_) => (), // the next may start
-            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
-            Ok(Some(Ok(Err(e)))) => error = Some(Fault::transport(e)),
-            Ok(Some(Err(e))) => error = Some(Fault::transport(e)),
-            Ok(None) => return Err(error.unwrap_or_else(|| Fault::transport("no address"))),
+            Ok(Some(Ok((address, Ok(stream))))) => {
+                begun.won(address);
+                return Ok(stream);
+            }
+            Ok(Some(Ok((address, Err(e))))) => {
+                begun.failed(address);
+                errors.push(format!("{}: {e}", address.ip()));
+            }
+            Ok(Some(Err(e))) => errors.push(e.to_string()),
+            Ok(None) => {
+                errors.truncate(4); // names of some services have dozens
+                return Err(Fault::transport(errors.join(", ")));
+            }
         }
     }
 }
@@ -251,4 +300,58 @@ pub fn tls_config(ca_bundle: Option<&[u8]>) -> Result<Arc<rustls::ClientConfig>,
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn at(ip: [u8; 4], port: u16) -> SocketAddr {
+        SocketAddr::from((ip, port))
+    }
+
+    /// Runs it as a lane does.
+    fn on_lane<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(tokio::task::LocalSet::new().run_until(future))
+    }
+
+    /// One that takes no connection and refuses none, and what keeps it so.
+    fn silent(ip: [u8; 4]) -> (SocketAddr, TcpListener, Vec<std::net::TcpStream>) {
+        let listener = TcpListener::bind(at(ip, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50)) {
+            waiting.push(stream);
+        }
+        (address, listener, waiting)
+    }
+
+    #[test]
+    fn refused_and_silent_addresses_are_passed_over_and_then_avoided() {
+        let (quiet, _listener, _waiting) = silent([127, 0, 0, 3]);
+        let server = TcpListener::bind(at([127, 0, 0, 1], quiet.port())).unwrap();
+        let (good, refused) = (server.local_addr().unwrap(), at([127, 0, 0, 2], quiet.port()));
+        let connections = Connections::default();
+        connections.addresses.borrow_mut().learn("h", quiet.port(), vec![refused, quiet, good], Instant::now());
+        on_lane(async {
+            let (stream, _entry) =
+                happy_eyeballs(&connections.addresses, &[refused, quiet, good]).await.expect("one answers");
+            assert_eq!(stream.peer_addr().unwrap(), good);
+            for _ in 0..6 {
+                let order = connections.resolve("h", quiet.port()).await.unwrap();
+                assert_eq!((order[0], order.len()), (good, 3));
+            }
+        });
+    }
+
+    #[test]
+    fn what_every_address_said_is_told() {
+        let port = TcpListener::bind(at([127, 0, 0, 2], 0)).unwrap().local_addr().unwrap().port();
+        let book = RefCell::default();
+        let addresses = [at([127, 0, 0, 2], port), at([127, 0, 0, 3], port)];
+        let fault = on_lane(async { happy_eyeballs(&book, &addresses).await.err().unwrap() });
+        assert!(fault.message.contains("127.0.0.2: ") && fault.message.contains("127.0.0.3: "), "{}", fault.message);
+    }
 }

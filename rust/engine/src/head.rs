@@ -87,7 +87,9 @@ pub fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Head)>, 
             13 if is("content-range") => head.content_range = parse_content_range(value),
             13 if is("last-modified") => head.last_modified = parse_http_date(value),
             14 if is("content-length") => {
-                let n: u64 = value.parse().map_err(|_| Fault::transport("a broken Content-Length"))?;
+                let digits = value.bytes().all(|b| b.is_ascii_digit()); // "+1" would be a number, too
+                let n = value.parse().ok().filter(|_| digits);
+                let n: u64 = n.ok_or_else(|| Fault::transport("a broken Content-Length"))?;
                 if fixed.is_some_and(|other| other != n) {
                     return Err(Fault::transport("two different Content-Lengths"));
                 }
@@ -95,7 +97,10 @@ pub fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Head)>, 
             }
             16 if is("x-amz-request-id") => head.request_id = value.to_owned(),
             17 if is("transfer-encoding") => {
-                chunked = value.rsplit(',').next().is_some_and(|t| t.trim().eq_ignore_ascii_case("chunked"))
+                if chunked || !value.eq_ignore_ascii_case("chunked") {
+                    return Err(Fault::transport(format_args!("a body in Transfer-Encoding {:.40?}, unasked", value)));
+                }
+                chunked = true;
             }
             19 if is("x-amz-bucket-region") => head.region = value.to_owned(),
             19 if is("x-amz-checksum-type") => composite = value.eq_ignore_ascii_case("COMPOSITE"),
@@ -119,7 +124,8 @@ pub fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Head)>, 
         (false, Some(n)) => Length::Fixed(n),
         (false, None) => Length::UntilClose,
     };
-    head.keep_alive &= head.length != Length::UntilClose;
+    // Where both are told, somebody on the way may have gone by the other one.
+    head.keep_alive &= head.length != Length::UntilClose && !(chunked && fixed.is_some());
     Ok(Some((len, head)))
 }
 
@@ -171,6 +177,7 @@ mod tests {
             head("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n").length,
             Length::Chunked
         );
+        assert!(!head("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n").keep_alive);
         assert_eq!(head("HTTP/1.1 204 No Content\r\n\r\n").length, Length::Fixed(0));
         let closing = head("HTTP/1.1 200 OK\r\n\r\n");
         assert_eq!((closing.length, closing.keep_alive), (Length::UntilClose, false));
@@ -193,6 +200,11 @@ mod tests {
         for text in [
             "SSH-2.0-x\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         ] {
             assert!(parse_head(text.as_bytes(), false).is_err(), "{text}");

@@ -7,9 +7,10 @@
 //! caller    a lane for one request, on the thread that waits for it
 //! attempt   one request over its attempts: sign, send, classify, back off
 //! fetch     GetObject: into the memory where the bytes are wanted      call    everything else
-//! connect   names, addresses, TLS settings, idle connections           http   HTTP/1.1 on one connection
-//! tls       rustls between the socket and the connection
-//! head      the head of a response                                     classify what an error answer means
+//! connect   connections: new, idle, TLS settings                       http    HTTP/1.1 on one connection
+//! tls       rustls between the socket and the connection               proxy   which hosts are reached by way of one
+//! addresses of names, and which to avoid
+//! head      the head of a response                                    classify what an error answer means
 //! slot      deadlines and cancellation of a running request            budget  bytes in flight
 //! ticket    that every request ends                                    assembly one result in parallel ranges
 //! pace      how many requests a bucket gets at once                   hedge   those that get no answer are sent again
@@ -25,6 +26,7 @@ pub mod connect;
 pub mod date;
 pub mod engine;
 pub mod failure;
+pub mod proxy;
 pub mod queue;
 pub mod raw;
 pub mod request;
@@ -32,6 +34,7 @@ pub mod sign;
 pub mod stats;
 pub mod xml;
 
+mod addresses;
 mod assembly;
 mod attempt;
 mod call;
@@ -44,5 +47,7 @@ mod http;
 mod lane;
 mod pace;
 mod slot;
+#[cfg(test)]
+mod spoilt;
 mod ticket;
 mod tls;

@@ -65,14 +65,9 @@ impl Tls {
 
     /// Goes on with the handshake as far as what has come allows; -> whether it is done.
     pub fn shake_hands(&mut self) -> Result<bool, Fault> {
-        while self.session.is_handshaking() {
-            if self.step_to_plain(&mut None)? == Step::Blocked {
-                return Ok(false);
-            }
-        }
-        // The last words of the handshake are still to be encoded.
+        // One step may be the last (TLS 1.2), or leave words that are still to be encoded (1.3).
         while self.step_to_plain(&mut None)? != Step::Blocked {}
-        Ok(true)
+        Ok(!self.session.is_handshaking())
     }
 
     /// Where the socket's next bytes go.
@@ -184,55 +179,51 @@ impl Tls {
         }
         let status = self.session.process_tls_records(&mut self.incoming[self.at..self.filled]);
         let mut discard = status.discard;
-        let state = match status.state {
-            Ok(state) => state,
-            Err(error) => {
-                self.at += discard;
-                self.encode_alert();
-                return Err(self.failed.insert(fault_of(&error)).clone());
-            }
-        };
-        let step = match state {
-            ConnectionState::ReadTraffic(mut traffic) => {
-                while let Some(record) = traffic.next_record() {
-                    let record = record.map_err(|e| fault_of(&e))?;
-                    discard += record.discard;
-                    sink(record.payload);
+        let step = match status.state {
+            Err(error) => Err(fault_of(&error)),
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+                match traffic.next_record() {
+                    None => break Ok(Step::Again),
+                    Some(Err(error)) => break Err(fault_of(&error)),
+                    Some(Ok(record)) => {
+                        discard += record.discard;
+                        sink(record.payload);
+                    }
                 }
-                Step::Again
-            }
-            ConnectionState::EncodeTlsData(mut data) => {
-                self.written += encode(&mut self.outgoing, self.written, |to| data.encode(to))?;
-                Step::Again
-            }
-            ConnectionState::TransmitTlsData(data) => {
-                data.done(); // it is in our own buffer, which is sent in order
-                Step::Again
-            }
-            ConnectionState::WriteTraffic(mut traffic) => match write.take() {
-                Some(data) => {
-                    self.written += encode(&mut self.outgoing, self.written, |to| traffic.encrypt(data, to))?;
-                    Step::Written
-                }
-                None => Step::Blocked,
             },
-            ConnectionState::PeerClosed | ConnectionState::Closed => {
-                self.closed = true;
-                Step::Blocked
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                encode(&mut self.outgoing, &mut self.written, |to| data.encode(to)).map(|()| Step::Again)
             }
-            _ => Step::Blocked,
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done(); // it is in our own buffer, which is sent in order
+                Ok(Step::Again)
+            }
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => match write.take() {
+                Some(data) => encode(&mut self.outgoing, &mut self.written, |to| traffic.encrypt(data, to))
+                    .map(|()| Step::Written),
+                None => Ok(Step::Blocked),
+            },
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                self.closed = true;
+                Ok(Step::Blocked)
+            }
+            Ok(_) => Ok(Step::Blocked),
         };
         self.at += discard;
-        Ok(step)
+        step.map_err(|fault| {
+            self.encode_alert();
+            self.failed.insert(fault).clone()
+        })
     }
 
     /// Tells the peer why, as far as one call to the socket goes. The session has failed: nothing else is asked of it.
     fn encode_alert(&mut self) {
+        if !self.session.wants_write() {
+            return; // it would look for more records, with its places in the buffer gone wrong, and might panic
+        }
         let status = self.session.process_tls_records(&mut self.incoming[self.at..self.filled]);
-        if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state
-            && let Ok(n) = encode(&mut self.outgoing, self.written, |to| data.encode(to))
-        {
-            self.written += n;
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
+            let _ = encode(&mut self.outgoing, &mut self.written, |to| data.encode(to));
         }
     }
 }
@@ -254,30 +245,51 @@ impl Insufficient for EncryptError {
     }
 }
 
-/// Encodes behind what is written, in as much room as it takes; -> bytes.
+/// Encodes behind what is written, in as much room as it takes.
 fn encode<E: Insufficient>(
     buffer: &mut Vec<u8>,
-    written: usize,
+    written: &mut usize,
     mut encode: impl FnMut(&mut [u8]) -> Result<usize, E>,
-) -> Result<usize, Fault> {
+) -> Result<(), Fault> {
     let broken = |e: E| Fault::transport(format_args!("TLS: {e:?}"));
-    match encode(&mut buffer[written..]) {
-        Ok(n) => Ok(n),
+    *written += match encode(&mut buffer[*written..]) {
+        Ok(n) => n,
         Err(e) => match e.required() {
-            None => Err(broken(e)),
+            None => return Err(broken(e)),
             Some(size) => {
-                buffer.resize(written + size, 0);
-                encode(&mut buffer[written..]).map_err(broken)
+                buffer.resize(*written + size, 0);
+                encode(&mut buffer[*written..]).map_err(broken)?
             }
         },
-    }
+    };
+    Ok(())
 }
 
 fn fault_of(error: &rustls::Error) -> Fault {
-    let hint = match error {
-        rustls::Error::InvalidCertificate(_) => "; is ca_bundle (or AWS_CA_BUNDLE) the right one for this endpoint?",
-        _ => "",
+    use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+    let (hint, retry) = match error {
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => ("; the endpoint's name must be one that its certificate has", Retry::Never),
+        Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => ("; renew the endpoint's certificate, or set this machine's clock", Retry::Never),
+        Error::InvalidCertificate(_) => {
+            ("; is ca_bundle (or AWS_CA_BUNDLE) the right one for this endpoint?", Retry::Never)
+        }
+        Error::PeerIncompatible(_) | Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            ("; the endpoint must speak TLS 1.2 or 1.3", Retry::Never)
+        }
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            ("; is this an endpoint for http, not https?", Retry::Counted)
+        }
+        _ => ("", Retry::Counted),
     };
-    let retry = if hint.is_empty() { Retry::Counted } else { Retry::Never };
     Fault::new(Kind::Tls, retry, format!("{error}{hint}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use s3dataset_engine::client::{Client, Route, Settings};
 use s3dataset_engine::connect::tls_config;
+use s3dataset_engine::proxy::Proxies;
 use s3dataset_engine::raw::MOST;
 use s3dataset_engine::request::Target;
 use s3dataset_engine::sign::Credentials;
@@ -102,7 +103,8 @@ impl PyClient {
     #[pyo3(signature = (
         *, unsigned=false, user_agent, part_size=8 << 20, max_attempts=10, max_connections=256, large_in_flight=32,
         connect_timeout_s=3.0, first_byte_timeout_s=None, stall_timeout_s=15.0, retry_max_elapsed_s=600.0,
-        save_max_elapsed_s=None, verify_reads=true, memory_limit_bytes=None, ca_bundle=None, headers=Vec::new()
+        save_max_elapsed_s=None, verify_reads=true, memory_limit_bytes=None, ca_bundle=None, headers=Vec::new(),
+        proxy=None
     ))]
     fn new(
         unsigned: bool,
@@ -120,6 +122,7 @@ impl PyClient {
         memory_limit_bytes: Option<usize>,
         ca_bundle: Option<&[u8]>,
         headers: Vec<(String, String)>,
+        proxy: Option<(String, u16, Option<String>, String)>,
     ) -> PyResult<PyClient> {
         check_headers(&headers)?;
         check_headers(&[("user-agent".to_owned(), user_agent.clone())])?;
@@ -147,7 +150,10 @@ impl PyClient {
         let engine = engine()?;
         let budget = memory_limit_bytes.map_or_else(|| engine.budget.clone(), |limit| engine.new_budget(limit));
         let tls = ca_bundle.map(|pem| tls_config(Some(pem)).map_err(|fault| PyValueError::new_err(fault.message)));
-        let client = Arc::new(Client::new(settings, tls.transpose()?, budget));
+        let proxies =
+            proxy.map(|(host, port, authorization, no_proxy)| Proxies::new(host, port, authorization, &no_proxy));
+        let client = Client::new(settings, tls.transpose()?, budget).with_proxies(proxies.unwrap_or_default());
+        let client = Arc::new(client);
         engine.register(&client);
         Ok(PyClient(Local::new(client)))
     }

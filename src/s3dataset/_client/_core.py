@@ -321,6 +321,7 @@ class ClientCore:
             self._settings = settings
         limits = _process.ensure_started(self._config.throughput_target_gbps)
         max_connections = settings.max_connections or limits.max_connections
+        proxy = settings.proxy
         native = _made(
             unsigned=settings.unsigned,
             user_agent=_user_agent(self._user_agent),
@@ -337,6 +338,7 @@ class ClientCore:
             memory_limit_bytes=settings.memory_limit_bytes,
             ca_bundle=settings.ca_bundle,
             headers=settings.headers,
+            proxy=proxy and (proxy.host, proxy.port, proxy.authorization, settings.no_proxy),
         )
         engine = _Engine(native, Routes(settings, self._regions), settings, max_connections, threading.Event())
         if not settings.unsigned:

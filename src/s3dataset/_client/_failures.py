@@ -84,6 +84,12 @@ _TABLE: Final = {
         f"{_CLIENT}TLS failed",
         "Check that the endpoint speaks https, and name a private authority by ca_bundle or AWS_CA_BUNDLE",
     ),
+    "proxy": _Translation(
+        errors.TransportError,
+        f"{_CLIENT}The proxy gave no usable answer",
+        "Check the URL in S3ClientConfig(proxy=...), HTTPS_PROXY or HTTP_PROXY, name the host in NO_PROXY, or go "
+        'without a proxy by S3ClientConfig(proxy="")',
+    ),
     "connect_timeout": _Translation(
         errors.ConnectTimeoutError,
         f"{_CLIENT}No connection in time",
