@@ -165,7 +165,7 @@ class ListPage:
         """uint32, native order."""
     @property
     def storage_class_index(self) -> bytes:
-        """uint8 index into `storage_class_names`."""
+        """uint8 index into `storage_class_names`, 255 for none."""
     @property
     def storage_class_names(self) -> list[str]: ...
     @property

@@ -54,7 +54,7 @@ def infos_of_page(page: "ListPage") -> list[ObjectInfo]:
     keys, key_ends = page.key_blob, array("I", page.key_ends)
     etags, etag_ends = page.etag_blob, array("I", page.etag_ends)
     sizes, mtimes = array("Q", page.sizes), array("q", page.mtimes)
-    classes, class_of = page.storage_class_names, page.storage_class_index
+    classes, class_of = dict(enumerate(page.storage_class_names)), page.storage_class_index
     restored = {row: RestoreStatus(in_progress, expiry) for row, in_progress, expiry in page.restore_status}
     infos = []
     key_start = etag_start = 0
@@ -66,7 +66,7 @@ def infos_of_page(page: "ListPage") -> list[ObjectInfo]:
                 f'"{etags[etag_start:etag_end].decode()}"' if etag_end > etag_start else "",
                 sizes[row],
                 mtimes[row],
-                classes[class_of[row]] or None,
+                classes.get(class_of[row]),  # 255 where the service leaves it out
                 restored.get(row),
             )
         )

@@ -24,6 +24,7 @@ KINDS = {
     "first_byte_timeout": errors.FirstByteTimeoutError,
     "stall_timeout": errors.StallTimeoutError,
     "tls": errors.TransportError,
+    "proxy": errors.TransportError,
     "checksum": errors.ChecksumMismatchError,
     "invalid": errors.S3Exception,
     "redirect": errors.RegionError,

@@ -22,14 +22,14 @@ def test_columns_become_rows() -> None:
         etag_ends=array("I", [2, 2, 6]).tobytes(),
         sizes=array("Q", [0, 5, 1 << 43]).tobytes(),
         mtimes=array("q", [1, 2, 3]).tobytes(),
-        storage_class_index=bytes([0, 1, 0]),
+        storage_class_index=bytes([0, 1, 255]),
         storage_class_names=["STANDARD", "GLACIER"],
         restore_status=[(1, False, 1700000000.0)],
     )
     assert infos_of_page(page) == [
         ObjectInfo("a", '"e1"', 0, 1, "STANDARD", None),
         ObjectInfo("ключ", "", 5, 2, "GLACIER", RestoreStatus(in_progress=False, expiry=1700000000.0)),
-        ObjectInfo("z/鍵.jpg", '"e3e3"', 1 << 43, 3, "STANDARD", None),
+        ObjectInfo("z/鍵.jpg", '"e3e3"', 1 << 43, 3, None, None),
     ]
 
 
