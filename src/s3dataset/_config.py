@@ -10,8 +10,16 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
+from s3dataset._object_headers import (
+    ENCRYPTION_PREFIX,
+    Encryption,
+    check_encryption,
+    context_text,
+    object_headers,
+    tags_text,
+)
 from s3dataset._proxies import PROXY_VARIABLES, ProxyUrl, proxy_of_environment
-from s3dataset._secrets import AccessKeys, CredentialSource, SessionLike
+from s3dataset._secrets import AccessKeys, CredentialSource, CustomerKey, SessionLike
 from s3dataset.errors import InvalidConfigError
 
 if TYPE_CHECKING:
@@ -58,6 +66,8 @@ _ENVIRONMENT: Final = (
     "AWS_REQUEST_CHECKSUM_CALCULATION",
     "AWS_RESPONSE_CHECKSUM_VALIDATION",
     "AWS_ROLE_ARN",
+    "AWS_S3_DISABLE_EXPRESS_SESSION_AUTH",
+    "AWS_S3_USE_ARN_REGION",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_SHARED_CREDENTIALS_FILE",
@@ -126,6 +136,13 @@ class S3ClientConfig:
             "CRC32C", "CRC32" or None.
         expected_bucket_owner: Account that must own the bucket; another one is an `AccessDeniedError`.
         storage_class: Of objects written.
+        sse: How the service encrypts what is written: "AES256", "aws:kms", "aws:kms:dsse"; default: as the bucket says.
+        kms_key_id: Id or ARN of the KMS key; means "aws:kms" where `sse` is left out.
+        kms_context: KMS's encryption context, as a mapping.
+        bucket_key: Whether an S3 bucket key saves calls of KMS; default: as the bucket says.
+        sse_customer_key: A key of your own, 32 bytes or base64 of them, that everything is written and read with
+            (SSE-C); only over HTTPS. Masked in repr, and carried by the pickle that starts a worker process alone.
+        tags: Of objects written, as a mapping.
         credentials: Keys, a callable that returns keys (asked again before they expire), or a botocore or boto3
             session. Masked in repr. Carried by the pickle that starts a worker process, and by no other.
 
@@ -153,6 +170,12 @@ class S3ClientConfig:
     checksum: Literal["CRC64NVME", "CRC32C", "CRC32"] | None = _unset("CRC64NVME")
     expected_bucket_owner: str | None = _unset(None)
     storage_class: str | None = _unset(None)
+    sse: Encryption | None = _unset(None)  # noqa: RUF009 - likewise
+    kms_key_id: str | None = _unset(None)
+    kms_context: Mapping[str, str] | str | None = _unset(None)  # kept as text
+    bucket_key: bool | None = _unset(None)
+    sse_customer_key: bytes | str | CustomerKey | None = _unset(None)  # noqa: RUF009 - likewise
+    tags: Mapping[str, str] | str | None = _unset(None)  # kept as text
     credentials: Credentials | None = _unset(None)  # noqa: RUF009 - likewise
     # In the constructor because dataclasses.replace() hands every field over, left out or not.
     _left_out: frozenset[str] = frozenset()
@@ -170,6 +193,11 @@ class S3ClientConfig:
         set_field(self, "_left_out", frozenset(left_out))
         if self.credentials is not None and not isinstance(self.credentials, CredentialSource):
             set_field(self, "credentials", CredentialSource(self.credentials))
+        if self.sse_customer_key is not None and not isinstance(self.sse_customer_key, CustomerKey):
+            set_field(self, "sse_customer_key", CustomerKey(self.sse_customer_key))
+        # As the headers have them: a configuration is hashable.
+        set_field(self, "kms_context", context_text(self.kms_context))
+        set_field(self, "tags", tags_text(self.tags))
         if isinstance(self.ca_bundle, os.PathLike):
             set_field(self, "ca_bundle", os.fspath(self.ca_bundle))
         if isinstance(self.proxy, str):
@@ -202,6 +230,10 @@ class S3ClientConfig:
             )
         if self.credentials is not None and self.unsigned:
             raise InvalidConfigError("credentials with unsigned contradict each other: leave one of them out")
+        check_encryption(self.sse, self.kms_key_id, self.kms_context, self.bucket_key)
+        kms = self.kms_key_id is not None or self.kms_context is not None
+        if self.sse_customer_key is not None and (self.sse is not None or kms):
+            raise InvalidConfigError("sse_customer_key and sse or KMS contradict each other: leave one of them out")
         if self.addressing_style not in _STYLES:
             raise InvalidConfigError(
                 f"addressing_style must be one of {', '.join(_STYLES)}, not {self.addressing_style!r}"
@@ -241,6 +273,9 @@ class ResolvedConfig:
         verify_reads: Compare whole objects with the checksum that the service has stored.
         headers: Sent with every request.
         write_headers: Sent with whatever makes an object.
+        customer_key: What objects are encrypted with.
+        use_arn_region: Whether an access point's ARN may name another region than `region`.
+        use_express_sessions: Whether requests to directory buckets are signed with the keys of a session.
     """
 
     region: str | None
@@ -267,6 +302,14 @@ class ResolvedConfig:
     verify_reads: bool
     headers: tuple[tuple[str, str], ...]
     write_headers: tuple[tuple[str, str], ...]
+    customer_key: CustomerKey | None
+    use_arn_region: bool
+    use_express_sessions: bool
+
+    @property
+    def encryption_headers(self) -> tuple[tuple[str, str], ...]:
+        """Those of the write headers that say how objects are encrypted."""
+        return tuple(header for header in self.write_headers if header[0].startswith(ENCRYPTION_PREFIX))
 
 
 def environment() -> tuple[str | None, ...]:
@@ -349,15 +392,21 @@ def resolved(
     if config.expected_bucket_owner:
         headers.append(("x-amz-expected-bucket-owner", config.expected_bucket_owner))
     target = config.throughput_target_gbps
+    style = _addressing_style(config, s3)
+    use_accelerate = bool(s3.get("use_accelerate_endpoint"))
+    if use_accelerate and style == "path":
+        # There is no path style with it; a style given in code goes before the profile.
+        use_accelerate = config.is_left_out("force_path_style") and config.is_left_out("addressing_style")
+        style = "auto" if use_accelerate else style
     endpoint = endpoint or _endpoint(session)
     proxy, no_proxy = _proxy(config, endpoint)
     return ResolvedConfig(
         region=region or environment_region() or session.get_config_variable("region") or None,
         endpoint=endpoint,
-        addressing_style=_addressing_style(config, s3),
-        use_dualstack=bool(session.get_config_variable("use_dualstack_endpoint") or s3.get("use_dualstack_endpoint")),
+        addressing_style=style,
+        use_dualstack=_use_dualstack(session, s3),
         use_fips=bool(session.get_config_variable("use_fips_endpoint")),
-        use_accelerate=bool(s3.get("use_accelerate_endpoint")),
+        use_accelerate=use_accelerate,
         unsigned=config.unsigned,
         max_attempts=_max_attempts(config, session),
         part_size=config.part_size,
@@ -378,7 +427,19 @@ def resolved(
         checksum=_checksum(config, session),
         verify_reads=session.get_config_variable("response_checksum_validation") != "when_required",
         headers=tuple(headers),
-        write_headers=(("x-amz-storage-class", config.storage_class),) if config.storage_class else (),
+        write_headers=tuple(
+            object_headers(
+                storage_class=config.storage_class or None,
+                tags=config.tags,
+                sse=config.sse,
+                kms_key_id=config.kms_key_id,
+                kms_context=config.kms_context,
+                bucket_key=config.bucket_key,
+            )
+        ),
+        customer_key=cast("CustomerKey | None", config.sse_customer_key),
+        use_arn_region=s3.get("use_arn_region") is not False,
+        use_express_sessions=not _is_true(session.get_config_variable("s3_disable_express_session_auth")),
     )
 
 
@@ -387,6 +448,18 @@ def _proxy(config: S3ClientConfig, endpoint: str | None) -> tuple[ProxyUrl | Non
         # As botocore does: what is given in code holds for every host.
         return cast(ProxyUrl, config.proxy) or None, ""
     return proxy_of_environment("http" if (endpoint or "").lower().startswith("http://") else "https")
+
+
+def _use_dualstack(session: "Session", s3: Mapping[str, Any]) -> bool:
+    """The environment first; then what the profile says of S3, and last what it says of all services."""
+    of_s3 = s3.get("use_dualstack_endpoint")
+    if of_s3 is None or os.environ.get("AWS_USE_DUALSTACK_ENDPOINT"):
+        return bool(session.get_config_variable("use_dualstack_endpoint"))
+    return bool(of_s3)
+
+
+def _is_true(value: object) -> bool:
+    return str(value).lower() == "true"
 
 
 def _endpoint(session: "Session") -> str | None:

@@ -55,6 +55,9 @@ class Route:
         path_prefix: str = "",  # "/bucket" for path style, behind the endpoint's own path if it has one
         region: str,
         service: str = "s3",
+        # Given: a directory bucket, whose requests are signed with the keys of a session that the engine makes and renews; these
+        # headers go with CreateSession. None: with those of the client.
+        session_headers: Sequence[tuple[str, str]] | None = None,
     ) -> Route: ...
     @property
     def bucket(self) -> str: ...
@@ -227,10 +230,11 @@ class Queue:
     when the engine has given up the callers' memory.
     """
 
-    def get(self, requests: Sequence[Get], /, *, limit: int | None = None) -> int:
+    def get(self, requests: Sequence[Get], /, *, limit: int | None = None, version_id: str | None = None) -> int:
         """Fetches objects or ranges -> Body. With `limit`, at most so many bytes of each are fetched, from its start on
-        (`Body.object_size` tells the rest). Objects and ranges larger than two parts are fetched in parallel ranges into one memory."""
-    def get_into(self, requests: Sequence[GetInto], /) -> int:
+        (`Body.object_size` tells the rest). Objects and ranges larger than two parts are fetched in parallel ranges into one memory.
+        `version_id` holds for all of the requests."""
+    def get_into(self, requests: Sequence[GetInto], /, *, version_id: str | None = None) -> int:
         """Fetches ranges into the callers' memory -> Reply; large ones in parallel ranges."""
     def put(self, requests: Sequence[Put], /, *, checksum: str | None = "CRC64NVME") -> int:
         """PutObject -> Reply."""
@@ -262,7 +266,9 @@ class Queue:
         object_size: int | None = None,
     ) -> int: ...
     def abort_upload(self, route: Route, key: str, upload_id: str, /) -> int: ...
-    def head(self, route: Route, key: str, headers: Sequence[tuple[str, str]] = (), /) -> int:
+    def head(
+        self, route: Route, key: str, headers: Sequence[tuple[str, str]] = (), /, *, version_id: str | None = None
+    ) -> int:
         """HeadObject; an empty key asks for the bucket. A failure's code is found out by a 1-byte GET."""
     def list(
         self,
@@ -337,6 +343,9 @@ class Client:
         ca_bundle: bytes | None = None,  # PEM; None: the system's roots
         headers: Sequence[tuple[str, str]] = (),  # with every request, lower case (x-amz-request-payer ...)
         proxy: tuple[str, int, str | None, str] | None = None,  # host, port, Proxy-Authorization, NO_PROXY
+        object_headers: Sequence[
+            tuple[str, str]
+        ] = (),  # with what reads or writes an object: the key that it is encrypted with
     ) -> Client: ...
     def queue(self) -> Queue: ...
     def fetch(
@@ -348,6 +357,7 @@ class Client:
         size: int | None = None,
         etag: str | None = None,
         limit: int | None = None,
+        version_id: str | None = None,
         /,
     ) -> Body | Failure:
         """One `Queue.get` and its result in one call, which costs 10 us less; Ctrl-C cancels it."""
@@ -382,6 +392,7 @@ def sign(
     access_key: str,
     secret_key: str,
     session_token: str | None,
+    of_session: bool = False,
     region: str,
     service: str,
     epoch_s: int,

@@ -5,7 +5,10 @@ worker, Ray, a saved state) carries an id: a process that knows credentials by i
 finds its own.
 """
 
+import base64
+import binascii
 import datetime as dt
+import hashlib
 import pickle
 import sys
 import uuid
@@ -16,7 +19,7 @@ from typing import Any, Final, Literal, Protocol, Self, cast
 
 from s3dataset.errors import InvalidConfigError
 
-__all__ = ["AccessKeys", "CredentialSource", "SessionLike", "is_starting_a_process"]
+__all__ = ["AccessKeys", "CredentialSource", "CustomerKey", "SessionLike", "is_starting_a_process"]
 
 _HOW: Final = (
     "give (access key, secret key), (access key, secret key, session token), a mapping with those names, "
@@ -214,3 +217,84 @@ def _restored(known_as: str, value: object) -> CredentialSource | None:
     if source is None and value is not None:
         source = CredentialSource(value, known_as=known_as)
     return source
+
+
+_KEY_BYTES: Final = 32
+
+
+class CustomerKey:
+    """A key that the service encrypts objects with and does not keep (SSE-C). Immutable, masked in repr.
+
+    Pickles as credentials do: only the one that starts a process carries it.
+
+    Args:
+        value: 32 bytes, or base64 of them.
+
+    Raises:
+        InvalidConfigError: It is something else. The message does not quote it.
+    """
+
+    __slots__ = ("__weakref__", "_id", "_value")
+
+    _value: bytes | None
+
+    def __init__(self, value: bytes | str | None, *, known_as: str | None = None) -> None:
+        self._value = _key_bytes(value)
+        self._id = known_as or uuid.uuid4().hex
+        _known_keys[self._id] = self
+
+    def headers(self, *, of_copy_source: bool = False) -> tuple[tuple[str, str], ...]:
+        """What a request that reads or writes an object has to say.
+
+        Raises:
+            InvalidConfigError: The key is in the process that made it, and this is another one.
+        """
+        if self._value is None:
+            raise InvalidConfigError(
+                "The key given as sse_customer_key= stayed in the process that made the S3ClientConfig: no pickle "
+                "carries it but the one that starts a process. Make the S3ClientConfig in this process, too"
+            )
+        prefix = "x-amz-copy-source-" if of_copy_source else "x-amz-"
+        digest = hashlib.md5(self._value, usedforsecurity=False).digest()
+        return (
+            (f"{prefix}server-side-encryption-customer-algorithm", "AES256"),
+            (f"{prefix}server-side-encryption-customer-key", base64.b64encode(self._value).decode()),
+            (f"{prefix}server-side-encryption-customer-key-md5", base64.b64encode(digest).decode()),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return self._value == other._value if isinstance(other, CustomerKey) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "<key, masked>"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored_key, (self._id, self._value if is_starting_a_process() else None)
+
+
+def _key_bytes(value: object) -> bytes | None:
+    if isinstance(value, str):
+        try:
+            value = base64.b64decode(value, validate=True)
+        except binascii.Error:
+            value = b""
+    if value is not None and not (isinstance(value, bytes) and len(value) == _KEY_BYTES):
+        raise InvalidConfigError(f"sse_customer_key must be {_KEY_BYTES} bytes, or base64 of them as a str")
+    return value
+
+
+_known_keys: Final[weakref.WeakValueDictionary[str, CustomerKey]] = weakref.WeakValueDictionary()
+
+
+def _restored_key(known_as: str, value: bytes | None) -> CustomerKey:
+    known = _known_keys.get(known_as)
+    return known if known is not None else CustomerKey(value, known_as=known_as)

@@ -1,13 +1,29 @@
 """S3Uri: the only parser of s3:// URIs."""
 
+import re
 from dataclasses import dataclass
 from typing import Final, Self
 
 from s3dataset.errors import InvalidUriError
 
-__all__ = ["S3Uri", "parse_s3_uri", "split_object_uri"]
+__all__ = ["S3Uri", "is_arn", "is_directory_bucket", "parse_s3_uri", "split_object_uri"]
 
 _SCHEME: Final = "s3://"
+_ARN_BEGIN: Final = "arn:"  # no bucket's name has a colon
+# An access point's name may stand behind a slash, which does not end the bucket then.
+_ARN: Final = re.compile(
+    r"(arn:[^:/]+:s3[a-z-]*:[^:/]*:[^:/]*:(?:outpost[:/][^:/]+[:/])?accesspoint[:/][^:/]+)(?:/(.*))?", re.DOTALL
+)
+
+
+def is_arn(bucket: str) -> bool:
+    """Whether what stands where a bucket's name is expected is the ARN of an access point."""
+    return bucket.startswith(_ARN_BEGIN)
+
+
+def is_directory_bucket(bucket: str) -> bool:
+    """Whether this is the name of a directory bucket (S3 Express One Zone), or of an access point to one."""
+    return bucket.endswith(("--x-s3", "--xa-s3"))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -17,8 +33,11 @@ class S3Uri:
     Keys are taken as they stand: nothing is percent-decoded, "?" and "#" are ordinary characters, and a slash behind
     another one counts.
 
+    The ARN of an access point may stand for the bucket, as botocore and the AWS CLI have it:
+    "s3://arn:aws:s3:us-west-2:123456789012:accesspoint/name/key", or with ":name".
+
     Attributes:
-        bucket: Name of the bucket, never empty.
+        bucket: Name of the bucket or ARN of the access point, never empty.
         key: Key or prefix, "" for the whole bucket.
     """
 
@@ -40,8 +59,9 @@ class S3Uri:
         if not isinstance(text, str):
             raise TypeError(f"an S3 URI must be a str such as 's3://bucket/key', not {type(text).__name__}: {text!r}")
         if not text.startswith(_SCHEME):
-            raise InvalidUriError(f"Only s3:// URIs are supported, got {text!r}: write 's3://bucket/key'", uri=text)
-        bucket, _, key = text[len(_SCHEME) :].partition("/")
+            hint = f"{_SCHEME}{text}" if is_arn(text) else "s3://bucket/key"
+            raise InvalidUriError(f"Only s3:// URIs are supported, got {text!r}: write {hint!r}", uri=text)
+        bucket, key = _split(text)
         if not bucket:
             raise InvalidUriError(f"Bucket name must be non-empty, got {text!r}: write 's3://bucket/key'", uri=text)
         if need_key and not key:
@@ -70,6 +90,21 @@ class S3Uri:
         return f"{_SCHEME}{self.bucket}/{self.key}"
 
 
+def _split(text: str) -> tuple[str, str]:
+    rest = text[len(_SCHEME) :]
+    if not is_arn(rest):
+        bucket, _, key = rest.partition("/")
+        return bucket, key
+    found = _ARN.fullmatch(rest)
+    if found is None:
+        raise InvalidUriError(
+            f"This is not the ARN of an access point, got {text!r}: write "
+            "'s3://arn:aws:s3:region:account:accesspoint/name/key' for an access point, 's3://bucket/key' for a bucket",
+            uri=text,
+        )
+    return found[1], found[2] or ""
+
+
 def split_object_uri(text: str) -> tuple[str, str]:
     """Bucket and key of an object's URI, without the object around them: a third of the time, for lists of millions.
 
@@ -83,7 +118,7 @@ def split_object_uri(text: str) -> tuple[str, str]:
         has_scheme = False
     if has_scheme:
         bucket, _, key = text[len(_SCHEME) :].partition("/")
-        if bucket and key:
+        if bucket and key and bucket[:4] != _ARN_BEGIN:
             return bucket, key
     uri = S3Uri.parse(text, need_key=True)
     return uri.bucket, uri.key

@@ -11,6 +11,7 @@
     ├── BucketNotFoundError
     ├── AccessDeniedError (PermissionError)
     ├── RegionError                             the bucket is elsewhere and could not be followed
+    ├── ObjectArchivedError                     it has to be restored before it can be read
     ├── PreconditionFailedError                 If-Match or If-None-Match did not hold
     ├── ConflictError                           another write was going on
     ├── ObjectChangedError                      the object was replaced while it was being read
@@ -52,6 +53,7 @@ __all__ = [
     "InvalidUriError",
     "ManifestMismatchError",
     "NoCredentialsError",
+    "ObjectArchivedError",
     "ObjectChangedError",
     "ObjectNotFoundError",
     "PreconditionFailedError",
@@ -160,6 +162,10 @@ class AccessDeniedError(S3Exception, PermissionError):
     """The credentials in use may not do this. S3 answers so for missing keys too when listing is not allowed."""
 
     _errno = errno.EACCES
+
+
+class ObjectArchivedError(S3Exception):
+    """The object is archived (GLACIER, DEEP_ARCHIVE, an archive tier of INTELLIGENT_TIERING): restore it first."""
 
 
 class RegionError(S3Exception):

@@ -48,3 +48,21 @@ class TestInADirectory(_OverLocalS3):
     def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
         with LocalS3("bucket", directory=tmp_path_factory.mktemp("store")) as server:
             yield server
+
+
+class TestDirectoryBucket(_OverLocalS3):
+    """As S3 Express One Zone has them."""
+
+    lacks = frozenset({"listing_order", "storage_classes"})
+    name = "bucket--use1-az4--x-s3"
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def server(cls) -> Iterator[LocalS3]:
+        with LocalS3("bucket", cls.name) as server:
+            yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bucket(cls) -> str:
+        return cls.name

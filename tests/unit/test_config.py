@@ -97,6 +97,12 @@ class TestRefusals:
             ({"part_size": 0}, "part_size must be greater than 0"),
             ({"max_connections": 0}, "max_connections must be greater than 0"),
             ({"stall_timeout_s": -1.0}, "stall_timeout_s must be greater than 0"),
+            ({"sse": "DES"}, "sse must be one of AES256, aws:kms, aws:kms:dsse"),
+            ({"sse": "AES256", "kms_key_id": "k"}, "uses no KMS key"),
+            ({"sse_customer_key": bytes(32), "kms_key_id": "k"}, "contradict each other"),
+            ({"sse_customer_key": bytes(31)}, "must be 32 bytes"),
+            ({"sse_customer_key": "not base64"}, "must be 32 bytes"),
+            ({"tags": {str(i): "" for i in range(11)}}, "at most 10 tags"),
         ],
     )
     def test_values_that_cannot_work(self, fields: dict, says: str) -> None:
@@ -200,6 +206,32 @@ class TestPrecedence:
         monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
         assert (resolve().use_dualstack, resolve().use_fips) == (True, True)
 
+    def test_dual_stack_of_s3_alone(self, profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        profiles.write_text("[default]\nuse_dualstack_endpoint = true\ns3 =\n  use_dualstack_endpoint = false\n")
+        assert resolve().use_dualstack is False
+        monkeypatch.setenv("AWS_USE_DUALSTACK_ENDPOINT", "true")
+        assert resolve().use_dualstack is True
+        profiles.write_text("[default]\ns3 =\n  use_dualstack_endpoint = true\n")
+        monkeypatch.setenv("AWS_USE_DUALSTACK_ENDPOINT", "false")
+        assert resolve().use_dualstack is False
+
+    def test_acceleration(self, profiles: Path) -> None:
+        assert resolve().use_accelerate is False
+        profiles.write_text("[default]\ns3 =\n  use_accelerate_endpoint = true\n  addressing_style = path\n")
+        settings = resolve()
+        assert (settings.use_accelerate, settings.addressing_style) == (True, "auto")
+        settings = resolve(S3ClientConfig(addressing_style="path"))
+        assert (settings.use_accelerate, settings.addressing_style) == (False, "path")
+        assert resolve(S3ClientConfig(addressing_style="auto")).use_accelerate is True
+
+    def test_arns_and_sessions(self, profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert (resolve().use_arn_region, resolve().use_express_sessions) == (True, True)
+        profiles.write_text("[default]\ns3_disable_express_session_auth = true\ns3 =\n  use_arn_region = false\n")
+        assert (resolve().use_arn_region, resolve().use_express_sessions) == (False, False)
+        monkeypatch.setenv("AWS_S3_USE_ARN_REGION", "true")
+        monkeypatch.setenv("AWS_S3_DISABLE_EXPRESS_SESSION_AUTH", "false")
+        assert (resolve().use_arn_region, resolve().use_express_sessions) == (True, True)
+
 
 def test_headers_that_go_with_every_request_and_with_writes() -> None:
     settings = resolve(
@@ -210,6 +242,20 @@ def test_headers_that_go_with_every_request_and_with_writes() -> None:
         ("x-amz-expected-bucket-owner", "123456789012"),
     )
     assert settings.write_headers == (("x-amz-storage-class", "GLACIER_IR"),)
+    settings = resolve(S3ClientConfig(tags={"a b": "c&d"}, kms_key_id="k", bucket_key=False))
+    assert settings.write_headers == (("x-amz-tagging", "a%20b=c%26d"), *settings.encryption_headers)
+    assert settings.encryption_headers == (
+        ("x-amz-server-side-encryption", "aws:kms"),
+        ("x-amz-server-side-encryption-aws-kms-key-id", "k"),
+        ("x-amz-server-side-encryption-bucket-key-enabled", "false"),
+    )
+
+
+def test_mappings_are_kept_so_that_a_configuration_is_hashable() -> None:
+    config = S3ClientConfig(tags={"a": "b"}, kms_context={"c": "d"})
+    assert config == S3ClientConfig(tags="a=b", kms_context={"c": "d"})
+    assert hash(config) == hash(dataclasses.replace(config))
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_the_environment_compares_equal_until_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:

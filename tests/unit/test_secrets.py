@@ -1,6 +1,8 @@
 """Credentials as values: which forms are taken, that nothing prints them, and which pickles carry them."""
 
+import base64
 import datetime as dt
+import gc
 import pickle
 from collections import namedtuple
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from multiprocessing import context
 import pytest
 
 from s3dataset._config import S3ClientConfig
-from s3dataset._secrets import AccessKeys, CredentialSource
+from s3dataset._secrets import AccessKeys, CredentialSource, CustomerKey
 from s3dataset.errors import InvalidConfigError
 
 KEYS = ("AKIDEXAMPLE", "wJalrXUtnFEMI/secret", "token")
@@ -144,3 +146,41 @@ def test_a_callable_that_pickles_travels_itself() -> None:
     with starting_a_process():
         data = pickle.dumps(S3ClientConfig(credentials=provide_keys))
     assert pickle.loads(data).credentials.kind == "callable"
+
+
+class TestCustomerKey:
+    """A key of the user's that objects are encrypted with."""
+
+    KEY = bytes(range(32))
+
+    def test_bytes_and_base64_are_the_same_key(self) -> None:
+        one, other = CustomerKey(self.KEY), CustomerKey(base64.b64encode(self.KEY).decode())
+        assert (one, hash(one)) == (other, hash(other))
+        assert one != CustomerKey(bytes(32))
+        names = [name for name, _ in one.headers(of_copy_source=True)]
+        assert names[1] == "x-amz-copy-source-server-side-encryption-customer-key"
+
+    def test_nothing_prints_it(self) -> None:
+        config = S3ClientConfig(sse_customer_key=self.KEY)
+        shown = f"{config!r} {config} {CustomerKey(self.KEY)!r} {config.__dict__}"
+        assert base64.b64encode(self.KEY).decode() not in shown
+        assert repr(self.KEY)[2:-1] not in shown
+
+    def test_only_the_pickle_that_starts_a_process_carries_it(self) -> None:
+        config = S3ClientConfig(sse_customer_key=self.KEY)
+        assert self.KEY not in pickle.dumps(config)
+        with starting_a_process():
+            assert self.KEY in pickle.dumps(config)
+
+    def test_in_the_same_process_a_pickle_finds_it_again(self) -> None:
+        config = S3ClientConfig(sse_customer_key=self.KEY)
+        assert pickle.loads(pickle.dumps(config)) == config
+
+    def test_elsewhere_it_is_missed_by_name(self) -> None:
+        key = CustomerKey(self.KEY)
+        data = pickle.dumps(S3ClientConfig(sse_customer_key=key))
+        del key
+        gc.collect()
+        config = pickle.loads(data)
+        with pytest.raises(InvalidConfigError, match="stayed in the process"):
+            config.sse_customer_key.headers()

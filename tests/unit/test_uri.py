@@ -27,6 +27,47 @@ def test_reads_objects(text: str, bucket: str, key: str) -> None:
     assert split_object_uri(text) == (bucket, key)
 
 
+ARN = "arn:aws:s3:us-west-2:123456789012:accesspoint"
+OUTPOST = "arn:aws:s3-outposts:us-west-2:123456789012:outpost"
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "key"),
+    [
+        (f"s3://{ARN}/mine/a/b.jpg", f"{ARN}/mine", "a/b.jpg"),
+        (f"s3://{ARN}:mine/a/b.jpg", f"{ARN}:mine", "a/b.jpg"),
+        (f"s3://{ARN}/mine/object/key", f"{ARN}/mine", "object/key"),
+        (f"s3://{ARN}/mine//x\ny", f"{ARN}/mine", "/x\ny"),
+        (f"s3://{OUTPOST}/op-1/accesspoint/mine/key", f"{OUTPOST}/op-1/accesspoint/mine", "key"),
+        (f"s3://{OUTPOST}:op-1:accesspoint:mine/key", f"{OUTPOST}:op-1:accesspoint:mine", "key"),
+        ("s3://arn:aws:s3::123456789012:accesspoint/m.mrap/k", "arn:aws:s3::123456789012:accesspoint/m.mrap", "k"),
+        ("s3://mine-abc-s3alias/key", "mine-abc-s3alias", "key"),
+    ],
+)
+def test_the_arn_of_an_access_point_stands_for_a_bucket(text: str, bucket: str, key: str) -> None:
+    uri = S3Uri.parse(text, need_key=True)
+    assert (uri.bucket, uri.key, str(uri)) == (bucket, key, text)
+    assert split_object_uri(text) == (bucket, key)
+    assert S3Uri.parse_prefix(f"s3://{bucket}") == S3Uri(bucket, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("s3://arn:aws:s3:::bucket/key", "not the ARN of an access point.*'s3://bucket/key' for a bucket"),
+        (f"s3://{ARN}", "not the ARN of an access point"),
+        (f"s3://{ARN}/", "not the ARN of an access point"),
+        (f"s3://{ARN}/mine", "Object key must be non-empty"),
+        ("s3://arn:aws:iam::1:role/x", "not the ARN of an access point"),
+        (f"{ARN}/mine/key", f"write 's3://{ARN}/mine/key'"),
+    ],
+)
+def test_other_arns_are_refused(text: str, says: str) -> None:
+    for parse in (lambda text: S3Uri.parse(text, need_key=True), split_object_uri):
+        with pytest.raises(InvalidUriError, match=says):
+            parse(text)
+
+
 @pytest.mark.parametrize(("text", "key"), [("s3://b", ""), ("s3://b/", ""), ("s3://b/p", "p"), ("s3://b/p/", "p/")])
 def test_reads_prefixes(text: str, key: str) -> None:
     assert S3Uri.parse_prefix(text) == S3Uri("b", key)

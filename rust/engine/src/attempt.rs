@@ -10,6 +10,7 @@ use crate::lane::{Lane, Running};
 use crate::pace::Pace;
 use crate::raw::Span;
 use crate::request::{Job, Op, Target};
+use crate::session::{self, Session};
 use crate::slot::{Phase, Slot};
 use crate::stats::Record;
 use crate::ticket::broken;
@@ -119,6 +120,8 @@ pub struct Attempts<'a> {
     /// Why requests have to wait for their turn, where that was told.
     refusal: Option<Box<Fault>>,
     credentials_version: Cell<u64>,
+    /// What the last attempt was signed with, where that was not the client's own keys.
+    pub session: Option<Arc<Session>>,
 }
 
 struct Turn<'a> {
@@ -193,6 +196,7 @@ impl<'a> Attempts<'a> {
             reached: false,
             refusal: None,
             credentials_version: Cell::new(0),
+            session: None,
         }
     }
 
@@ -235,6 +239,7 @@ impl<'a> Attempts<'a> {
         if self.slot.is_cancelled() {
             return Err(Fault::cancelled());
         }
+        self.session = session::obtain(self).await?;
         let pace = if matches!(request.method, "GET" | "HEAD") { &route.reads } else { &route.writes };
         // Until the answer begins.
         let permit = match pace.try_enter() {
@@ -349,6 +354,10 @@ impl<'a> Attempts<'a> {
             (true, Err(e)) => format!("an error without a readable body: {}", e.message),
             (true, Ok(_)) => fault.message,
         };
+        if let Some(about) = xml.about {
+            fault.message = format!("{} ({about})", fault.message);
+            fault.about = about;
+        }
         fault.code = xml.code;
         fault.request_id =
             if head.request_id.is_empty() { xml.request_id.unwrap_or_default() } else { head.request_id.clone() };
@@ -356,6 +365,9 @@ impl<'a> Attempts<'a> {
         fault.retry_after_s = head.retry_after_s;
         fault.object_size = xml.actual_object_size.or(head.content_range.and_then(|r| r.total));
         let route = &self.target.route;
+        if fault.kind == Kind::Credentials && self.session.is_some() {
+            fault.retry = Retry::Corrected; // with another session
+        }
         if fault.kind == Kind::Redirect {
             if route.correct_region(&region) {
                 fault.retry = Retry::Corrected;

@@ -195,7 +195,7 @@ async fn explain_head(attempts: &mut Attempts<'_>, call: &Call, fault: Fault) ->
     let of_bucket = attempts.target.key.is_empty();
     let request = Request {
         method: "GET",
-        query: if of_bucket { "list-type=2&max-keys=0" } else { "" },
+        query: if of_bucket { "list-type=2&max-keys=0" } else { attempts.target.query() },
         headers: &[],
         range: (!of_bucket).then(|| "bytes=0-0".to_owned()),
         if_match: None,
@@ -232,7 +232,8 @@ fn without_checksum(attempts: &Attempts<'_>, call: &mut Call, fault: Fault) -> F
             fault.code.as_str(),
             "NotImplemented" | "InvalidArgument" | "InvalidRequest" | "UnsupportedArgument" | "UnsupportedHeader"
         );
-    let about_it = fault.code == "NotImplemented" || fault.message.to_ascii_lowercase().contains("checksum");
+    let unnamed = fault.code == "NotImplemented" && fault.about.is_empty();
+    let about_it = unnamed || fault.message.to_ascii_lowercase().contains("checksum");
     if had_one && refused && about_it {
         attempts.client.no_checksums.store(true, Relaxed);
         return Fault { retry: Retry::Corrected, ..fault };

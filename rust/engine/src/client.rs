@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::hedge::Hedges;
 use crate::pace::Pace;
 use crate::proxy::Proxies;
+use crate::session::Sessions;
 use crate::sign::Credentials;
 use crate::stats::Stats;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::*};
@@ -30,6 +31,18 @@ pub struct Settings {
     pub save_max_elapsed: Duration,
     /// Sent with every request; names in lower case.
     pub headers: Vec<(String, String)>,
+    /// Sent with what reads or writes an object, and nothing else: the key that it is encrypted with.
+    pub object_headers: SecretHeaders,
+}
+
+/// Headers whose values are nobody's business.
+#[derive(Clone, Default)]
+pub struct SecretHeaders(pub Vec<(String, String)>);
+
+impl std::fmt::Debug for SecretHeaders {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 /// Where a bucket is reached. The region may be corrected by what the service answers.
@@ -45,6 +58,8 @@ pub struct Route {
     pub clock_offset_s: AtomicI64,
     pub reads: Pace,
     pub writes: Pace,
+    /// Of a directory bucket, whose requests are signed with keys of its own.
+    pub sessions: Option<Sessions>,
 }
 
 /// A route's variable part.
@@ -81,7 +96,13 @@ impl Route {
             clock_offset_s: AtomicI64::new(0),
             reads: Pace::default(),
             writes: Pace::default(),
+            sessions: None,
         }
+    }
+
+    /// `headers` go with CreateSession.
+    pub fn with_sessions(self, headers: Vec<(String, String)>) -> Route {
+        Route { sessions: Some(Sessions::new(headers)), ..self }
     }
 
     fn at(host: &str, port: u16, tls: bool, region: &str) -> Place {

@@ -102,6 +102,8 @@ pub struct Fault {
     pub request_id: String,
     pub host_id: String,
     pub region: String,
+    /// The header or storage class that the service complains of, where it names one.
+    pub about: String,
     /// The size that a 416 tells, where it does.
     pub object_size: Option<u64>,
     pub retry_after_s: Option<f64>,
@@ -134,6 +136,7 @@ impl Fault {
             request_id: String::new(),
             host_id: String::new(),
             region: String::new(),
+            about: String::new(),
             object_size: None,
             retry_after_s: None,
             retry,

@@ -197,7 +197,7 @@ async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch, grant: &mut Option<Gra
     let quoted = fetch.pin.as_deref().map(quote);
     let request = Request {
         method: "GET",
-        query: "",
+        query: attempts.target.query(),
         headers: if range.is_none() { verify::headers(attempts) } else { &[] },
         range,
         if_match: quoted.as_deref(),
@@ -303,7 +303,7 @@ async fn fill(
         let quoted = pin.as_deref().map(quote);
         let request = Request {
             method: "GET",
-            query: "",
+            query: attempts.target.query(),
             headers: &[],
             range,
             if_match: quoted.as_deref(),

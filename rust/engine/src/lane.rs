@@ -31,7 +31,7 @@ thread_local! {
     static OUTBOX: RefCell<Vec<Finished>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One for each client and region: a signer keeps one day's key.
+/// One for each client and region, or directory bucket: a signer keeps one day's key.
 pub type Signers = RefCell<Vec<(u64, String, Signer)>>;
 
 pub struct Lane {

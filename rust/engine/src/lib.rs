@@ -5,7 +5,7 @@
 //! queue     submission and completion; what waits, what has ended
 //! lane      one thread: an event loop, its connections, its running requests; begins anew after a panic
 //! caller    a lane for one request, on the thread that waits for it
-//! attempt   one request over its attempts: sign, send, classify, back off
+//! attempt   one request over its attempts: sign, send, classify, back off         session keys for a directory bucket
 //! fetch     GetObject: into the memory where the bytes are wanted      call    everything else
 //! connect   connections: new, idle, TLS settings                       http    HTTP/1.1 on one connection
 //! tls       rustls between the socket and the connection               proxy   which hosts are reached by way of one
@@ -30,6 +30,7 @@ pub mod proxy;
 pub mod queue;
 pub mod raw;
 pub mod request;
+pub mod session;
 pub mod sign;
 pub mod stats;
 pub mod xml;

@@ -41,6 +41,15 @@ impl Job {
 pub struct Target {
     pub route: Arc<Route>,
     pub key: Arc<str>,
+    /// The version to read, as a canonical query: "versionId=..."; None: the current one.
+    pub version: Option<Arc<str>>,
+}
+
+impl Target {
+    /// What a GET or HEAD asks for.
+    pub fn query(&self) -> &str {
+        self.version.as_deref().unwrap_or_default()
+    }
 }
 
 pub enum Op {

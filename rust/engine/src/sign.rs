@@ -17,6 +17,8 @@ pub struct Credentials {
     pub access_key: String,
     pub secret_key: String,
     pub session_token: Option<String>,
+    /// Of a session with a directory bucket: the token then travels in a header of its own.
+    pub of_session: bool,
 }
 
 impl fmt::Debug for Credentials {
@@ -91,7 +93,7 @@ impl Signer {
     /// Appends the header lines that authorise one request to `out`, each ended by CR LF:
     /// `x-amz-date`, `x-amz-content-sha256`, the session token if there is one, `authorization`.
     ///
-    /// * `service` is `s3` or `s3express`; the latter takes its token in `x-amz-s3session-token`.
+    /// * `service` is `s3`, or `s3express`, `s3-outposts`.
     /// * `epoch_s` is the server's time as far as it is known, in seconds since 1970.
     /// * `path` and `query` are what stands in the request line, already encoded: the path by
     ///   [`encode_key`], the query by [`canonical_query`]. An empty path is `/`.
@@ -119,7 +121,7 @@ impl Signer {
         amz_date(epoch_s, &mut date);
         let day = &date[..8];
         let content_hash = payload.as_str();
-        let token_name = if service == "s3express" { "x-amz-s3session-token" } else { "x-amz-security-token" };
+        let token_name = if credentials.of_session { "x-amz-s3session-token" } else { "x-amz-security-token" };
         let token = credentials.session_token.as_deref();
 
         self.canonical_request(

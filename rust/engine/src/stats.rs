@@ -47,7 +47,7 @@ pub struct Stats {
 }
 
 /// Every operation, by the service's own name.
-pub const OPERATIONS: [&str; 13] = [
+pub const OPERATIONS: [&str; 14] = [
     "GetObject",
     "HeadObject",
     "HeadBucket",
@@ -61,6 +61,7 @@ pub const OPERATIONS: [&str; 13] = [
     "DeleteObject",
     "DeleteObjects",
     "CopyObject",
+    "CreateSession",
 ];
 
 impl Stats {

@@ -30,6 +30,7 @@ fn credentials(session_token: Option<String>) -> Credentials {
         access_key: "AKIAIOSFODNN7EXAMPLE".into(),
         secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into(),
         session_token,
+        of_session: false,
     }
 }
 

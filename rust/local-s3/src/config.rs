@@ -27,6 +27,8 @@ pub struct Config {
     pub anonymous_writes: bool,
     /// How far a request's date may be from the server's clock.
     pub max_skew_s: i64,
+    /// How long the sessions of directory buckets last.
+    pub session_lifetime_s: i64,
     /// Added to the server's clock.
     pub clock_offset_s: i64,
     pub buckets: Vec<BucketConfig>,
@@ -67,6 +69,7 @@ impl Default for Config {
             owner: "123456789012".to_owned(),
             anonymous_writes: false,
             max_skew_s: 900,
+            session_lifetime_s: 300,
             clock_offset_s: 0,
             buckets: Vec::new(),
             directory: None,

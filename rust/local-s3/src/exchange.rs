@@ -1,5 +1,4 @@
 //! A request's way from its head to its answer.
-use crate::auth::authenticate;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::control;
@@ -7,6 +6,7 @@ use crate::date::Timestamp;
 use crate::error::{Answer, Failure, S3Error};
 use crate::faults::{Call as FaultCall, Effects, fingerprint};
 use crate::incoming::Incoming;
+use crate::operations::directory_buckets::authenticate;
 use crate::operations::{Call, Operation};
 use crate::request::{Query, Request, Target};
 use crate::response::{Body, Response};
@@ -220,7 +220,7 @@ impl Exchange<'_> {
             incoming.skip(u64::MAX).await?;
             return Err(S3Error::new(503, "SlowDown", "Please reduce your request rate.").into());
         }
-        let sender = authenticate(request, self.query, config, &config.credentials, now)?;
+        let sender = authenticate(server, request, self.query, config, self.operation, self.target, now)?;
         if let (Some(error), true) = (&effects.error_in_200, self.takes_time()) {
             incoming.skip(u64::MAX).await?;
             let mut response = Response::xml(error.xml(request.path(), self.request_id));

@@ -4,6 +4,7 @@ use crate::config::{Config, WrongRegion};
 use crate::date::Timestamp;
 use crate::error::Answer;
 use crate::faults::{Effects, Mutation, Outage, Plan, fingerprint, wrong_region};
+use crate::operations::directory_buckets::Sessions;
 use crate::operations::{Call, Operation, objects};
 use crate::request::{Query, Target};
 use crate::stats::{Stats, now_s};
@@ -28,6 +29,8 @@ pub struct Server {
     pub requests: AtomicU64,
     /// Makes request ids of two servers differ.
     pub salt: u64,
+    /// Of directory buckets.
+    pub sessions: Sessions,
     rates: Mutex<HashMap<u64, Bucket>>,
     outages: mpsc::UnboundedSender<Outage>,
     /// A connection falls silent, or ends, when it changes.
@@ -59,6 +62,7 @@ impl Server {
             synthetic_checksums: Mutex::default(),
             requests: AtomicU64::new(0),
             salt: mix((now_s() * 1e3) as u64),
+            sessions: Sessions::default(),
             rates: Mutex::default(),
             outages,
             presence: watch::Sender::new(Presence::Here),

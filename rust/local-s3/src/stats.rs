@@ -88,7 +88,8 @@ impl Serialize for SentHead {
             let name = name.to_ascii_lowercase();
             let value = match (name.as_str(), value.split_once("Signature=")) {
                 ("authorization", Some((start, _))) => format!("{start}Signature=..."),
-                ("x-amz-security-token", _) => "...".to_owned(),
+                ("x-amz-security-token" | "x-amz-s3session-token", _) => "...".to_owned(),
+                (name, _) if name.ends_with("server-side-encryption-customer-key") => "...".to_owned(),
                 _ => value.to_owned(),
             };
             (name, value)

@@ -1,11 +1,11 @@
 //! Clients and routes.
 use crate::memory::PyBuffer;
 use crate::process::{Local, engine, seconds, started};
-use crate::queue::{PyQueue, fetch_alone, fetch_of};
+use crate::queue::{PyQueue, fetch_alone, fetch_of, version};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use s3dataset_engine::client::{Client, Route, Settings};
+use s3dataset_engine::client::{Client, Route, SecretHeaders, Settings};
 use s3dataset_engine::connect::tls_config;
 use s3dataset_engine::proxy::Proxies;
 use s3dataset_engine::raw::MOST;
@@ -26,7 +26,11 @@ impl PyRoute {
 #[pymethods]
 impl PyRoute {
     #[new]
-    #[pyo3(signature = (bucket, *, scheme, host, port=None, path_prefix="".to_owned(), region, service="s3".to_owned()))]
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (
+        bucket, *, scheme, host, port=None, path_prefix="".to_owned(), region, service="s3".to_owned(),
+        session_headers=None
+    ))]
     fn new(
         bucket: String,
         scheme: &str,
@@ -35,6 +39,7 @@ impl PyRoute {
         path_prefix: String,
         region: String,
         service: String,
+        session_headers: Option<Vec<(String, String)>>,
     ) -> PyResult<PyRoute> {
         let tls = match scheme {
             "http" => false,
@@ -45,7 +50,12 @@ impl PyRoute {
         if host.is_empty() || [&host, &path_prefix, &region].iter().any(|s| s.contains(bad)) {
             return Err(PyValueError::new_err(format!("no valid endpoint: {scheme}://{host}{path_prefix} ({region})")));
         }
-        Ok(PyRoute(Local::new(Arc::new(Route::new(bucket, tls, host, port, path_prefix, region, service)))))
+        let mut route = Route::new(bucket, tls, host, port, path_prefix, region, service);
+        if let Some(headers) = session_headers {
+            check_headers(&headers)?;
+            route = route.with_sessions(headers);
+        }
+        Ok(PyRoute(Local::new(Arc::new(route))))
     }
 
     #[getter]
@@ -104,7 +114,7 @@ impl PyClient {
         *, unsigned=false, user_agent, part_size=8 << 20, max_attempts=10, max_connections=256, large_in_flight=32,
         connect_timeout_s=3.0, first_byte_timeout_s=None, stall_timeout_s=15.0, retry_max_elapsed_s=600.0,
         save_max_elapsed_s=None, verify_reads=true, memory_limit_bytes=None, ca_bundle=None, headers=Vec::new(),
-        proxy=None
+        proxy=None, object_headers=Vec::new()
     ))]
     fn new(
         unsigned: bool,
@@ -123,8 +133,10 @@ impl PyClient {
         ca_bundle: Option<&[u8]>,
         headers: Vec<(String, String)>,
         proxy: Option<(String, u16, Option<String>, String)>,
+        object_headers: Vec<(String, String)>,
     ) -> PyResult<PyClient> {
         check_headers(&headers)?;
+        check_headers(&object_headers)?;
         check_headers(&[("user-agent".to_owned(), user_agent.clone())])?;
         if max_attempts < 1 || max_connections < 1 || part_size < 1 {
             return Err(PyValueError::new_err("max_attempts, max_connections and part_size must be at least 1"));
@@ -146,6 +158,7 @@ impl PyClient {
             verify_reads,
             save_max_elapsed: seconds(save_max_elapsed_s.unwrap_or(retry_max_elapsed_s)),
             headers,
+            object_headers: SecretHeaders(object_headers),
         };
         let engine = engine()?;
         let budget = memory_limit_bytes.map_or_else(|| engine.budget.clone(), |limit| engine.new_budget(limit));
@@ -159,7 +172,7 @@ impl PyClient {
     }
 
     #[allow(clippy::too_many_arguments)]
-    #[pyo3(signature = (route, key, start=None, end=None, size=None, pin=None, limit=None, /))]
+    #[pyo3(signature = (route, key, start=None, end=None, size=None, pin=None, limit=None, version_id=None, /))]
     fn fetch(
         &self,
         py: Python<'_>,
@@ -170,9 +183,10 @@ impl PyClient {
         size: Option<u64>,
         pin: Option<String>,
         limit: Option<u64>,
+        version_id: Option<&str>,
     ) -> PyResult<Py<PyAny>> {
         let fetch = fetch_of(start, end, size, limit, pin)?;
-        let target = Target { route: route.get()?.clone(), key: key.into() };
+        let target = Target { route: route.get()?.clone(), key: key.into(), version: version(version_id) };
         fetch_alone(py, engine()?.clone(), self.0.get()?.clone(), target, fetch)
     }
 
@@ -200,7 +214,7 @@ impl PyClient {
         let headers =
             [("x".to_owned(), access_key.clone()), ("x".to_owned(), session_token.clone().unwrap_or_default())];
         check_headers(&headers).map_err(|_| PyValueError::new_err("the credentials have a control character"))?;
-        client.set_credentials(Credentials { access_key, secret_key, session_token });
+        client.set_credentials(Credentials { access_key, secret_key, session_token, of_session: false });
         Ok(())
     }
 

@@ -41,11 +41,14 @@ pub fn checksum(py: Python<'_>, algorithm: &str, data: &Bound<'_, PyAny>) -> PyR
 
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
-#[pyo3(signature = (*, access_key, secret_key, session_token, region, service, epoch_s, method, host, key, query, headers))]
+#[pyo3(signature = (
+    *, access_key, secret_key, session_token, of_session=false, region, service, epoch_s, method, host, key, query, headers
+))]
 pub fn sign(
     access_key: String,
     secret_key: String,
     session_token: Option<String>,
+    of_session: bool,
     region: &str,
     service: &str,
     epoch_s: u64,
@@ -60,7 +63,7 @@ pub fn sign(
     let mut pairs: Vec<(&str, &str)> = query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let query = signing::canonical_query(&mut pairs);
     let headers: Vec<(&str, &str)> = headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let credentials = signing::Credentials { access_key, secret_key, session_token };
+    let credentials = signing::Credentials { access_key, secret_key, session_token, of_session };
     let mut out = Vec::new();
     let payload = signing::Payload::Unsigned;
     let mut signer = signing::Signer::new();

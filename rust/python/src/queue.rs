@@ -67,7 +67,11 @@ impl PyQueue {
 }
 
 fn target(route: &Arc<Route>, key: &str) -> Target {
-    Target { route: route.clone(), key: key.into() }
+    Target { route: route.clone(), key: key.into(), version: None }
+}
+
+pub fn version(id: Option<&str>) -> Option<Arc<str>> {
+    id.map(|id| query(&mut [("versionId", id)]).into())
 }
 
 fn query(pairs: &mut [(&str, &str)]) -> String {
@@ -144,25 +148,29 @@ impl Drop for PyQueue {
 
 #[pymethods]
 impl PyQueue {
-    #[pyo3(signature = (requests, /, *, limit=None))]
-    fn get(&self, requests: Vec<Get<'_>>, limit: Option<u64>) -> PyResult<u64> {
+    #[pyo3(signature = (requests, /, *, limit=None, version_id=None))]
+    fn get(&self, requests: Vec<Get<'_>>, limit: Option<u64>, version_id: Option<&str>) -> PyResult<u64> {
+        let version = version(version_id);
         if limit == Some(0) {
             return Err(PyValueError::new_err("limit must be at least 1"));
         }
         let convert = |(route, key, start, end, size, pin): Get<'_>| {
             let fetch = fetch_of(start, end, size, limit, pin)?;
-            Ok((Target { route: route.get().get()?.clone(), key: key.into() }, Op::Fetch(fetch), None))
+            let target = Target { route: route.get().get()?.clone(), key: key.into(), version: version.clone() };
+            Ok((target, Op::Fetch(fetch), None))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }
 
-    #[pyo3(signature = (requests, /))]
-    fn get_into(&self, requests: Vec<GetInto<'_>>) -> PyResult<u64> {
+    #[pyo3(signature = (requests, /, *, version_id=None))]
+    fn get_into(&self, requests: Vec<GetInto<'_>>, version_id: Option<&str>) -> PyResult<u64> {
+        let version = version(version_id);
         let convert = |(route, key, start, pin, buffer): GetInto<'_>| {
             let (export, span) = foreign(&buffer, true)?;
             let what = What::Range { start, end: start.saturating_add(span.len() as u64) };
             let fetch = Fetch { what, size: None, limit: None, pin, into: Some(span) };
-            Ok((Target { route: route.get().get()?.clone(), key: key.into() }, Op::Fetch(fetch), Some(export)))
+            let target = Target { route: route.get().get()?.clone(), key: key.into(), version: version.clone() };
+            Ok((target, Op::Fetch(fetch), Some(export)))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }
@@ -173,7 +181,8 @@ impl PyQueue {
             let (export, span) = foreign(&data, false)?;
             let mut call = with_checksum(Call::new(CallKind::Put, "PUT"), checksum)?;
             (call.headers, call.payload) = (headers, Payload::Foreign(span));
-            Ok((Target { route: route.get().get()?.clone(), key: key.into() }, Op::Call(Box::new(call)), Some(export)))
+            let target = Target { route: route.get().get()?.clone(), key: key.into(), version: None };
+            Ok((target, Op::Call(Box::new(call)), Some(export)))
         };
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }
@@ -240,11 +249,13 @@ impl PyQueue {
         self.call(route, key, call, None)
     }
 
-    #[pyo3(signature = (route, key, headers=Vec::new(), /))]
-    fn head(&self, route: &PyRoute, key: &str, headers: Headers) -> PyResult<u64> {
+    #[pyo3(signature = (route, key, headers=Vec::new(), /, *, version_id=None))]
+    fn head(&self, route: &PyRoute, key: &str, headers: Headers, version_id: Option<&str>) -> PyResult<u64> {
         let mut call = Call::new(CallKind::Head, "HEAD");
+        let target = Target { version: version(version_id), ..target(route.get()?, key) };
+        call.query = target.query().to_owned();
         call.headers = headers;
-        self.call(route, key, call, None)
+        self.submit(vec![(target, Op::Call(Box::new(call)), None)])
     }
 
     #[pyo3(signature = (route, prefix, /, *, delimiter="", start_after="", token=None, max_keys=1000))]
@@ -283,7 +294,13 @@ impl PyQueue {
         let document = xml::write_delete(&keys, true).map_err(|e| PyValueError::new_err(e.to_string()))?;
         let mut call = Call::new(CallKind::DeleteMany, "POST");
         call.query = query(&mut [("delete", "")]);
-        call.headers = vec![("content-md5".to_owned(), checksum::md5_base64(&document))];
+        // Directory buckets know no MD5, and some other stores nothing else.
+        call.headers = vec![if route.get()?.service == "s3express" {
+            let algorithm = checksum::Algorithm::Crc32;
+            (algorithm.header().to_owned(), checksum::encode(algorithm, checksum::checksum(algorithm, &document)))
+        } else {
+            ("content-md5".to_owned(), checksum::md5_base64(&document))
+        }];
         call.payload = Payload::Owned(document.into());
         self.call(route, "", call, None)
     }

@@ -43,7 +43,7 @@ class CopyOperations(ClientCore):
         """Copies an object with its metadata, of any size; no bytes pass through this machine.
 
         The copy appears whole or not at all. Above 5 GiB it is made of parts, all of one version of the source, and
-        its tags are not copied.
+        its tags are not copied; nor are they to a directory bucket, which has none.
 
         Raises:
             ObjectNotFoundError: There is no source.
@@ -70,7 +70,9 @@ class CopyOperations(ClientCore):
                 source = info_of_reply(src_key, reply)
                 nonce = Nonce()
                 headers = [*_kept_headers(reply), nonce.header]
-                upload = cast(Reply, queue.take(queue.create_upload(dst_bucket, dst_key, headers, checksum=None)))
+                upload = cast(
+                    Reply, queue.take(queue.create_upload(dst_bucket, dst_key, headers, checksum=None, of_copy=True))
+                )
                 try:
                     parts = self._copy_parts(src_bucket, source, dst_bucket, dst_key, upload.upload_id)
                     completing = queue.complete_upload(

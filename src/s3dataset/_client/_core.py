@@ -54,6 +54,7 @@ class Routes(dict[str, _native.Route]):
                 path_prefix=address.path_prefix,
                 region=address.region,
                 service=address.service,
+                session_headers=self._settings.encryption_headers if address.has_sessions else None,
             )
         except ValueError as error:
             raise InvalidConfigError(
@@ -182,8 +183,14 @@ class ClientCore:
             InvalidConfigError: Environment or profile hold something that cannot work.
         """
         engine = self._engine or self._opened()
+        settings = engine.settings
+        key = settings.customer_key
         return RequestQueue(
-            engine.native.queue(), engine.routes, engine.settings.checksum, engine.settings.write_headers
+            engine.native.queue(),
+            engine.routes,
+            settings.checksum,
+            settings.write_headers,
+            () if key is None else key.headers(of_copy_source=True),
         )
 
     def fetch(
@@ -196,6 +203,7 @@ class ClientCore:
         size: int | None = None,
         etag: str | None = None,
         limit: int | None = None,
+        version_id: str | None = None,
     ) -> _native.Body:
         """One object or range alone, without a queue: 10 us less than with one.
 
@@ -207,12 +215,13 @@ class ClientCore:
             size: Bytes of the whole object, where known.
             etag: The version it must be, in quotes.
             limit: At most so many bytes, from the start on.
+            version_id: Of a bucket with versions; None: the current one.
 
         Raises:
             S3Exception: It failed.
         """
         engine = self._engine or self._opened()
-        result = engine.native.fetch(engine.routes[bucket], key, start, end, size, etag, limit)
+        result = engine.native.fetch(engine.routes[bucket], key, start, end, size, etag, limit, version_id)
         if isinstance(result, _native.Failure):
             raise exception_of(result)
         return result
@@ -339,6 +348,7 @@ class ClientCore:
             ca_bundle=settings.ca_bundle,
             headers=settings.headers,
             proxy=proxy and (proxy.host, proxy.port, proxy.authorization, settings.no_proxy),
+            object_headers=() if settings.customer_key is None else settings.customer_key.headers(),
         )
         engine = _Engine(native, Routes(settings, self._regions), settings, max_connections, threading.Event())
         if not settings.unsigned:

@@ -130,10 +130,15 @@ _EXHAUSTED: Final = _Translation(
     "Try again later, or raise max_attempts",
 )
 _INVALID_URI: Final = _Translation(errors.InvalidUriError, _CLIENT, "Check the bucket's name")
+_ARCHIVED: Final = _Translation(
+    errors.ObjectArchivedError,
+    f"{_SERVICE}The object is archived",
+    "Restore it first (`aws s3api restore-object`, or S3 Batch Operations for many), which takes minutes to hours; "
+    "head_object(...).restore_status tells when it is done. Or leave such objects out: listings tell storage classes",
+)
 _CODES: Final = {
     "EntityTooLarge": "A single PUT or copy takes at most 5 GiB, a part at most 5 GiB",
     "InvalidBucketName": "Check the bucket's name",
-    "InvalidObjectState": "The object is archived: restore it first",
     "KMS.DisabledException": "Enable the KMS key that encrypts the object",
     "NoSuchUpload": "The upload was completed or aborted by somebody else",
     "RequestTimeTooSkewed": "Set this machine's clock",
@@ -167,6 +172,8 @@ def exception_of(failure: "Failure", prefix: str = "") -> S3Exception:
 
 def _translation(failure: "Failure") -> _Translation:
     found = _TABLE.get(failure.kind)
+    if failure.code == "InvalidObjectState":
+        return _ARCHIVED
     if failure.kind == "invalid" and failure.code == "InvalidBucketName":
         return _INVALID_URI
     if found is None:

@@ -109,8 +109,25 @@ class GetOperations(ClientCore):
                         raise item[1]
                     yield item
 
-    def get_range(self, bucket: str, key: str, start: int, end: int, *, etag: str | None = None) -> Body:
+    def get_range(
+        self,
+        bucket: str,
+        key: str,
+        start: int,
+        end: int,
+        *,
+        etag: str | None = None,
+        version_id: str | None = None,
+    ) -> Body:
         """Fetches bytes [start, end) of one object; fewer where it ends before.
+
+        Args:
+            bucket: Name of the bucket.
+            key: Key of the object.
+            start: First byte.
+            end: Behind the last byte.
+            etag: Only this version of the object will do.
+            version_id: Of a bucket with versions; default: the current one.
 
         Raises:
             S3Exception: It failed.
@@ -120,7 +137,7 @@ class GetOperations(ClientCore):
             raise ValueError(f"s3://{bucket}/{key}: [{start}, {end}) is no range of bytes")
         if not key:
             raise S3Uri.no_key(bucket)
-        return self.fetch(bucket, key, start, end, etag=etag)
+        return self.fetch(bucket, key, start, end, etag=etag, version_id=version_id)
 
     def read_into(self, requests: Iterable[ReadIntoRequest]) -> list[Reply]:
         """Fetches ranges straight into the callers' memory, large ones in parallel pieces.

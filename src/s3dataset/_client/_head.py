@@ -13,8 +13,13 @@ __all__ = ["HeadOperations"]
 class HeadOperations(ClientCore):
     """Metadata of one object."""
 
-    def head_object(self, bucket: str, key: str) -> ObjectInfo:
+    def head_object(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """Asks for an object's size, ETag, time, storage class and restore status.
+
+        Args:
+            bucket: Name of the bucket.
+            key: Key of the object.
+            version_id: Of a bucket with versions; default: the current one.
 
         Raises:
             ObjectNotFoundError: There is none. `str()` of it is "Service error: The object was not found"; the rest
@@ -24,4 +29,4 @@ class HeadOperations(ClientCore):
         if not key:
             raise S3Uri.no_key(bucket)
         with self.queue() as queue:
-            return info_of_reply(key, cast(Reply, queue.take(queue.head(bucket, key))))
+            return info_of_reply(key, cast(Reply, queue.take(queue.head(bucket, key, version_id=version_id))))

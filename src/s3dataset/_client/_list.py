@@ -7,6 +7,7 @@ from typing import cast
 from s3dataset._client._core import ClientCore
 from s3dataset._client._object_info import ObjectInfo, infos_of_page
 from s3dataset._native import ListPage
+from s3dataset._uri import is_directory_bucket
 
 __all__ = ["ListObjectResult", "ListOperations"]
 
@@ -32,7 +33,8 @@ class ListOperations(ClientCore):
     ) -> Iterator[ListObjectResult]:
         """Lists the keys that begin with `prefix`, in the service's order (by the bytes of their UTF-8).
 
-        The next page is fetched while the caller looks at this one.
+        The next page is fetched while the caller looks at this one. Directory buckets have no order, and no delimiter
+        but "/"; a prefix may end anywhere there too, by listing what is in its directory.
 
         Args:
             bucket: Name of the bucket.
@@ -52,6 +54,9 @@ class ListOperations(ClientCore):
         return self._list_objects(bucket, prefix, delimiter, max_keys)
 
     def _list_objects(self, bucket: str, prefix: str, delimiter: str, max_keys: int) -> Iterator[ListObjectResult]:
+        if is_directory_bucket(bucket) and prefix and not prefix.endswith("/"):
+            yield from self._list_within_directory(bucket, prefix, delimiter, max_keys)
+            return
         with self.queue() as queue:
             waiting = queue.list_page(bucket, prefix, delimiter=delimiter, max_keys=max_keys)
             more = True
@@ -63,3 +68,17 @@ class ListOperations(ClientCore):
                         bucket, prefix, delimiter=delimiter, max_keys=max_keys, token=page.next_token
                     )
                 yield ListObjectResult(infos_of_page(page), page.common_prefixes)
+
+    def _list_within_directory(
+        self, bucket: str, prefix: str, delimiter: str, max_keys: int
+    ) -> Iterator[ListObjectResult]:
+        """What begins with a prefix that ends within a name: some of its directory, and all below some of its names."""
+        directory = prefix[: prefix.rfind("/") + 1]
+        below: list[str] = []
+        for page in self._list_objects(bucket, directory, "/", max_keys):
+            names = [name for name in page.common_prefixes if name.startswith(prefix)]
+            infos = [info for info in page.object_info if info.key.startswith(prefix)]
+            below += names
+            yield ListObjectResult(infos, names if delimiter else [])
+        for name in [] if delimiter else below:
+            yield from self._list_objects(bucket, name, "", max_keys)

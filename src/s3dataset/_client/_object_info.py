@@ -36,6 +36,7 @@ class ObjectInfo:
         last_modified: Epoch seconds; 0 after a write, whose answer does not tell it.
         storage_class: "STANDARD", "GLACIER", ...; None where the service leaves it out (a HEAD does for STANDARD).
         restore_status: Of archived objects, None for others.
+        version_id: What a HEAD or a write tells of a bucket with versions, None otherwise.
     """
 
     key: str
@@ -44,6 +45,7 @@ class ObjectInfo:
     last_modified: int = 0
     storage_class: str | None = None
     restore_status: RestoreStatus | None = None
+    version_id: str | None = None
 
 
 def infos_of_page(page: "ListPage") -> list[ObjectInfo]:
@@ -84,6 +86,7 @@ def info_of_reply(key: str, reply: "Reply", size: int | None = None) -> ObjectIn
         int(reply.last_modified or 0),
         headers.get("x-amz-storage-class"),
         _restore_status(headers.get("x-amz-restore")),
+        headers.get("x-amz-version-id"),
     )
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from s3dataset._client._failures import exception_of
 from s3dataset._native import Body, Failure, ListPage, Reply
-from s3dataset._uri import S3Uri
+from s3dataset._object_headers import ENCRYPTION_PREFIX, TAGGING, Headers
+from s3dataset._uri import S3Uri, is_arn, is_directory_bucket
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Get", "GetInto", "Headers", "Put", "RequestQueue", "Result"]
 
-Headers: TypeAlias = Sequence[tuple[str, str]]
 Result: TypeAlias = Body | Reply | ListPage
 
 Get: TypeAlias = tuple[str, str, int | None, int | None, int | None, str | None]
@@ -39,7 +39,7 @@ class RequestQueue:
     the engine has given up the callers' memory. Belongs to the process that made it.
     """
 
-    __slots__ = ("_checksum", "_native", "_prefixes", "_routes", "_write_headers")
+    __slots__ = ("_checksum", "_copy_headers", "_native", "_prefixes", "_routes", "_write_headers")
 
     def __init__(
         self,
@@ -47,12 +47,14 @@ class RequestQueue:
         routes: "Routes",
         checksum: str | None,
         write_headers: Headers,
+        copy_headers: Headers = (),
     ) -> None:
         self._native = native
         self._routes = routes
         self._checksum = checksum
         self._write_headers = write_headers
         self._prefixes: dict[int, str] = {}  # listed, by index, for what is said of failures
+        self._copy_headers = copy_headers
 
     def __enter__(self) -> Self:
         return self
@@ -64,22 +66,24 @@ class RequestQueue:
 
     # -- Many at once ------------------------------------------------------------------------------------------------
 
-    def get(self, requests: Iterable[Get], *, limit: int | None = None) -> range:
+    def get(self, requests: Iterable[Get], *, limit: int | None = None, version_id: str | None = None) -> range:
         """Fetches objects or ranges -> Body each; with `limit` at most so many bytes of each.
+
+        With `version_id`, that version of the one object that all of them are about.
 
         Returns:
             Their indices.
         """
         routes = self._routes
         rows = [(routes[bucket], key, start, end, size, etag) for bucket, key, start, end, size, etag in requests]
-        first = self._native.get(rows, limit=limit)
+        first = self._native.get(rows, limit=limit, version_id=version_id)
         return range(first, first + len(rows))
 
-    def get_into(self, requests: Iterable[GetInto]) -> range:
+    def get_into(self, requests: Iterable[GetInto], *, version_id: str | None = None) -> range:
         """Fetches ranges into callers' memory -> Reply each."""
         routes = self._routes
         rows = [(routes[bucket], key, start, etag, buffer) for bucket, key, start, etag, buffer in requests]
-        first = self._native.get_into(rows)
+        first = self._native.get_into(rows, version_id=version_id)
         return range(first, first + len(rows))
 
     def put(self, requests: Iterable[Put], *, checksum: str | EllipsisType | None = ...) -> range:
@@ -97,9 +101,9 @@ class RequestQueue:
 
     # -- One at a time -----------------------------------------------------------------------------------------------
 
-    def head(self, bucket: str, key: str, headers: Headers = ()) -> int:
+    def head(self, bucket: str, key: str, headers: Headers = (), *, version_id: str | None = None) -> int:
         """HeadObject -> Reply; an empty key asks for the bucket."""
-        return self._native.head(self._routes[bucket], key, headers)
+        return self._native.head(self._routes[bucket], key, headers, version_id=version_id)
 
     def list_page(
         self,
@@ -111,7 +115,10 @@ class RequestQueue:
         token: str | None = None,
         max_keys: int = 1000,
     ) -> int:
-        """One page of a listing -> ListPage."""
+        """One page of a listing -> ListPage.
+
+        Directory buckets list whole directories: `prefix` must be "" or end in "/", and keys come in no order.
+        """
         index = self._native.list(
             self._routes[bucket], prefix, delimiter=delimiter, start_after=start_after, token=token, max_keys=max_keys
         )
@@ -128,17 +135,26 @@ class RequestQueue:
         return self._native.delete_many(self._routes[bucket], keys)
 
     def copy(self, bucket: str, key: str, source_bucket: str, source_key: str, headers: Headers = ()) -> int:
-        """CopyObject, up to 5 GiB -> Reply."""
-        return self._native.copy(
-            self._routes[bucket], _object(bucket, key), f"{source_bucket}/{source_key}", self._for_write(headers)
-        )
+        """CopyObject, up to 5 GiB -> Reply. The copy keeps its source's tags, and has none in a directory bucket."""
+        own = self._for_copy(headers)
+        if is_directory_bucket(bucket):
+            own = (*own, ("x-amz-tagging-directive", "REPLACE"))  # it refuses tags, copied ones too
+        source = _copy_source(source_bucket, source_key)
+        return self._native.copy(self._routes[bucket], _object(bucket, key), source, (*own, *self._copy_headers))
 
     def create_upload(
-        self, bucket: str, key: str, headers: Headers = (), *, checksum: str | EllipsisType | None = ...
+        self,
+        bucket: str,
+        key: str,
+        headers: Headers = (),
+        *,
+        checksum: str | EllipsisType | None = ...,
+        of_copy: bool = False,
     ) -> int:
         """CreateMultipartUpload -> Reply with `upload_id`."""
+        own = self._for_copy(headers) if of_copy else self._for_write(headers)
         return self._native.create_upload(
-            self._routes[bucket], _object(bucket, key), self._for_write(headers), checksum=self._or_own(checksum)
+            self._routes[bucket], _object(bucket, key), own, checksum=self._or_own(checksum)
         )
 
     def upload_part(
@@ -170,8 +186,9 @@ class RequestQueue:
         headers: Headers = (),
     ) -> int:
         """UploadPartCopy of bytes [start, end) -> Reply."""
-        source = f"{source_bucket}/{source_key}"
-        return self._native.copy_part(self._routes[bucket], key, upload_id, part_number, source, start, end, headers)
+        source = _copy_source(source_bucket, source_key)
+        own = (*headers, *self._copy_headers)
+        return self._native.copy_part(self._routes[bucket], key, upload_id, part_number, source, start, end, own)
 
     def complete_upload(
         self,
@@ -267,7 +284,24 @@ class RequestQueue:
 
     def _for_write(self, headers: Headers) -> Headers:
         given = {name for name, _ in headers}
-        return (*headers, *(header for header in self._write_headers if header[0] not in given))
+        # Whoever says how an object is encrypted says all of it: a KMS key is of no use to AES256.
+        encrypts = any(name.startswith(ENCRYPTION_PREFIX) for name in given)
+        return (
+            *headers,
+            *(
+                header
+                for header in self._write_headers
+                if header[0] not in given and not (encrypts and header[0].startswith(ENCRYPTION_PREFIX))
+            ),
+        )
+
+    def _for_copy(self, headers: Headers) -> Headers:
+        return tuple(header for header in self._for_write(headers) if header[0] != TAGGING)
+
+
+def _copy_source(bucket: str, key: str) -> str:
+    """As CopyObject wants it named; of an access point's object, by that object's ARN."""
+    return f"{bucket}/object/{key}" if is_arn(bucket) else f"{bucket}/{key}"
 
 
 def _object(bucket: str, key: str) -> str:

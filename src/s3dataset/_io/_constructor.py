@@ -66,7 +66,7 @@ class ReaderConstructor:
                 f"not {type(get_stream).__name__}"
             )
         source = get_stream.source
-        return self.open(source.client, bucket, key, size=source.size, etag=source.etag)
+        return self.open(source.client, bucket, key, size=source.size, etag=source.etag, version_id=source.version_id)
 
     def open(
         self,
@@ -76,11 +76,20 @@ class ReaderConstructor:
         *,
         size: int | None = None,
         etag: str | None = None,
+        version_id: str | None = None,
         body: "Body | None" = None,
         ledger: "Ledger | None" = None,
     ) -> S3Reader:
         return _CLASSES[self.policy.kind](
-            client, bucket, key, policy=self.policy, size=size, etag=etag, body=body, ledger=ledger
+            client,
+            bucket,
+            key,
+            policy=self.policy,
+            size=size,
+            etag=etag,
+            version_id=version_id,
+            body=body,
+            ledger=ledger,
         )
 
 
@@ -155,6 +164,7 @@ def open_reader(
     reader_constructor: S3ReaderConstructorProtocol | None = None,
     size: int | None = None,
     etag: str | None = None,
+    version_id: str | None = None,
     body: "Body | None" = None,
     ledger: "Ledger | None" = None,
 ) -> S3Reader:
@@ -167,15 +177,18 @@ def open_reader(
         reader_constructor: The user's choice; None: the default.
         size: Bytes of the object where known.
         etag: Version where known.
+        version_id: Of a bucket with versions; default: the current one.
         body: Bytes fetched ahead. A constructor of the user's own, which cannot take them, fetches again.
         ledger: Where the reader notes whether it was read before it was dropped.
     """
     constructor = _SEQUENTIAL if reader_constructor is None else reader_constructor
     if isinstance(constructor, ReaderConstructor):
-        return constructor.open(client, bucket, key, size=size, etag=etag, body=body, ledger=ledger)
+        return constructor.open(
+            client, bucket, key, size=size, etag=etag, version_id=version_id, body=body, ledger=ledger
+        )
     if body is not None:
         size, etag = body.object_size, body.etag or etag
-    source = Source(client, bucket, key, size=size, etag=etag)
+    source = Source(client, bucket, key, size=size, etag=etag, version_id=version_id)
     reader = constructor(bucket=bucket, key=key, get_object_info=_InfoGetter(source), get_stream=_StreamOpener(source))
     if not isinstance(reader, S3Reader):
         raise TypeError(
@@ -193,7 +206,8 @@ class _InfoGetter:
         self.source = source
 
     def __call__(self) -> "ObjectInfo":
-        return self.source.client.head_object(self.source.bucket, self.source.key)
+        source = self.source
+        return source.client.head_object(source.bucket, source.key, version_id=source.version_id)
 
 
 class _StreamOpener:
@@ -205,7 +219,12 @@ class _StreamOpener:
     def __call__(self, start: int | None = None, end: int | None = None) -> Iterator[bytes]:
         source = self.source
         with _CLASSES["sequential"](
-            source.client, source.bucket, source.key, size=source.size, etag=source.etag
+            source.client,
+            source.bucket,
+            source.key,
+            size=source.size,
+            etag=source.etag,
+            version_id=source.version_id,
         ) as reader:
             position = reader.seek(start or 0)
             while end is None or position < end:

@@ -1,13 +1,15 @@
 """S3Client: the stateless client with a face for files."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from s3dataset._client import Client, UserAgent
+from s3dataset._client import Client, Headers, UserAgent
 from s3dataset._config import S3ClientConfig
 from s3dataset._io._constructor import S3ReaderConstructorProtocol, open_reader
 from s3dataset._io._reader import S3Reader
 from s3dataset._io._writer import S3Writer
+from s3dataset._object_headers import Encryption, object_headers
 from s3dataset._uri import S3Uri
 from s3dataset.errors import InvalidUriError
 
@@ -69,6 +71,7 @@ class S3Client(Client):
         key: str,
         *,
         object_info: "ObjectInfo | None" = None,
+        version_id: str | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
     ) -> S3Reader:
         """Opens an object for reading; sends nothing before the first read.
@@ -76,7 +79,8 @@ class S3Client(Client):
         Args:
             bucket: Name of the bucket.
             key: Key of the object.
-            object_info: From a listing or `head_object`: saves finding out the size, and pins the version.
+            object_info: From a listing or `head_object`: saves finding out the size, and pins the ETag.
+            version_id: Of a bucket with versions; default: the current one. Wants s3:GetObjectVersion.
             reader_constructor: Read-ahead, from `S3ReaderConstructor`.
 
         Raises:
@@ -90,22 +94,62 @@ class S3Client(Client):
             reader_constructor=reader_constructor,
             size=None if object_info is None else object_info.size,
             etag=None if object_info is None else object_info.etag or None,
+            version_id=version_id,
         )
 
-    def put_object(self, bucket: str, key: str, storage_class: str | None = None) -> S3Writer:
+    def put_object(
+        self,
+        bucket: str,
+        key: str,
+        storage_class: str | None = None,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | str | None = None,
+        sse: Encryption | None = None,
+        kms_key_id: str | None = None,
+        headers: Headers = (),
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        size: int | None = None,
+    ) -> S3Writer:
         """Opens an object for writing; it appears when the writer is closed.
+
+        What is left out is as the configuration says, else as the bucket has it.
 
         Args:
             bucket: Name of the bucket.
             key: Key of the object.
-            storage_class: "STANDARD_IA", "INTELLIGENT_TIERING" ...; default: the configuration's, else the bucket's.
+            storage_class: "STANDARD_IA", "INTELLIGENT_TIERING" ...
+            content_type: Media type of the object.
+            metadata: Of the user's, names without "x-amz-meta-"; ASCII, 2 KiB in all.
+            tags: At most 10.
+            sse: How the service encrypts it: "AES256", "aws:kms" or "aws:kms:dsse".
+            kms_key_id: Id or ARN of the KMS key; means "aws:kms" where `sse` is left out.
+            headers: Others, names in lower case: cache-control, x-amz-object-lock-mode ...
+            if_none_match: Write only if there is no object of that name.
+            if_match: Write only if the object there has this ETag.
+            size: Bytes that will be written, where known: parts are then alike, and large enough for up to 50 TB.
 
         Raises:
             InvalidUriError: `bucket` or `key` is empty.
-            ValueError: `part_size` of the configuration is more than S3 takes.
+            InvalidConfigError: Something of it cannot be said in a header, or contradicts something else.
+            ValueError: `part_size` of the configuration is more than S3 takes, or the conditions exclude each other.
         """
         _check_names(bucket, key)
-        return S3Writer(self, bucket, key, storage_class=storage_class)
+        own = object_headers(
+            content_type=content_type, metadata=metadata, tags=tags, sse=sse, kms_key_id=kms_key_id, headers=headers
+        )
+        return S3Writer(
+            self,
+            bucket,
+            key,
+            headers=own,
+            storage_class=storage_class,
+            if_none_match=if_none_match,
+            if_match=if_match,
+            size=size,
+        )
 
 
 def _check_names(bucket: str, key: str) -> None:

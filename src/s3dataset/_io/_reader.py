@@ -86,6 +86,7 @@ class S3Reader(io.BufferedIOBase):
         policy: ReaderPolicy | None = None,
         size: int | None = None,
         etag: str | None = None,
+        version_id: str | None = None,
         body: "Body | None" = None,
         ledger: "Ledger | None" = None,
     ) -> None:
@@ -98,6 +99,7 @@ class S3Reader(io.BufferedIOBase):
             policy: Read-ahead; default: that of the class.
             size: Bytes of the object where known, from a listing: saves finding out.
             etag: Version to read; default: the one found first.
+            version_id: Of a bucket with versions; default: the current one.
             body: Bytes fetched already. They tell size and version too.
             ledger: Where the reader notes whether it was read before it was dropped.
         """
@@ -111,7 +113,7 @@ class S3Reader(io.BufferedIOBase):
         self._masked: BaseException | None = None
         if body is not None:
             size, etag = body.object_size, body.etag or etag
-        self._source = Source(client, bucket, key, size=size, etag=etag)
+        self._source = Source(client, bucket, key, size=size, etag=etag, version_id=version_id)
         self._window = Window(self._source, self._policy)
         if body is not None:
             self._window.add(body.start, memoryview(body))
@@ -376,6 +378,7 @@ class S3Reader(io.BufferedIOBase):
                 "policy": self._policy,
                 "size": source.size,
                 "etag": source.etag,
+                "version_id": source.version_id,
                 "position": self._position,
                 "closed": self._closed,
                 "fetched": self._window.landed(_PICKLED_BYTES),
@@ -391,6 +394,7 @@ class S3Reader(io.BufferedIOBase):
             policy=state["policy"],
             size=state["size"],
             etag=state["etag"],
+            version_id=state["version_id"],
         )
         reader._source.etag = state["etag"]  # "" says that the service has none
         for start, data in state["fetched"]:

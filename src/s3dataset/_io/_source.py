@@ -38,18 +38,27 @@ class Source:
     Attributes:
         size: Bytes of the object, None until known.
         etag: None until known, "" where the service has none.
+        version_id: Of a bucket with versions; None: the current version.
     """
 
-    __slots__ = ("_abandoned", "_client", "_forks", "_queue", "bucket", "etag", "key", "size")
+    __slots__ = ("_abandoned", "_client", "_forks", "_queue", "bucket", "etag", "key", "size", "version_id")
 
     def __init__(
-        self, client: Client | ClientRef, bucket: str, key: str, *, size: int | None, etag: str | None
+        self,
+        client: Client | ClientRef,
+        bucket: str,
+        key: str,
+        *,
+        size: int | None,
+        etag: str | None,
+        version_id: str | None = None,
     ) -> None:
         self._client = client
         self.bucket = bucket
         self.key = key
         self.size = size
         self.etag = etag or None
+        self.version_id = version_id
         self._forks = _Forks.count
         self._queue: RequestQueue | None = None
         self._abandoned: list[int] = []
@@ -97,18 +106,19 @@ class Source:
         """Sends for [start, end) of each -> indices for `take`."""
         pin = self._pin
         size = self.size
-        return self._open_queue().get([(self.bucket, self.key, start, end, size, pin) for start, end in ranges])
+        rows = [(self.bucket, self.key, start, end, size, pin) for start, end in ranges]
+        return self._open_queue().get(rows, version_id=self.version_id)
 
     def fetch(self, start: int, end: int | None = None) -> "Body":
         """Fetches [start, end), or from -n the last n bytes; learns the version from them."""
-        body = self.client.fetch(self.bucket, self.key, start, end, size=self.size, etag=self._pin)
+        body = self._fetch(start, end)
         self._learn(body.object_size, body.etag)
         return body
 
     def fetch_or_identify(self, start: int, end: int | None = None) -> "Body | None":
         """`fetch`; None where nothing lies in the range, which tells the size too."""
         try:
-            body = self.client.fetch(self.bucket, self.key, start, end, size=self.size, etag=self._pin)
+            body = self._fetch(start, end)
         except S3Exception as error:
             self._identify_after(error)
             return None
@@ -117,15 +127,21 @@ class Source:
     def submit_into(self, pieces: Sequence[tuple[int, memoryview]]) -> range:
         """Sends for as many bytes as each view has, into it -> indices for `take_into`."""
         pin = self._pin
-        return self._open_queue().get_into([(self.bucket, self.key, start, pin, view) for start, view in pieces])
+        rows = [(self.bucket, self.key, start, pin, view) for start, view in pieces]
+        return self._open_queue().get_into(rows, version_id=self.version_id)
 
     def fetch_whole(self) -> "Body | None":
         """All of the object; None where it is empty."""
-        body = self.client.fetch(self.bucket, self.key, size=self.size, etag=self._pin)
-        return self._learned(body)
+        return self._learned(self._fetch())
+
+    def _fetch(self, start: int | None = None, end: int | None = None) -> "Body":
+        return self.client.fetch(
+            self.bucket, self.key, start, end, size=self.size, etag=self._pin, version_id=self.version_id
+        )
 
     def submit_tail(self, nbytes: int) -> int:
-        return self._open_queue().get([(self.bucket, self.key, -nbytes, None, self.size, self._pin)])[0]
+        row = (self.bucket, self.key, -nbytes, None, self.size, self._pin)
+        return self._open_queue().get([row], version_id=self.version_id)[0]
 
     def take(self, index: int) -> "Body":
         """Waits for bytes sent for; learns the version from them."""
@@ -168,7 +184,7 @@ class Source:
     def identify(self) -> None:
         """Asks for size and version alone."""
         queue = self._open_queue()
-        reply = cast("Reply", queue.take(queue.head(self.bucket, self.key)))
+        reply = cast("Reply", queue.take(queue.head(self.bucket, self.key, version_id=self.version_id)))
         self._learn(reply.object_size, reply.etag)
 
     def abandon(self, indices: Sequence[int]) -> None:

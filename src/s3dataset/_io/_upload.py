@@ -28,6 +28,7 @@ class Saved(NamedTuple):
 
     etag: str
     last_modified: float | None
+    version_id: str | None
 
 
 class _Part(NamedTuple):
@@ -289,4 +290,5 @@ class Upload:
 
 
 def _saved(reply: "Reply") -> Saved:
-    return Saved(reply.etag, reply.last_modified)
+    version_id = next((value for name, value in reply.headers() if name.lower() == "x-amz-version-id"), None)
+    return Saved(reply.etag, reply.last_modified, version_id)

@@ -144,6 +144,7 @@ class S3Writer(io.BufferedIOBase):
             size=self._position,
             last_modified=int(self._saved.last_modified or 0),
             storage_class=self._storage_class,
+            version_id=self._saved.version_id,
         )
 
     @property

@@ -15,12 +15,11 @@ from s3dataset._manifest._pattern import Pattern, compile_pattern
 from s3dataset._manifest._plan import ListingOrderError, ListingPlan, PageRequest, Piece
 from s3dataset._manifest._steps import Page as _Page
 from s3dataset._manifest._steps import Steps as _Steps
-from s3dataset._uri import S3Uri
+from s3dataset._uri import S3Uri, is_directory_bucket
 from s3dataset.errors import S3Exception
 
 _MOST_PAGES_AT_ONCE: Final = 256
 _LATEST_MTIME: Final = (1 << 32) - 1
-_DIRECTORY_BUCKET: Final = "--x-s3"
 _EXAMPLES: Final = 3
 _MOST_EMPTY_PAGES: Final = 1000  # in a row; stores that skip deleted keys answer with some
 _REFUSALS: Final = (400, 501)  # of `start-after`, by stores that do not know it
@@ -108,7 +107,7 @@ class _Listing:
         try:
             with self._client.queue() as queue:
                 try:
-                    if self._uri.bucket.endswith(_DIRECTORY_BUCKET):
+                    if is_directory_bucket(self._uri.bucket):
                         raise ListingOrderError  # S3 Express lists in no order, and knows no start-after
                     self._parallel(queue)
                     return self._builder.finish()
@@ -239,34 +238,62 @@ class _Listing:
     # -- One page after the other --------------------------------------------------------------------------------------
 
     def _serial(self, queue: RequestQueue) -> Columns:
-        token: str | None = None
+        prefix = self._uri.key
+        asked = [(prefix, "")]
+        if is_directory_bucket(self._uri.bucket) and prefix and not prefix.endswith("/"):
+            # Whole directories are listed there: first this one's names, then all below those that fit.
+            asked = [(prefix[: prefix.rfind("/") + 1], "/")]
         previous: list[bytes] = []
         ascending = True
+        for directory, delimiter in asked:
+            for page in self._pages(queue, directory, delimiter):
+                if delimiter:
+                    asked.extend((name, "") for name in page.common_prefixes if name.startswith(prefix))
+                    self._add_rows(page, [row for row in range(len(page)) if page.key(row).startswith(prefix)])
+                    ascending = False
+                elif len(page):
+                    keys, ends = self._keys(page)
+                    ascending = ascending and (not previous or previous[-1] < keys[0]) and is_ascending(keys)
+                    previous = keys
+                    self._add(page, keys, ends, 0, len(keys), None)
+                if self._progress is not None:
+                    self._progress(Progress(self.objects, self.requests))
+        columns = self._builder.finish()
+        return columns if ascending else _in_order(columns, self._new_builder())
+
+    def _pages(self, queue: RequestQueue, prefix: str, delimiter: str) -> Iterator[ListPage]:
+        token: str | None = None
+        previous = b""
         empty_pages = 0
         while True:
             self.requests += 1
-            page = cast(ListPage, queue.take(queue.list_page(self._uri.bucket, self._uri.key, token=token)))
-            keys, ends = self._keys(page)
-            empty_pages = 0 if keys else empty_pages + 1
-            more = page.is_truncated
-            if more and (page.next_token is None or empty_pages > _MOST_EMPTY_PAGES or (keys and keys == previous)):
+            index = queue.list_page(self._uri.bucket, prefix, delimiter=delimiter, token=token)
+            page = cast(ListPage, queue.take(index))
+            keys = page.key_blob
+            empty_pages = 0 if keys or page.common_prefixes else empty_pages + 1
+            stuck = empty_pages > _MOST_EMPTY_PAGES or (keys and keys == previous)
+            if page.is_truncated and (page.next_token is None or stuck):
                 raise S3Exception(
                     f"Service error: The listing of {self._uri} says that there is more, and does not go on. The "
                     "service is no faithful S3; give the keys by Manifest.from_objects instead",
                     operation="ListObjectsV2",
                     uri=str(self._uri),
                 )
-            if keys:
-                ascending = ascending and (not previous or previous[-1] < keys[0]) and is_ascending(keys)
-                previous = keys
-                self._add(page, keys, ends, 0, len(keys), None)
-            if self._progress is not None:
-                self._progress(Progress(self.objects, self.requests))
-            if not more:
-                break
-            token = page.next_token
-        columns = self._builder.finish()
-        return columns if ascending else _in_order(columns, self._new_builder())
+            yield page
+            if not page.is_truncated:
+                return
+            token, previous = page.next_token, keys
+
+    def _add_rows(self, page: ListPage, rows: list[int]) -> None:
+        """Keeps those of these rows that the pattern chooses."""
+        self.objects += len(rows)
+        ends, cut = array("I", page.key_ends), len(self._uri.key)
+        pattern = self._pattern
+        if pattern is not None:
+            self.examples.extend(page.key(row)[cut:] for row in rows[: _EXAMPLES - len(self.examples)])
+            rows = [row for row in rows if pattern.matches(page.key(row)[cut:])]
+        if rows:
+            self._builder.add(chunk_of_page_rows(page, self._uri.bucket, ends, rows))
 
 
 def _in_order(columns: Columns, builder: Builder) -> Columns:

@@ -55,6 +55,7 @@ class LocalS3:
         bandwidth_bytes_s: Of one connection, each way; 0 is unlimited.
         threads: Threads of the server; 0 takes half of the cores, because the client needs the others.
         min_part_bytes: The smallest part but the last of a multipart upload; S3's 5 MiB by default.
+        session_lifetime_s: Of the sessions of directory buckets (those named `base--zone--x-s3`).
         etag: "md5" as S3; "opaque" saves the server 1.5 CPU seconds a GB of uploads, for benchmarks.
         variant: Another store's ways: "minio", "r2", "gcs" or "b2", or single behaviours; see `Variant`.
         traffic: More of the traffic model by name: tail_exponent, reads_per_s, writes_per_s (a prefix),
@@ -84,6 +85,7 @@ class LocalS3:
         bandwidth_bytes_s: float = 0.0,
         threads: int = 0,
         min_part_bytes: int = 5 << 20,
+        session_lifetime_s: int = 300,
         etag: Literal["md5", "opaque"] = "md5",
         variant: StoreName | Variant = "s3",
         traffic: Mapping[str, float] | None = None,
@@ -114,6 +116,7 @@ class LocalS3:
             "directory": None if directory is None else os.fspath(directory),
             "etag": etag,
             "min_part_bytes": min_part_bytes,
+            "session_lifetime_s": session_lifetime_s,
             "traffic": self._traffic,
             "variant": variant if isinstance(variant, str) else dict(variant),
             "faults": [fault.as_json() for fault in faults],

@@ -120,3 +120,12 @@ def test_a_redirect_names_the_region() -> None:
 @pytest.mark.parametrize(("code", "advice"), [("InvalidObjectState", "restore"), ("RequestTimeTooSkewed", "clock")])
 def test_some_codes_have_advice_of_their_own(code: str, advice: str) -> None:
     assert advice in str(exception_of(Failure("service", status=403, code=code)))
+
+
+def test_an_archived_object_is_no_denied_access() -> None:
+    said = "The operation is not valid for the object's storage class (GLACIER)"
+    exception = exception_of(Failure("access_denied", status=403, code="InvalidObjectState", message=said))
+    assert type(exception) is errors.ObjectArchivedError
+    assert "archived" in str(exception)
+    assert "GLACIER" in str(exception)
+    assert "restore-object" in str(exception)

@@ -7,6 +7,7 @@ import pytest
 from s3dataset._client._core import Routes
 from s3dataset._client._routes import address_of, check_endpoint
 from s3dataset._config import ResolvedConfig, S3ClientConfig, open_session, resolved
+from s3dataset._secrets import CustomerKey
 from s3dataset.errors import InvalidConfigError, InvalidUriError
 
 
@@ -82,11 +83,52 @@ def test_an_endpoint_with_a_query_is_refused() -> None:
 @pytest.mark.parametrize(
     ("bucket", "what"),
     [
-        ("data--use1-az4--x-s3", "directory bucket"),
-        ("arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap", "multi-region access point"),
-        ("arn:aws:nonsense", "arn:aws:nonsense"),
+        ("arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap", "multi-Region access point.*4A.*Instead, use the"),
+        ("mfzwi23gnjvgw.mrap", "multi-Region access point.*4A.*Instead, use the bucket"),
+        (
+            "arn:aws:s3-object-lambda:us-east-1:123456789012:accesspoint/mine",
+            "Object Lambda.*Instead, read.*transform=",
+        ),
+        ("mine-abcdefgh--ol-s3", "alias of an Object Lambda.*Instead, read the bucket"),
     ],
 )
-def test_buckets_of_kinds_that_are_not_supported_say_so(bucket: str, what: str) -> None:
-    with pytest.raises(InvalidUriError, match=what):
+def test_what_is_not_supported_says_what_to_do_instead(bucket: str, what: str) -> None:
+    with pytest.raises(InvalidUriError, match=what) as caught:
         address_of(bucket, settings())
+    assert caught.value.uri == f"s3://{bucket}/"
+
+
+@pytest.mark.parametrize(
+    ("bucket", "options", "error", "says"),
+    [
+        ("arn:aws:nonsense", {}, InvalidUriError, "arn:aws:nonsense"),
+        ("arn:aws:s3:us-east-1:123456789012:accesspoint/a_b", {}, InvalidUriError, "access point name"),
+        ("data--x-s3", {}, InvalidUriError, "Unrecognized"),
+        ("arn:aws-cn:s3:cn-north-1:123456789012:accesspoint/a", {}, InvalidConfigError, "partition"),
+        (
+            "arn:aws:s3:eu-west-1:123456789012:accesspoint/a",
+            {"region": "us-east-1", "use_arn_region": False},
+            InvalidConfigError,
+            "does not match client region",
+        ),
+        ("arn:aws:s3:us-east-1:123456789012:accesspoint/a", {"use_accelerate": True}, InvalidConfigError, "Accelerate"),
+        ("plain", {"use_accelerate": True, "use_fips": True}, InvalidConfigError, "cannot be used with FIPS"),
+        ("data--use1-az4--x-s3", {"unsigned": True}, InvalidConfigError, "none of them is public"),
+        ("plain", {"endpoint": "http://10.0.0.1", "customer_key": CustomerKey(bytes(32))}, InvalidConfigError, "https"),
+    ],
+)
+def test_refusals_tell_names_from_settings(bucket: str, options: dict, error: type, says: str) -> None:
+    with pytest.raises(error, match=says):
+        address_of(bucket, settings(**options))
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost", "https://10.0.0.1"])
+def test_a_key_of_ones_own_may_go_to_this_machine(endpoint: str) -> None:
+    assert address_of("plain", settings(endpoint=endpoint, customer_key=CustomerKey(bytes(32)))).bucket == "plain"
+
+
+@pytest.mark.parametrize(
+    "bucket", ["arn:aws:s3:us-east-1:123456789012:accesspoint/a", "data--use1-az4--x-s3", "a--use1-az4--xa-s3"]
+)
+def test_no_redirect_changes_a_host_whose_name_tells_the_region(bucket: str) -> None:
+    assert "{region}" not in address_of(bucket, settings()).host

@@ -27,7 +27,7 @@ class FakeQueue:
         self.cancelled: list[int] = []
         client.queues.append(self)
 
-    def get(self, requests: Iterable[Any], *, limit: int | None = None) -> range:
+    def get(self, requests: Iterable[Any], *, limit: int | None = None, version_id: str | None = None) -> range:
         requests = list(requests)
         self.client.submissions.append([key for _, key, *_ in requests])
         first = self.count

@@ -178,7 +178,7 @@ class FakeQueue:
 
     # -- Requests
 
-    def get(self, requests: Iterable[Any], *, limit: int | None = None) -> range:
+    def get(self, requests: Iterable[Any], *, limit: int | None = None, version_id: str | None = None) -> range:
         indices = [self._get(*request) for request in requests]
         return range(indices[0], indices[0] + len(indices))
 
@@ -211,7 +211,7 @@ class FakeQueue:
 
         return self._submit(_Job(request, work))
 
-    def get_into(self, requests: Iterable[Any]) -> range:
+    def get_into(self, requests: Iterable[Any], *, version_id: str | None = None) -> range:
         indices = [self._get_into(*request) for request in requests]
         return range(indices[0], indices[0] + len(indices))
 
@@ -235,7 +235,7 @@ class FakeQueue:
             raise ObjectChangedError("The object was replaced", status=412)
         return there
 
-    def head(self, bucket: str, key: str, headers: Any = ()) -> int:
+    def head(self, bucket: str, key: str, headers: Any = (), *, version_id: str | None = None) -> int:
         def work() -> FakeReply:
             there = self.service.found(key)
             return FakeReply(there.etag, len(there.data), metadata=there.headers)
@@ -390,6 +390,7 @@ class FakeClient:
         *,
         size: int | None = None,
         etag: str | None = None,
+        version_id: str | None = None,
         limit: int | None = None,
     ) -> FakeBody:
         queue = FakeQueue(self.service)
@@ -408,7 +409,7 @@ class FakeClient:
     def _released(self, size: int) -> None:
         self.buffered_bytes -= size
 
-    def head_object(self, bucket: str, key: str) -> FakeReply:
+    def head_object(self, bucket: str, key: str, *, version_id: str | None = None) -> FakeReply:
         queue = self.queue()
         reply: FakeReply = queue.take(queue.head(bucket, key))
         return reply

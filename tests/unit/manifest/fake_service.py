@@ -188,7 +188,7 @@ class FakeQueue:
         service = self._client.service
         return self._submit(service.page(**request), service.slow_delimiter_ms if delimiter else 0.0)
 
-    def head(self, bucket: str, key: str, headers: object = ()) -> int:
+    def head(self, bucket: str, key: str, headers: object = (), *, version_id: str | None = None) -> int:
         found = self._client.service.objects.get(key.encode())
         return self._submit(FakeReply(*found) if found is not None else ObjectNotFoundError("gone"))
 

@@ -10,7 +10,8 @@ impl Attempts<'_> {
     /// The request's head, signed now.
     pub(super) fn head_of(&self, request: &Request<'_>, place: &Place) -> Result<Vec<u8>, Fault> {
         let (client, route) = (self.client, &self.target.route);
-        let of_bucket = matches!(self.operation, "ListObjectsV2" | "HeadBucket" | "DeleteObjects");
+        let of_bucket = matches!(self.operation, "ListObjectsV2" | "HeadBucket" | "DeleteObjects" | "CreateSession");
+        let of_object = !of_bucket && !matches!(self.operation, "DeleteObject" | "AbortMultipartUpload");
         if self.target.key.is_empty() && !of_bucket {
             return Err(Fault::invalid("the key is empty: that names the bucket, not an object"));
         }
@@ -27,7 +28,8 @@ impl Attempts<'_> {
             put(&["?", request.query]);
         }
         put(&[" HTTP/1.1\r\nhost: ", &place.authority, "\r\nuser-agent: ", &client.settings.user_agent, "\r\n"]);
-        let common = client.settings.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        let object_headers = client.settings.object_headers.0.iter().filter(|_| of_object);
+        let common = client.settings.headers.iter().chain(object_headers).map(|(n, v)| (n.as_str(), v.as_str()));
         let signed: Vec<(&str, &str)> = common.chain(request.headers.iter().copied()).collect();
         let has_control = |text: &str| text.bytes().any(|b| b < b' ' && b != b'\t' || b == 127);
         for (name, value) in &signed {
@@ -58,11 +60,15 @@ impl Attempts<'_> {
             let Some(credentials) = credentials else {
                 return Err(Fault::new(Kind::Credentials, Retry::Never, "this client has no credentials"));
             };
+            let (credentials, kept_for) = match &self.session {
+                Some(session) => (&session.credentials, &route.bucket),
+                None => (&*credentials, &place.region),
+            };
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
             let epoch_s = now.saturating_add_signed(route.clock_offset_s.load(Relaxed));
-            self.lane.with_signer(client.id, &place.region, |signer| {
+            self.lane.with_signer(client.id, kept_for, |signer| {
                 signer.sign(
-                    &credentials,
+                    credentials,
                     &place.region,
                     &route.service,
                     epoch_s,

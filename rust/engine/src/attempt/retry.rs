@@ -162,6 +162,9 @@ impl<'a> Attempts<'a> {
 
     /// Waits for other credentials than those that were refused.
     async fn renew_credentials(&self) -> Result<(), String> {
+        if crate::session::forget(self) {
+            return Ok(());
+        }
         let version = self.credentials_version.get();
         self.client.want_credentials(version);
         let began = Instant::now();

@@ -55,11 +55,12 @@ fn queue(part_size: usize) -> (Arc<Queue>, Target) {
         verify_reads: true,
         save_max_elapsed: Duration::from_secs(60),
         headers: Vec::new(),
+        object_headers: Default::default(),
     };
     let client = Arc::new(Client::new(settings, None, engine.budget.clone()));
     let (host, port) = ("127.0.0.1".to_owned(), Some(server()));
     let route = Route::new("b".into(), false, host, port, "/b".into(), "us-east-1".into(), "s3".into());
-    (Queue::new(engine, client), Target { route: Arc::new(route), key: "k".into() })
+    (Queue::new(engine, client), Target { route: Arc::new(route), key: "k".into(), version: None })
 }
 
 /// -> how many of so many requests came back as bodies, and how many as the engine's own failure.

@@ -10,6 +10,7 @@ fn example_credentials() -> Credentials {
         access_key: "AKIAIOSFODNN7EXAMPLE".into(),
         secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into(),
         session_token: None,
+        of_session: false,
     }
 }
 
@@ -81,6 +82,10 @@ fn lines_are_appended_and_complete() {
     assert!(text.contains("\r\nx-amz-security-token: tok/en==\r\n"));
     assert!(text.contains("SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token,"));
 
+    // Copies to a directory bucket are signed with keys that are not a session's.
+    let text = lines(&mut signer, &credentials, "s3express", EXAMPLE_EPOCH_S);
+    assert!(text.contains("\r\nx-amz-security-token: tok/en==\r\n"));
+    credentials.of_session = true;
     let text = lines(&mut signer, &credentials, "s3express", EXAMPLE_EPOCH_S);
     assert!(text.contains("\r\nx-amz-s3session-token: tok/en==\r\n"));
     assert!(text.contains("SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-s3session-token,"));

@@ -24,6 +24,8 @@ pub struct ServiceError {
     pub resource: Option<String>,
     /// The service's clock, of a RequestTimeTooSkewed, as it was written.
     pub server_time: Option<String>,
+    /// What it is about: the header, of a NotImplemented; the storage class or tier, of an InvalidObjectState.
+    pub about: Option<String>,
 }
 
 /// Reads an error document: `<Error>`, also inside `<ErrorResponse>` as some services have it.
@@ -64,6 +66,9 @@ fn read_error(scanner: &mut Scanner<'_>, error: &mut ServiceError) -> Result<(),
             "ActualObjectSize" => error.actual_object_size = scanner.text()?.trim().parse().ok(),
             "Resource" => error.resource = service_text(scanner)?,
             "ServerTime" => error.server_time = service_text(scanner)?,
+            "Header" | "StorageClass" | "AccessTier" => {
+                error.about = service_text(scanner)?.filter(|text| *text != "null").or(error.about.take());
+            }
             _ => scanner.skip()?,
         }
     }
@@ -249,6 +254,7 @@ pub fn parse_session(xml: &[u8]) -> Result<Session, XmlError> {
             access_key: access_key.ok_or(XmlError::Missing { element: "AccessKeyId" })?,
             secret_key: secret_key.ok_or(XmlError::Missing { element: "SecretAccessKey" })?,
             session_token: Some(session_token.ok_or(XmlError::Missing { element: "SessionToken" })?),
+            of_session: true,
         },
         expires_s: expires_s.ok_or(XmlError::Missing { element: "Expiration" })?,
     })
@@ -288,8 +294,12 @@ mod tests {
             actual_object_size: Some(0),
             resource: Some("/k".into()),
             server_time: Some("2013-05-24T00:00:00Z".into()),
+            about: None,
         };
         assert_eq!(error, Some(expected));
+        let archived = b"<Error><Code>InvalidObjectState</Code><StorageClass>INTELLIGENT_TIERING</StorageClass>\
+            <AccessTier>ARCHIVE_ACCESS</AccessTier></Error>";
+        assert_eq!(parse_error(archived).unwrap().about.as_deref(), Some("ARCHIVE_ACCESS"));
     }
 
     #[test]

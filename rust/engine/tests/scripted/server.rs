@@ -1,5 +1,5 @@
 //! The server that plays from a script, and an engine that talks to it.
-use s3dataset_engine::client::{Client, Route, Settings};
+use s3dataset_engine::client::{Client, Route, SecretHeaders, Settings};
 use s3dataset_engine::engine::Engine;
 use s3dataset_engine::failure::Failure;
 use s3dataset_engine::queue::{Pending, Queue};
@@ -103,6 +103,7 @@ pub fn settings() -> Settings {
         verify_reads: true,
         save_max_elapsed: Duration::from_secs(60),
         headers: Vec::new(),
+        object_headers: SecretHeaders::default(),
     }
 }
 
@@ -116,7 +117,12 @@ impl Bench {
     pub fn new(port: u16, settings: Settings, memory: usize) -> Bench {
         let engine = Engine::start(1, memory).unwrap();
         let client = Arc::new(Client::new(settings, None, engine.budget.clone()));
-        client.set_credentials(Credentials { access_key: "a".into(), secret_key: "s".into(), session_token: None });
+        client.set_credentials(Credentials {
+            access_key: "a".into(),
+            secret_key: "s".into(),
+            session_token: None,
+            of_session: false,
+        });
         Bench::with(port, engine, client)
     }
 
@@ -133,7 +139,7 @@ impl Bench {
 
     pub fn submit(&self, key: &str, op: Op) -> u64 {
         let mut op = Some(op);
-        let target = Target { route: self.route.clone(), key: key.into() };
+        let target = Target { route: self.route.clone(), key: key.into(), version: None };
         self.queue.submit(1, |index| {
             let (queue, target, op) = (self.queue.clone(), target.clone(), op.take().unwrap());
             Pending::Job(Job::new(queue, index, target, op))

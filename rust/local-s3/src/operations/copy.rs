@@ -1,7 +1,7 @@
 //! CopyObject and UploadPartCopy.
 use super::objects::{add_checksum, quoted};
 use super::versions::{add_source_version, add_version, find as find_version};
-use super::{Call, archive, conditions, multipart};
+use super::{Call, access_points, archive, conditions, customer_key, multipart};
 use crate::checksum::Algorithm;
 use crate::config::EtagKind;
 use crate::error::{Answer, Failure, S3Error};
@@ -18,12 +18,12 @@ use std::sync::Arc;
 const MAX_COPY_BYTES: u64 = 5 << 30;
 
 /// The object that `x-amz-copy-source` names, if its conditions hold.
-fn source(call: &Call<'_>) -> Answer<(String, String, Arc<Object>)> {
+pub(super) fn source(call: &Call<'_>) -> Answer<(String, String, Arc<Object>)> {
     let header = call.request.header("x-amz-copy-source").unwrap_or("");
     let (path, version) = header.split_once("?versionId=").map_or((header, None), |(path, id)| (path, Some(id)));
     let path = percent_decode(path, false).and_then(|bytes| String::from_utf8(bytes).ok());
     let path = path.ok_or_else(|| S3Error::invalid_argument("Invalid copy source encoding."))?;
-    let path = path.strip_prefix('/').unwrap_or(&path);
+    let path = access_points::without_arn(path.strip_prefix('/').unwrap_or(&path));
     let message = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey";
     let (bucket, key) =
         path.split_once('/').filter(|(_, key)| !key.is_empty()).ok_or_else(|| S3Error::invalid_argument(message))?;
@@ -33,6 +33,7 @@ fn source(call: &Call<'_>) -> Answer<(String, String, Arc<Object>)> {
     }
     let message = "Operation is not valid for the source object's storage class";
     archive::check_readable(&object, call.server.now(call.effects), message)?;
+    customer_key::check(call.request, "x-amz-copy-source-", &object.attributes)?;
     if matches!(object.content, Content::Discarded) && object.size > 0 {
         let message = "The bytes of the source were discarded by the sink that received them";
         return Err(S3Error::new(403, "InvalidObjectState", message).into());
@@ -93,7 +94,7 @@ pub async fn copy(call: &Call<'_>) -> Answer<Response> {
                        the object's metadata, storage class, website redirect location or encryption attributes.";
         return Err(S3Error::invalid_request(message).into());
     }
-    let mut attributes = if replaces { sent.clone() } else { object.attributes.clone() };
+    let mut attributes = if replaces { sent.clone() } else { object.attributes.clone().encrypted_as(&sent) };
     // The storage class is the new object's own, whatever the directive.
     attributes.storage_class = sent.storage_class;
     attributes.archive_tier = None;

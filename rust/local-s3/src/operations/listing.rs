@@ -1,5 +1,5 @@
 //! ListObjectsV2, and the first version that older tools use.
-use super::{Call, Operation, archive};
+use super::{Call, Operation, archive, directory_buckets};
 use crate::checksum::{base64, from_base64};
 use crate::date::Timestamp;
 use crate::digits::push_number;
@@ -165,7 +165,8 @@ pub fn list(call: &Call<'_>) -> Answer<Response> {
 
 /// Listings that are not what they should be.
 fn disturb(call: &Call<'_>, page: &mut Page, after: &After) -> Option<ListingFault> {
-    let unordered = call.variant().unordered_listing.then_some(ListingFault::Unordered);
+    let unordered = call.variant().unordered_listing || directory_buckets::is_one(&call.target.bucket);
+    let unordered = unordered.then_some(ListingFault::Unordered);
     let fault = call.effects.listing.or(unordered);
     match fault {
         None => {}

@@ -1,8 +1,11 @@
 //! S3's operations: which one a request asks for, whether its sender may, and its answer.
+pub mod access_points;
 pub mod archive;
 pub mod buckets;
 pub mod conditions;
 pub mod copy;
+pub mod customer_key;
+pub mod directory_buckets;
 pub mod listing;
 pub mod multipart;
 pub mod objects;
@@ -50,6 +53,7 @@ pub enum Operation {
     AbortMultipartUpload,
     ListParts,
     RestoreObject,
+    CreateSession,
     Unknown,
 }
 
@@ -80,6 +84,7 @@ impl Operation {
             ("PUT", false, true) if has("versioning") => Self::PutBucketVersioning,
             ("GET", false, true) if has("versions") => Self::ListObjectVersions,
             ("GET", false, true) if has("uploads") => Self::ListMultipartUploads,
+            ("GET", false, true) if has("session") => Self::CreateSession,
             ("GET", false, true) if query.get("list-type") == Some("2") => Self::ListObjectsV2,
             ("GET", false, true) if known(&["prefix", "delimiter", "marker", "max-keys"]) => Self::ListObjects,
             ("GET", false, false) if has("uploadId") => Self::ListParts,
@@ -126,6 +131,7 @@ impl Operation {
             Self::AbortMultipartUpload => "AbortMultipartUpload",
             Self::ListParts => "ListParts",
             Self::RestoreObject => "RestoreObject",
+            Self::CreateSession => "CreateSession",
             Self::Unknown => "Unknown",
         }
     }
@@ -143,6 +149,7 @@ impl Operation {
                 | Self::GetObject
                 | Self::HeadObject
                 | Self::GetObjectTagging
+                | Self::CreateSession
         )
     }
 }
@@ -179,7 +186,7 @@ impl Call<'_> {
     }
 
     pub fn etag(&self) -> EtagKind {
-        self.config.etag
+        if directory_buckets::is_one(&self.target.bucket) { EtagKind::Opaque } else { self.config.etag }
     }
 
     pub fn expected(&self) -> Expected<'_> {
@@ -238,6 +245,7 @@ impl Call<'_> {
         self.authorize()?;
         self.server.check_region(self)?;
         self.check_variant()?;
+        directory_buckets::check(self)?;
         match self.operation {
             Operation::ListBuckets => buckets::list(self),
             Operation::CreateBucket => buckets::create(self, incoming).await,
@@ -262,6 +270,7 @@ impl Call<'_> {
             Operation::AbortMultipartUpload => multipart::abort(self),
             Operation::ListParts => multipart::list_parts(self),
             Operation::RestoreObject => archive::restore(self, incoming).await,
+            Operation::CreateSession => directory_buckets::create_session(self),
             Operation::Unknown => Err(S3Error::not_implemented(self.request.query()).into()),
         }
     }

@@ -1,7 +1,7 @@
 //! Multipart uploads.
 use super::objects::{add_checksum, add_encryption, quoted};
 use super::versions::add_version;
-use super::{Call, conditions};
+use super::{Call, Operation, conditions, customer_key};
 use crate::checksum::{Algorithm, Checksum, Kind, base64, from_base64, hex, md5};
 use crate::config::EtagKind;
 use crate::error::{Answer, Failure, S3Error};
@@ -24,7 +24,11 @@ const MAX_PARTS: u32 = 10_000;
 
 pub fn find_upload(call: &Call<'_>, bucket: &Bucket) -> Result<Arc<Upload>, S3Error> {
     let id = call.query.get("uploadId").unwrap_or("");
-    bucket.upload(&call.target.key, id).ok_or_else(|| S3Error::no_such_upload(id))
+    let upload = bucket.upload(&call.target.key, id).ok_or_else(|| S3Error::no_such_upload(id))?;
+    if matches!(call.operation, Operation::UploadPart | Operation::UploadPartCopy) {
+        customer_key::check(call.request, "x-amz-", &upload.attributes)?;
+    }
+    Ok(upload)
 }
 
 pub fn part_number(query: &Query) -> Result<u32, S3Error> {

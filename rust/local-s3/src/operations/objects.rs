@@ -1,6 +1,6 @@
 //! Whole objects: GET, HEAD, PUT, DELETE.
 use super::versions::{add_deleted, add_version, find as find_version, version_id};
-use super::{Call, Operation, archive, conditions};
+use super::{Call, Operation, archive, conditions, customer_key};
 use crate::checksum::{Algorithm, Checksum, Kind, base64};
 use crate::date::Timestamp;
 use crate::error::{Answer, Failure, S3Error};
@@ -14,7 +14,7 @@ use crate::xml::{self, Writer};
 use std::sync::Arc;
 
 /// Headers of an object that are kept and returned as they were sent.
-const KEPT_HEADERS: [&str; 11] = [
+const KEPT_HEADERS: [&str; 13] = [
     "cache-control",
     "content-disposition",
     "content-encoding",
@@ -25,7 +25,9 @@ const KEPT_HEADERS: [&str; 11] = [
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-aws-kms-key-id",
     "x-amz-server-side-encryption-bucket-key-enabled",
+    "x-amz-server-side-encryption-context",
     "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-server-side-encryption-customer-key-md5",
 ];
 
 const MAX_METADATA_BYTES: usize = 2 << 10;
@@ -61,6 +63,14 @@ impl Attributes {
         attributes.tags = request.header("x-amz-tagging").map(str::to_owned);
         Ok(attributes)
     }
+
+    /// A copy is encrypted as its request says, not as its source is.
+    pub fn encrypted_as(mut self, other: &Self) -> Self {
+        let of_encryption = |(name, _): &&(String, String)| name.starts_with("x-amz-server-side-encryption");
+        self.headers.retain(|header| !of_encryption(&header));
+        self.headers.extend(other.headers.iter().filter(of_encryption).cloned());
+        self
+    }
 }
 
 pub fn quoted(etag: &str) -> String {
@@ -95,6 +105,7 @@ pub async fn get(call: &Call<'_>) -> Answer<Response> {
     if !call.ignores_conditions() {
         conditions::check_read(request, &object)?;
     }
+    customer_key::check(request, "x-amz-", &object.attributes)?;
     let asked = request.header("range").filter(|_| !call.effects.ignore_range);
     let range = ByteRange::parse(asked, object.size).shifted(call.effects.shift_range, object.size);
     let (status, start, end) = match range {

@@ -17,5 +17,6 @@ class ClientConformance(ReadingSemantics, WritingSemantics, ListingSemantics):
             If-Match on PUT), "conditional_completion" (the same for multipart uploads), "crc64nvme" (it refuses that
             checksum), "signatures" (it accepts any), "storage_classes", "dotted_keys" (`.` and `..` as parts of keys),
             "empty_parts_of_keys" (`a//b`), "copy", "etags_of_uploads" (a completed multipart upload does not tell its
-            ETag), and "missing_buckets" (it does not tell them from missing objects).
+            ETag), "listing_order" (as in directory buckets), and "missing_buckets" (it does not tell them from missing
+            objects).
     """
