@@ -137,6 +137,10 @@ fn read_answer(
             }
             return Ok(Outcome::List(Box::new(page)));
         }
+        CallKind::UploadPart if reply.etag.is_empty() => {
+            // Without it the upload cannot be completed; the part can be sent again.
+            return Err(Fault::transport("an answer to UploadPart without an ETag"));
+        }
         CallKind::Put | CallKind::UploadPart => {
             if algorithm.is_some() {
                 reply.checksum = call.checksum_value.clone().unwrap_or_default();

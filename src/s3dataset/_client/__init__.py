@@ -15,7 +15,7 @@
 from s3dataset._client._client import Client
 from s3dataset._client._core import ClientCore
 from s3dataset._client._get import GetRequest, GetRequestLike, ReadIntoRequest
-from s3dataset._client._list import ListObjectResult
+from s3dataset._client._list import ListingGuard, ListObjectResult
 from s3dataset._client._lost_answers import Nonce
 from s3dataset._client._object_info import ObjectInfo, RestoreStatus
 from s3dataset._client._process import configure_process, limits
@@ -39,6 +39,7 @@ __all__ = [
     "Headers",
     "ListObjectResult",
     "ListPage",
+    "ListingGuard",
     "Nonce",
     "ObjectInfo",
     "Put",

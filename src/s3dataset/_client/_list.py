@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from s3dataset._client._core import ClientCore
 from s3dataset._client._object_info import ObjectInfo, infos_of_page
 from s3dataset._native import ListPage
-from s3dataset._uri import is_directory_bucket
+from s3dataset._uri import S3Uri, is_directory_bucket
+from s3dataset.errors import S3Exception
 
-__all__ = ["ListObjectResult", "ListOperations"]
+__all__ = ["ListObjectResult", "ListOperations", "ListingGuard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,14 @@ class ListOperations(ClientCore):
         if is_directory_bucket(bucket) and prefix and not prefix.endswith("/"):
             yield from self._list_within_directory(bucket, prefix, delimiter, max_keys)
             return
+        guard = ListingGuard(S3Uri(bucket, prefix))
         with self.queue() as queue:
             waiting = queue.list_page(bucket, prefix, delimiter=delimiter, max_keys=max_keys)
             more = True
             while more:
                 page = cast(ListPage, queue.take(waiting))
-                more = page.is_truncated and page.next_token is not None
+                guard.check(page)
+                more = page.is_truncated
                 if more:
                     waiting = queue.list_page(
                         bucket, prefix, delimiter=delimiter, max_keys=max_keys, token=page.next_token
@@ -82,3 +85,41 @@ class ListOperations(ClientCore):
             yield ListObjectResult(infos, names if delimiter else [])
         for name in [] if delimiter else below:
             yield from self._list_objects(bucket, name, "", max_keys)
+
+
+_EMPTY_PAGES: Final = 1000
+"""In a row: stores that skip deleted keys answer with some, but each stands for a thousand keys."""
+
+
+class ListingGuard:
+    """Sees to it that a listing in pages gets on, and so comes to its end.
+
+    Args:
+        uri: What is listed.
+    """
+
+    def __init__(self, uri: S3Uri) -> None:
+        self._uri = str(uri)
+        self._token: str | None = None
+        self._keys = b""
+        self._empty = 0
+
+    def check(self, page: ListPage) -> None:
+        """Looks at the next page.
+
+        Raises:
+            S3Exception: There is more, and it does not lead there.
+        """
+        keys = page.key_blob
+        self._empty = 0 if keys or page.common_prefixes else self._empty + 1
+        if not page.is_truncated:
+            return
+        token = page.next_token
+        if token is None or token == self._token or self._empty > _EMPTY_PAGES or (keys and keys == self._keys):
+            raise S3Exception(
+                f"Service error: The listing of {self._uri} says that there is more, and does not go on. The service "
+                "is no faithful S3; give the keys by Manifest.from_objects instead",
+                operation="ListObjectsV2",
+                uri=self._uri,
+            )
+        self._token, self._keys = token, keys

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, cast
 
-from s3dataset._client import Client, ListPage, RequestQueue
+from s3dataset._client import Client, ListingGuard, ListPage, RequestQueue
 from s3dataset._manifest._builder import Builder, is_ascending
 from s3dataset._manifest._chunks import chunk_of_page, chunk_of_page_rows, chunks_of_rows
 from s3dataset._manifest._columns import Columns
@@ -21,7 +21,6 @@ from s3dataset.errors import S3Exception
 _MOST_PAGES_AT_ONCE: Final = 256
 _LATEST_MTIME: Final = (1 << 32) - 1
 _EXAMPLES: Final = 3
-_MOST_EMPTY_PAGES: Final = 1000  # in a row; stores that skip deleted keys answer with some
 _REFUSALS: Final = (400, 501)  # of `start-after`, by stores that do not know it
 
 
@@ -263,26 +262,16 @@ class _Listing:
 
     def _pages(self, queue: RequestQueue, prefix: str, delimiter: str) -> Iterator[ListPage]:
         token: str | None = None
-        previous = b""
-        empty_pages = 0
+        guard = ListingGuard(self._uri)
         while True:
             self.requests += 1
             index = queue.list_page(self._uri.bucket, prefix, delimiter=delimiter, token=token)
             page = cast(ListPage, queue.take(index))
-            keys = page.key_blob
-            empty_pages = 0 if keys or page.common_prefixes else empty_pages + 1
-            stuck = empty_pages > _MOST_EMPTY_PAGES or (keys and keys == previous)
-            if page.is_truncated and (page.next_token is None or stuck):
-                raise S3Exception(
-                    f"Service error: The listing of {self._uri} says that there is more, and does not go on. The "
-                    "service is no faithful S3; give the keys by Manifest.from_objects instead",
-                    operation="ListObjectsV2",
-                    uri=str(self._uri),
-                )
+            guard.check(page)
             yield page
             if not page.is_truncated:
                 return
-            token, previous = page.next_token, keys
+            token = page.next_token
 
     def _add_rows(self, page: ListPage, rows: list[int]) -> None:
         """Keeps those of these rows that the pattern chooses."""

@@ -131,7 +131,7 @@ def _delete_many(world: World) -> None:
     left = set(keys) & set(world.server.keys(BUCKET))
     assert len(errors) == len(left), (errors, left)
     if errors:
-        raise s3dataset.S3Exception(f"not deleted: {sorted(left)}")
+        raise s3dataset.S3Exception(f"s3://{BUCKET}: not deleted: {sorted(left)}")
 
 
 def _reader(world: World) -> None:
