@@ -136,8 +136,10 @@ class SharedKeys:
             return _nothing, ()
         from multiprocessing import context, reduction  # noqa: PLC0415 - loaded already, by whoever starts a process
 
-        # A descriptor can be handed to a process once, however often what holds it is pickled on the way.
         process = context.get_spawning_popen()
+        if not hasattr(process, "duplicate_for_child"):
+            return _nothing, ()  # somebody else's way to start processes
+        # A descriptor can be handed to a process once, however often what holds it is pickled on the way.
         if self._handed is None or self._handed[0]() is not process:
             self._handed = weakref.ref(process), reduction.DupFd(self._descriptor)
         return _received, (self._handed[1],)

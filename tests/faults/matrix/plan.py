@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Final
 
 from tests.faults.matrix.uses import Use
@@ -12,6 +13,9 @@ from s3dataset.testing import Fault
 __all__ = ["PLAN", "Row", "applies"]
 
 KIB: Final = 1 << 10
+
+_REGIONS: Final = cycle(("eu-west-1", "eu-west-3", "ap-south-1", "sa-east-1"))
+"""Each time another one, since a client remembers where it was sent."""
 
 Errors = tuple[type[errors.S3Exception], ...]
 ANY: Final[Errors] = (errors.S3Exception,)
@@ -77,9 +81,9 @@ PLAN: Final = (
     _row("403", lambda **w: Fault.status(403, code="AccessDenied", **w), (errors.AccessDeniedError,)),
     _row("403 without a body", lambda **w: Fault.status(403, empty=True, **w), ANY),
     _row("expired token", Fault.expired_token, (errors.CredentialsError,)),
-    _row("wrong region, 400", lambda **w: Fault.wrong_region("eu-west-3", **w)),
-    _row("wrong region, 301", lambda **w: Fault.wrong_region("eu-west-1", status=301, **w)),
-    _row("wrong region, 307", lambda **w: Fault.wrong_region("ap-south-1", status=307, **w)),
+    _row("wrong region, 400", lambda **w: Fault.wrong_region(next(_REGIONS), **w)),
+    _row("wrong region, 301", lambda **w: Fault.wrong_region(next(_REGIONS), status=301, **w)),
+    _row("wrong region, 307", lambda **w: Fault.wrong_region(next(_REGIONS), status=307, **w)),
     _row("clock an hour ahead", lambda **w: Fault.clock_skew(3600, **w)),
     _row("clock an hour behind", lambda **w: Fault.clock_skew(-3600, **w)),
     _row("error in 200", Fault.error_in_200, only=_completes),

@@ -3,6 +3,7 @@
 import os
 import pickle
 import time
+from multiprocessing import context
 
 import pytest
 
@@ -67,6 +68,15 @@ def test_an_ordinary_pickle_has_nothing(shared: SharedKeys) -> None:
     shared.ask(lambda: keys(1), lambda *_: True)
     data = pickle.dumps(shared)
     assert b"key-1" not in data
+    assert pickle.loads(data) is None
+
+
+def test_a_process_that_takes_no_descriptors_gets_nothing(shared: SharedKeys) -> None:
+    context.set_spawning_popen(object())
+    try:
+        data = pickle.dumps(shared)
+    finally:
+        context.set_spawning_popen(None)
     assert pickle.loads(data) is None
 
 

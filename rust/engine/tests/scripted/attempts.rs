@@ -86,7 +86,9 @@ fn what_is_called_off_before_it_is_sent_leaves_no_record() {
     for _ in 0..5 {
         bench.submit("k", fetch());
     }
-    std::thread::sleep(Duration::from_millis(100));
+    while server.seen().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     bench.queue.close();
     assert_eq!(records(&bench), [(1, 0, 0, "cancelled".to_owned())]);
 }

@@ -115,8 +115,9 @@ fn bodies_without_a_length_wait_for_room_as_others_do() {
     let server = Server::start(vec![says(String::from_utf8(body).unwrap())]);
     let bench = Bench::new(server.port, settings(), 3 << 20);
     let indices: Vec<u64> = (0..30).map(|_| bench.submit("k", whole())).collect();
+    until("some come", || bench.queue.untaken() > 0);
     std::thread::sleep(Duration::from_millis(300));
-    assert!((1..=3).contains(&bench.queue.untaken()), "{} untaken", bench.queue.untaken());
+    assert!(bench.queue.untaken() <= 3, "{} untaken", bench.queue.untaken());
     assert!(bench.client.budget.used() <= (3 << 20) + 2 * 700 * KIB, "{}", bench.client.budget.used());
     for index in indices {
         let taken = bench.queue.take(index..index + 1, Duration::from_secs(20)).expect("in time");

@@ -82,6 +82,11 @@ fn those_who_wait_for_their_turn_do_not_wait_for_ever() {
     assert!(Bench::new(server.port, saves, 1 << 20).put(vec![1].into()).is_ok());
 }
 
+/// Would wait for an answer longer than the test does.
+fn patient() -> Settings {
+    Settings { first_byte_timeout: Some(Duration::from_secs(100)), ..settings() }
+}
+
 /// No answer at all for every so manieth request; others at once.
 fn ignores(every: usize) -> Step {
     let (mut n, mut kept) = (0, Vec::<TcpStream>::new());
@@ -98,14 +103,13 @@ fn ignores(every: usize) -> Step {
 #[test]
 fn a_read_without_an_answer_is_sent_again_elsewhere() {
     let server = Server::start(vec![ignores(100)]);
-    let once = Settings { max_attempts: 1, max_connections: 8, ..settings() };
-    let bench = Bench::new(server.port, once, 8 << 20);
+    let bench = Bench::new(server.port, Settings { max_connections: 8, ..patient() }, 8 << 20);
     bench.queue.engine.log.enable(true);
     (0..1000).for_each(|_| assert!(bench.submit("k", whole()) < 1000));
     assert!(take_all(&bench, 1000).iter().all(|o| matches!(o, Outcome::Body(_))));
     let stats = &bench.client.stats;
     let (hedges, requests) = (stats.hedges.load(SeqCst), stats.requests.load(SeqCst));
-    assert!((9..=11).contains(&hedges) && requests == 1000 + hedges, "{hedges} hedges of {requests} requests");
+    assert!(hedges >= 9 && hedges * 20 <= requests && requests == 1000 + hedges, "{hedges} of {requests}");
     assert_eq!(stats.retries.load(SeqCst), 0, "it is no attempt of its own");
     let records = bench.queue.engine.log.drain(Duration::ZERO);
     assert_eq!(records.len() as u64, requests);
@@ -116,7 +120,7 @@ fn a_read_without_an_answer_is_sent_again_elsewhere() {
 #[test]
 fn hedges_are_few_where_everything_is_slow_and_writes_have_none() {
     let server = Server::start(vec![answers(Duration::from_millis(350), |_| answer("200 OK", "", "x"))]);
-    let bench = Bench::new(server.port, Settings { max_connections: 100, ..settings() }, 8 << 20);
+    let bench = Bench::new(server.port, Settings { max_connections: 100, ..patient() }, 8 << 20);
     (0..300).for_each(|_| assert!(bench.submit("k", whole()) < 300));
     assert!(take_all(&bench, 300).iter().all(|o| matches!(o, Outcome::Body(_))));
     let (hedges, requests) = (bench.client.stats.hedges.load(SeqCst), bench.client.stats.requests.load(SeqCst));
