@@ -96,9 +96,9 @@ def test_answers_without_end(handler: Conversation, operation: Callable[[Client]
         fails(client_of(peer, first_byte_timeout_s=1.0, retry_max_elapsed_s=5.0), operation, said)
 
 
-def page(token: str) -> bytes:
+def page(token: str, key: str = "k") -> bytes:
     body = (
-        "<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>k</Key><Size>1</Size>"
+        f"<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>{key}</Key><Size>1</Size>"
         f"<NextContinuationToken>{token}</NextContinuationToken></Contents>"
         f"<NextContinuationToken>{token}</NextContinuationToken></ListBucketResult>"
     ).encode()
@@ -115,7 +115,8 @@ def test_a_listing_that_goes_on_for_ever_is_read_page_by_page() -> None:
 
     def handler(connection: socket.socket) -> None:
         while read_head(connection):
-            connection.sendall(page(f"t{next(numbers)}"))
+            number = next(numbers)
+            connection.sendall(page(f"t{number}", f"k{number:09}"))
 
     with Peer(handler) as peer:
         client = client_of(peer)
