@@ -51,6 +51,7 @@ class S3Client(Client):
     ) -> None:
         text = user_agent.prefix if isinstance(user_agent, UserAgent) else user_agent
         super().__init__(region, endpoint=endpoint, user_agent=text, s3client_config=s3client_config)
+        self.preload()
 
     def __enter__(self) -> Self:
         return self
