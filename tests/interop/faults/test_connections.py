@@ -111,7 +111,8 @@ class TestBeforeTheFirstRequest:
     @pytest.mark.parametrize("fault", [Fault.reset, Fault.close])
     def test_ended(self, server: LocalS3, fault: Any) -> None:
         server.add_fault(fault(operation="Connect"))
-        with Wire(server) as wire, pytest.raises((EOFError, ConnectionResetError)):
+        # It may already be over when the connection is made.
+        with pytest.raises((EOFError, ConnectionResetError)), Wire(server) as wire:
             get(wire)
         with Wire(server) as wire:
             assert get(wire).body == DATA
