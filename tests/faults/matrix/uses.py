@@ -50,6 +50,8 @@ class World:
         """Everything as it was before a use."""
         server = self.server
         server.clear_faults()
+        for upload in server.uploads(BUCKET):
+            server.boto3_client().abort_multipart_upload(Bucket=BUCKET, Key=upload["key"], UploadId=upload["upload_id"])
         for key in server.keys(BUCKET):
             if key not in SMALL and key not in {"large", "target"}:
                 server.delete(BUCKET, key)
