@@ -117,6 +117,14 @@ class TestSessions:
         with pytest.raises(errors.BucketNotFoundError):
             client.get_range("none--use1-az4--x-s3", "k", 0, 1)
 
+    def test_one_that_cannot_be_had(self, server: LocalS3, client: S3Client) -> None:
+        server.add_fault(Fault.status(500, code="InternalError", operation="CreateSession", times=None))
+        impatient = S3Client(s3client_config=S3ClientConfig(max_attempts=2))
+        with pytest.raises(errors.RetriesExhaustedError, match=r"kept failing.*no session"):
+            impatient.get_range(BUCKET, "k", 0, 1)
+        assert operations(server) == {"CreateSession": 2}
+        impatient.close()
+
     def test_making_one_is_tried_again(self, server: LocalS3, client: S3Client) -> None:
         server.put(BUCKET, "k", b"x")
         server.add_fault(Fault.status(500, code="InternalError", operation="CreateSession", times=2))

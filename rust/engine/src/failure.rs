@@ -114,6 +114,8 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     Never,
+    /// It was tried often enough, as a request of its own.
+    Spent,
     /// Counts as an attempt.
     Counted,
     /// Counts time: the service asks for less.

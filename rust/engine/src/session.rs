@@ -180,6 +180,7 @@ fn read(answer: &[u8], date: Option<i64>) -> Result<Session, Fault> {
 /// What the request that wanted a session fails with.
 fn explained(failure: Failure) -> Fault {
     let advice = if failure.kind == Kind::AccessDenied { "; a policy must allow s3express:CreateSession" } else { "" };
+    let retry = if failure.retries_exhausted { Retry::Spent } else { Retry::Never };
     let message = format!("no session with the directory bucket: {}{advice}", failure.message);
     Fault {
         status: failure.status,
@@ -187,7 +188,7 @@ fn explained(failure: Failure) -> Fault {
         request_id: failure.request_id,
         host_id: failure.host_id,
         region: failure.region,
-        ..Fault::new(failure.kind, Retry::Never, message)
+        ..Fault::new(failure.kind, retry, message)
     }
 }
 

@@ -63,18 +63,17 @@ def run_cell(world: World, row: Row, use: Use, lasting: Lasting) -> Cell:
     seconds = time.monotonic() - started
     gc.collect()
     world.server.clear_faults()
-    return Cell(row.title, use.title, lasting, outcome, wrong or _left(world, use, outcome, seconds), seconds)
+    return Cell(row.title, use.title, lasting, outcome, wrong or _left(world, use, seconds), seconds)
 
 
-def _left(world: World, use: Use, outcome: str, seconds: float) -> str:
+def _left(world: World, use: Use, seconds: float) -> str:
     """What must not be left, whatever happened."""
     if seconds > DEADLINE_S:
         return f"it took {seconds:.0f} s"
-    if use.writes and outcome != "right":
-        target = world.server.get(BUCKET, "target") if "target" in world.server.keys(BUCKET, "target") else b""
-        whole = target == OLD or len(target) in _WHOLE
-        if not whole and use.title != "any, checkpoint":
-            return f"{len(target)} bytes were published of an object that is longer"
+    if use.written is not None:
+        target = world.server.get(BUCKET, "target")
+        if target not in (OLD, use.written):
+            return f"{len(target)} bytes were published that are neither the old object nor the new one"
     uploads = world.server.uploads(BUCKET)
     if use.operation in {"CreateMultipartUpload", "*"} and len(uploads) == 1:
         return ""  # its creation may have been done though the answer was lost; that is reported (decision 0011)
@@ -82,8 +81,4 @@ def _left(world: World, use: Use, outcome: str, seconds: float) -> str:
     while uploads and time.monotonic() < until:  # an abort may still be under way
         time.sleep(0.1)
         uploads = world.server.uploads(BUCKET)
-    return f"{len(uploads)} uploads were left behind" if uploads and outcome == "right" else ""
-
-
-# Lengths of what uses write to the target: they are published whole, or not at all.
-_WHOLE: Final = {3000, 3003, 11 << 20}
+    return f"{len(uploads)} uploads were left behind" if uploads else ""

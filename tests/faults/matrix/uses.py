@@ -148,7 +148,7 @@ def _reader_seeks(world: World) -> None:
     with world.client().get_object(BUCKET, "large") as reader:
         now = None
         for offset in (-100, -3 * MIB, -8 * MIB):
-            start = reader.seek(offset, io.SEEK_END)
+            start = reader.seek(max(offset, -reader.size), io.SEEK_END)
             piece = reader.read(50_000)
             if piece != LARGE[start : start + 50_000]:
                 now = now or world.server.get(BUCKET, "large")
@@ -207,6 +207,7 @@ class Use:
         run: Does it; raises AssertionError where what it got is wrong.
         operation: Which requests meet the fault.
         writes: Whether it makes objects.
+        written: What it makes of "target", where that is known beforehand: that or the old object is there afterwards.
         fetches: Whether it reads bytes of objects.
     """
 
@@ -215,6 +216,7 @@ class Use:
     operation: str
     writes: bool = False
     fetches: bool = False
+    written: bytes | None = None
 
 
 USES: Final = (
@@ -224,12 +226,12 @@ USES: Final = (
     Use("head", _head, "HeadObject"),
     Use("manifest", _list, "ListObjectsV2"),
     Use("list pages", _pages, "ListObjectsV2"),
-    Use("put", _put, "PutObject", writes=True),
-    Use("write small", _write_small, "PutObject", writes=True),
-    Use("create upload", _write_large, "CreateMultipartUpload", writes=True),
-    Use("upload part", _write_large, "UploadPart", writes=True),
-    Use("complete upload", _write_large, "CompleteMultipartUpload", writes=True),
-    Use("copy", _copy, "CopyObject", writes=True),
+    Use("put", _put, "PutObject", writes=True, written=NEW_SMALL),
+    Use("write small", _write_small, "PutObject", writes=True, written=NEW_SMALL),
+    Use("create upload", _write_large, "CreateMultipartUpload", writes=True, written=NEW_LARGE),
+    Use("upload part", _write_large, "UploadPart", writes=True, written=NEW_LARGE),
+    Use("complete upload", _write_large, "CompleteMultipartUpload", writes=True, written=NEW_LARGE),
+    Use("copy", _copy, "CopyObject", writes=True, written=SMALL["small/03"]),
     Use("delete", _delete, "DeleteObject"),
     Use("delete many", _delete_many, "DeleteObjects"),
     Use("reader", _reader, "GetObject", fetches=True),

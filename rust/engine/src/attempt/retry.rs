@@ -92,6 +92,7 @@ impl<'a> Attempts<'a> {
         let most = self.client.settings.max_attempts;
         match fault.retry {
             Retry::Never | Retry::Hedged => Verdict::Final,
+            Retry::Spent => Verdict::Exhausted,
             // The next connection is a new one, so this cannot happen twice in a row.
             Retry::Stale => {
                 (self.fresh, self.stale) = (true, self.stale + 1);
