@@ -107,6 +107,7 @@ def test_expired_keys_are_renewed_unseen() -> None:
         renewing = client(credentials=keys, max_attempts=1)
         assert renewing.head_object(BUCKET, "k").size == 5
         server.add_fault(Fault.status(400, code="ExpiredToken", times=8))
+        server.add_fault(Fault.delay(0.5, times=8))  # all eight were asked with the first key before one is refused
         bodies = [bytes(body) for _, body in renewing.get_many([(BUCKET, "k")] * 50)]
         assert bodies == [b"hello"] * 50
         assert len(asked) == 2

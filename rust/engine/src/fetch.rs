@@ -38,16 +38,40 @@ pub async fn run(
     mut grant: Option<Grant>,
     running: &Running,
 ) -> Option<(Outcome, Option<Grant>)> {
-    let failed = |failure: Box<Failure>| Some((Outcome::Failure(failure), None));
     if let What::Range { start, end } = fetch.what
         && start >= end
     {
         let size = fetch.size.unwrap_or(0);
         return Some((empty(attempts, &fetch, start, size), None));
     }
-    let mut opened = loop {
-        let fault = match open(attempts, &fetch, &mut grant).await {
-            Ok(opened) => break opened,
+    loop {
+        let opened = match open_at_last(attempts, &fetch, &mut grant).await {
+            Ok(opened) => opened,
+            Err(outcome) => return Some((outcome, None)),
+        };
+        let fault = match deliver(attempts, ticket, &fetch, &mut grant, running, opened).await {
+            Delivery::Done(outcome) => {
+                let holds = fetch.into.is_none() && !matches!(outcome, Outcome::Failure(_));
+                return Some((outcome, grant.filter(|_| holds)));
+            }
+            Delivery::Elsewhere => return None,
+            Delivery::Anew(fault) => fault,
+        };
+        if let Err(failure) = attempts.after(fault).await {
+            return Some((Outcome::Failure(failure), None));
+        }
+    }
+}
+
+/// Opens a fetch, in as many attempts as it takes; where there is nothing to fetch, the result.
+async fn open_at_last(
+    attempts: &mut Attempts<'_>,
+    fetch: &Fetch,
+    grant: &mut Option<Grant>,
+) -> Result<Opened, Outcome> {
+    loop {
+        let fault = match open(attempts, fetch, grant).await {
+            Ok(opened) => return Ok(opened),
             Err(fault) if fault.status == 416 => {
                 let size = fault.object_size.unwrap_or(0);
                 let start = match fetch.what {
@@ -55,16 +79,34 @@ pub async fn run(
                     _ => 0,
                 };
                 if fetch.into.is_none() && (start > 0 || size == 0) {
-                    return Some((empty(attempts, &fetch, start.min(size), size), None));
+                    return Err(empty(attempts, fetch, start.min(size), size));
                 }
                 fault
             }
             Err(fault) => fault,
         };
-        if let Err(failure) = attempts.after(pinned(fault, fetch.pin.as_deref())).await {
-            return failed(failure);
-        }
-    };
+        attempts.after(pinned(fault, fetch.pin.as_deref())).await.map_err(Outcome::Failure)?;
+    }
+}
+
+enum Delivery {
+    Done(Outcome),
+    /// It is fetched in parallel ranges, of which the last brings the result.
+    Elsewhere,
+    /// What the answer told about itself was not true.
+    Anew(Fault),
+}
+
+/// Brings what was opened into memory.
+async fn deliver(
+    attempts: &mut Attempts<'_>,
+    ticket: &mut Option<Ticket>,
+    fetch: &Fetch,
+    grant: &mut Option<Grant>,
+    running: &Running,
+    mut opened: Opened,
+) -> Delivery {
+    let failed = |failure: Box<Failure>| Delivery::Done(Outcome::Failure(failure));
     let end = match fetch.what {
         What::Range { end, .. } => end.min(opened.object_size),
         _ => opened.object_size,
@@ -79,11 +121,11 @@ pub async fn run(
         let meta = meta_of(&opened);
         attempts.end(opened.exchange, None);
         if let Some(stored) = stored
-            && let Err(failure) = verify::verify(attempts, stored, buffer.span(), &mut pin_of(&fetch, &meta)).await
+            && let Err(failure) = verify::verify(attempts, stored, buffer.span(), &mut pin_of(fetch, &meta)).await
         {
             return failed(failure);
         }
-        return Some((meta.outcome(attempts.target, Some(buffer), opened.first, total), grant));
+        return Delivery::Done(meta.outcome(attempts.target, Some(buffer), opened.first, total));
     }
     let (span, buffer) = match fetch.into {
         Some(span) if span.len() == total => (span, None),
@@ -94,7 +136,7 @@ pub async fn run(
             return failed(Box::new(attempts.failure(fault, false)));
         }
         None => {
-            if let Err(fault) = room::settle(attempts, &mut grant, total).await {
+            if let Err(fault) = room::settle(attempts, grant, total).await {
                 attempts.abandon(opened.exchange, Some(&fault));
                 return failed(Box::new(attempts.failure(fault, false)));
             }
@@ -117,11 +159,11 @@ pub async fn run(
             last_modified: meta.last_modified,
             head: meta.head,
             buffer,
-            grant,
+            grant: grant.take(),
             ..AssemblyState::default()
         };
         let part_size = attempts.client.settings.part_size;
-        let ticket = ticket.take()?;
+        let Some(ticket) = ticket.take() else { return Delivery::Elsewhere };
         let (assembly, part) = Assembly::new(ticket, span, opened.first, part_size, Some(piece), state);
         let queue = &assembly.queue;
         queue.pending.lock().unwrap_or_else(|e| e.into_inner()).push_front(Pending::Split(assembly.clone()));
@@ -131,22 +173,22 @@ pub async fn run(
         let target = attempts.target;
         let result = catch_unwind(receive(attempts, opened, span.slice(0, piece.len), &mut pin)).await;
         let result = result.unwrap_or_else(|text| Err(Box::new(broken("GetObject", target, &text))));
-        if let Some(finished) = part?.end(result.map(|()| attempts.sent)) {
+        if let Some(finished) = part.and_then(|part| part.end(result.map(|()| attempts.sent))) {
             attempts.lane.finish(finished);
         }
-        return None;
+        return Delivery::Elsewhere;
     }
-    let first = opened.first;
-    let mut pin = pin_of(&fetch, &meta);
+    let (first, told) = (opened.first, opened.len);
+    let mut pin = pin_of(fetch, &meta);
     let mut received = receive(attempts, opened, span, &mut pin).await;
     if let (Ok(()), Some(stored)) = (&received, stored) {
         received = verify::verify(attempts, stored, span, &mut pin).await;
     }
-    if fetch.into.is_some() {
-        grant = None; // what was gathered on the way is given up
-    }
     match received {
-        Ok(()) => Some((meta.outcome(attempts.target, buffer, first, total), grant)),
+        Ok(()) => Delivery::Done(meta.outcome(attempts.target, buffer, first, total)),
+        Err(failure) if failure.status == 416 && fetch.into.is_none() => {
+            Delivery::Anew(Fault::transport(format_args!("{told} bytes were told of, and the object has fewer")))
+        }
         Err(failure) => failed(failure),
     }
 }
