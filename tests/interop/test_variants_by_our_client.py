@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import s3dataset
+from s3dataset._client import Client
 from s3dataset.testing import LocalS3
 
 LARGE = bytes(range(256)) * 80_000  # of several parts, the last a smaller one
@@ -42,3 +43,15 @@ def test_objects_come_and_go(server: LocalS3, client: Any) -> None:
     # A header that the store refuses costs one request, not one for each object.
     refused = [record for record in server.requests() if record.status in {400, 501}]
     assert len(refused) <= 1
+
+
+@pytest.mark.parametrize(("variant", "requests"), [("s3", 2), ("gcs", 2 + 1101)])
+def test_many_objects_are_deleted_where_delete_objects_is_unknown_too(variant: Any, requests: int) -> None:
+    keys = [f"many/{number:04}" for number in range(1100)]
+    with LocalS3("bucket", variant=variant) as server:
+        for key in keys:
+            server.put("bucket", key, b"")
+        ((key, _),) = Client(region=server.region).delete_objects("bucket", [*keys, "never was", ""])
+        assert key == ""
+        assert server.keys("bucket") == []
+        assert len([record for record in server.requests() if record.operation.startswith("Delete")]) == requests

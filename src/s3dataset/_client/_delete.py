@@ -1,12 +1,13 @@
 """DeleteObject and DeleteObjects."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, cast
 
 from s3dataset import errors
 from s3dataset._client._core import ClientCore
+from s3dataset._client._queue import RequestQueue
 from s3dataset._native import Reply
 from s3dataset._uri import S3Uri
 from s3dataset.errors import InvalidUriError, S3Exception
@@ -14,6 +15,7 @@ from s3dataset.errors import InvalidUriError, S3Exception
 __all__ = ["DeleteOperations"]
 
 _MOST_KEYS: Final = 1000  # the service's limit
+_NOT_IMPLEMENTED: Final = 501
 _NOT_IN_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no way to write, and DeleteObjects none to name."""
 
@@ -33,7 +35,8 @@ class DeleteOperations(ClientCore):
     def delete_objects(self, bucket: str, keys: Iterable[str]) -> list[tuple[str, S3Exception]]:
         """Deletes objects, 1,000 a request and the requests side by side. Missing ones count as deleted.
 
-        Keys with control characters, which DeleteObjects has no way to name, take a request each.
+        Keys with control characters, which DeleteObjects has no way to name, take a request each; so do all keys where
+        the store knows no DeleteObjects.
 
         Returns:
             (key, reason) of those that were not deleted: the service refused to, or no object can have such a key
@@ -43,29 +46,42 @@ class DeleteOperations(ClientCore):
             S3Exception: A request for many keys failed. Others may have deleted theirs.
         """
         refused: list[tuple[str, S3Exception]] = []
-        alone: dict[int, str] = {}
-        requests = 0
+        chunks: dict[int, list[str]] = {}
         with self.queue() as queue:
             source = iter(keys)
+            alone: list[str] = []
             while chunk := list(islice(source, _MOST_KEYS)):
                 together, others = _sorted(chunk)
                 if together:
-                    requests = queue.delete_many(bucket, together) + 1
-                for key in others:
-                    try:
-                        index = queue.delete(bucket, key)
-                    except ValueError as error:
-                        refused.append((key, _no_key(bucket, key, error)))
-                    else:
-                        alone[index], requests = key, index + 1
-            for index, result in enumerate(queue.take_many(range(requests))):
-                if not isinstance(result, S3Exception):
-                    refused += [(error[0], _refusal(bucket, *error)) for error in cast(Reply, result).key_errors]
-                elif index in alone:
-                    refused.append((alone[index], result))
+                    chunks[queue.delete_many(bucket, together)] = together
+                alone += others
+            for index, chunk in chunks.items():
+                try:
+                    reply = cast(Reply, queue.take(index))
+                except S3Exception as error:
+                    if error.status != _NOT_IMPLEMENTED:
+                        raise
+                    alone += chunk
                 else:
-                    raise result
+                    refused += [(error[0], _refusal(bucket, *error)) for error in reply.key_errors]
+            for start in range(0, len(alone), _MOST_KEYS):
+                refused += _one_by_one(queue, bucket, alone[start : start + _MOST_KEYS])
         return refused
+
+
+def _one_by_one(queue: RequestQueue, bucket: str, keys: Iterable[str]) -> Iterator[tuple[str, S3Exception]]:
+    """Deletes objects by a request each, side by side: -> those that were not deleted."""
+    asked = {}
+    for key in keys:
+        try:
+            asked[queue.delete(bucket, key)] = key
+        except ValueError as error:
+            yield key, _no_key(bucket, key, error)
+    for index, key in asked.items():
+        try:
+            queue.take(index)
+        except S3Exception as error:
+            yield key, error
 
 
 def _sorted(keys: list[str]) -> tuple[list[str], list[str]]:

@@ -20,6 +20,7 @@ __all__ = ["Nonce"]
 _LOGGER = logging.getLogger("s3dataset")
 
 NONCE_HEADER: Final = "x-amz-meta-s3dataset-upload"
+_NOT_FOUND: Final = 404
 
 
 class Nonce:
@@ -56,5 +57,6 @@ def _may_be_saved(error: S3Exception) -> bool:
     if error.status in (0, 200) or error.status >= 500:
         return True
     # What the first attempt was told is so; later ones may have met what an earlier one did.
-    answers = isinstance(error, PreconditionFailedError | ConflictError) or error.code == "NoSuchUpload"
+    no_upload = error.code == "NoSuchUpload" or (error.status == _NOT_FOUND and not error.code)
+    answers = isinstance(error, PreconditionFailedError | ConflictError) or no_upload
     return answers and error.attempts != 1

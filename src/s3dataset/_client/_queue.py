@@ -226,8 +226,9 @@ class RequestQueue:
         Failures are returned, not raised. [] when nothing is left or the time is over.
         """
         results = self._native.next(min_items, max_items, timeout_s)
+        prefixes = self._prefixes_of(index for index, _ in results)
         return [
-            (index, exception_of(result, self._prefixes.get(index, "")) if type(result) is Failure else result)
+            (index, exception_of(result, prefixes.get(index, "")) if type(result) is Failure else result)
             for index, result in results
         ]
 
@@ -252,10 +253,17 @@ class RequestQueue:
         results = self._native.take(indices.start, len(indices), timeout_s)
         if results is None:
             raise TimeoutError(f"{len(indices)} results from {indices.start} on were not there after {timeout_s} s")
+        prefixes = self._prefixes_of(indices)
         return [
-            exception_of(result, self._prefixes.get(index, "")) if type(result) is Failure else result
+            exception_of(result, prefixes.get(index, "")) if type(result) is Failure else result
             for index, result in zip(indices, results, strict=True)
         ]
+
+    def _prefixes_of(self, indices: Iterable[int]) -> dict[int, str]:
+        """What these listed, which nobody asks for again."""
+        if not self._prefixes:
+            return self._prefixes
+        return {index: self._prefixes.pop(index) for index in indices if index in self._prefixes}
 
     def ready(self, index: int) -> bool:
         """Whether this result is there."""

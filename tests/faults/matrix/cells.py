@@ -66,10 +66,10 @@ def run_cell(world: World, row: Row, use: Use, lasting: Lasting) -> Cell:
     world.server.clear_faults()
     creations = len(world.server.requests("CreateMultipartUpload", after=before))
     unheard = min(creations, 1) if once else creations
-    return Cell(row.title, use.title, lasting, outcome, wrong or _left(world, use, seconds, unheard), seconds)
+    return Cell(row.title, use.title, lasting, outcome, wrong or _left(world, row, use, seconds, unheard), seconds)
 
 
-def _left(world: World, use: Use, seconds: float, unheard: int) -> str:
+def _left(world: World, row: Row, use: Use, seconds: float, unheard: int) -> str:
     """What must not be left, whatever happened; `unheard` answers to the creation of an upload may have been lost."""
     if seconds > DEADLINE_S:
         return f"it took {seconds:.0f} s"
@@ -80,6 +80,8 @@ def _left(world: World, use: Use, seconds: float, unheard: int) -> str:
     uploads = world.server.uploads(BUCKET)
     if use.operation in {"CreateMultipartUpload", "*"} and 0 < len(uploads) <= unheard:
         return ""  # their creation may have been done though the answer was lost; that is reported (decision 0011)
+    if row.unreachable:
+        return ""
     until = time.monotonic() + 15
     while uploads and time.monotonic() < until:  # an abort may still be under way
         time.sleep(0.1)

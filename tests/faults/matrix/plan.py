@@ -31,12 +31,14 @@ class Row:
         make: Makes the rule, from the fields that pick requests.
         may_raise: What may come of it even when it happens once; else the use must not notice.
         only: Uses that it makes sense for.
+        unreachable: Nothing else reaches the server either, so that an upload cannot be aborted.
     """
 
     title: str
     make: Callable[..., Fault]
     may_raise: Errors = NONE
     only: Callable[[Use], bool] = lambda use: True
+    unreachable: bool = False
 
 
 def _fetches(use: Use) -> bool:
@@ -138,7 +140,7 @@ PLAN: Final = (
     _row("endless listing", lambda **w: Fault.listing("endless", **w), ANY, only=_lists),
     _row("page that leads to itself", lambda **w: Fault.listing("stuck", **w), ANY, only=_lists),
     _row("page without a token", lambda **w: Fault.listing("tokenless", **w), ANY, only=_lists),
-    _row("outage of a second", lambda **w: Fault.outage(1.0, **w), ANY),
+    _row("outage of a second", lambda **w: Fault.outage(1.0, **w), ANY, unreachable=True),
 )
 
 
