@@ -1,6 +1,7 @@
-"""Settings for every test: no AWS account of the machine is seen, and hypothesis has one time limit, pytest's."""
+"""Settings for every test: no AWS account is seen, Ctrl-C works, hypothesis has one time limit, pytest's."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith(("AWS_", "S3DATASET_"))]:
         del os.environ[name]
     os.environ.update(_ISOLATION)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # A deadline by example would fail on a busy machine.
     common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
     settings.register_profile("default", **common)

@@ -274,8 +274,10 @@ def test_a_lister_that_is_killed_leaves_the_listing_to_others(server: LocalS3) -
     server.set_traffic(latency_s=0.5)
     child = os.fork()
     if child == 0:
-        len(dataset)
-        os._exit(0)
+        try:
+            len(dataset)
+        finally:
+            os._exit(0)
     time.sleep(0.1)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -185,7 +185,11 @@ class TestForksAndPickles:
         view = reader.getbuffer()
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if view == DATA[: 100 * KIB] and reader.read() == DATA[: 100 * KIB] else 1)
+            right = False
+            try:
+                right = view == DATA[: 100 * KIB] and reader.read() == DATA[: 100 * KIB]
+            finally:
+                os._exit(0 if right else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert s3.stats()["operations"] == {"GetObject": 1}
 
@@ -205,7 +209,11 @@ class TestForksAndPickles:
         held.wait()
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if reader.read(10) == DATA[10:20] else 1)
+            right = False
+            try:
+                right = reader.read(10) == DATA[10:20]
+            finally:
+                os._exit(0 if right else 1)
         release.set()
         thread.join()
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

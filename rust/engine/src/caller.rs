@@ -11,6 +11,8 @@ use std::time::Instant;
 
 /// Threads beyond so many at once use the lanes: an event loop holds three file descriptors.
 const MOST: usize = 16;
+/// Signals are looked at every 100 ms: it takes the interpreter's lock.
+const LOOKS_A_SIGNAL: u32 = 5;
 /// A caller is no lane: nobody notifies it, and it keeps no house.
 const NUMBER: usize = usize::MAX;
 
@@ -108,8 +110,10 @@ pub fn serve(engine: &Arc<Engine>, job: Job, interrupted: impl FnMut() -> bool) 
 async fn attend(lane: &Rc<Lane>, job: Job, running: Running, mut interrupted: impl FnMut() -> bool) {
     let queue = job.ticket.queue().clone();
     let mut work = std::pin::pin!(crate::attempt::run_job(lane, job, &running));
+    let mut looks = 0;
     while tokio::time::timeout(WATCH, &mut work).await.is_err() {
-        if interrupted() {
+        looks += 1;
+        if looks % LOOKS_A_SIGNAL == 0 && interrupted() {
             queue.cancel(None);
         }
         lane.watch(Instant::now());

@@ -8,7 +8,7 @@ use std::time::Duration;
 const LEAST: Duration = Duration::from_millis(200);
 /// So many times the 95th percentile.
 const FACTOR: f64 = 3.0;
-/// Of one attempt, each after twice the time of the one before.
+/// Of one attempt. The second after the same time as the first, since the second server may be as unlucky; the third after twice that.
 pub const MOST: u32 = 3;
 /// Of all requests.
 const SHARE: f64 = 0.05;
@@ -39,7 +39,7 @@ impl Hedges {
     /// When a request that has been sent again so often already is called off.
     pub fn delay(&self, class: Class, hedged: u32) -> Duration {
         let p95 = f32::from_bits(self.p95[class as usize].load(Relaxed));
-        LEAST.max(Duration::from_secs_f64(FACTOR * f64::from(p95))) * 2u32.pow(hedged)
+        LEAST.max(Duration::from_secs_f64(FACTOR * f64::from(p95))) * 2u32.pow(hedged.saturating_sub(1))
     }
 
     /// An answer took so long; or was called off after that time, and would have taken longer.
@@ -84,7 +84,8 @@ mod tests {
         (0..20_000u64).for_each(|i| hedges.learn(CLASS, ms(1 + i * 7919 % 200)));
         let delay = hedges.delay(CLASS, 0);
         assert!((ms(3 * 165)..ms(3 * 215)).contains(&delay), "{delay:?}");
-        assert_eq!(hedges.delay(CLASS, 2), delay * 4);
+        assert_eq!(hedges.delay(CLASS, 1), delay);
+        assert_eq!(hedges.delay(CLASS, 2), delay * 2);
         assert_eq!(hedges.delay(Class::List, 0), LEAST, "classes are apart");
         (0..200).for_each(|_| hedges.learn(CLASS, ms(2000)));
         assert!(hedges.delay(CLASS, 0) > ms(3 * 1900));

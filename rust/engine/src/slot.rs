@@ -1,7 +1,7 @@
 //! Where a running request stands: what it waits for since when, and whether somebody has called it off.
 //!
 //! Deadlines cost nothing on the way: a request notes times and byte counts in cells, and the lane looks at all of them
-//! ten times a second.
+//! fifty times a second.
 use crate::failure::{Fault, Kind, Retry};
 use crate::queue::Queue;
 use std::cell::{Cell, RefCell};

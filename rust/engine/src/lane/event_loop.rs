@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
 /// How often deadlines are looked at.
-pub const WATCH: Duration = Duration::from_millis(100);
+pub const WATCH: Duration = Duration::from_millis(20);
 const HOUSEKEEP: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
 /// Between two looks at whether more large transfers may run.
 const RAMP: Duration = Duration::from_millis(2);
