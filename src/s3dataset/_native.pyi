@@ -230,10 +230,18 @@ class Queue:
     when the engine has given up the callers' memory.
     """
 
-    def get(self, requests: Sequence[Get], /, *, limit: int | None = None, version_id: str | None = None) -> int:
+    def get(
+        self,
+        requests: Sequence[Get],
+        /,
+        *,
+        limit: int | None = None,
+        version_id: str | None = None,
+        verify: bool = False,
+    ) -> int:
         """Fetches objects or ranges -> Body. With `limit`, at most so many bytes of each are fetched, from its start on
         (`Body.object_size` tells the rest). Objects and ranges larger than two parts are fetched in parallel ranges into one memory.
-        `version_id` holds for all of the requests."""
+        `version_id` and `verify` (of whole objects that come in parallel ranges too) hold for all of the requests."""
     def get_into(self, requests: Sequence[GetInto], /, *, version_id: str | None = None) -> int:
         """Fetches ranges into the callers' memory -> Reply; large ones in parallel ranges."""
     def put(self, requests: Sequence[Put], /, *, checksum: str | None = "CRC64NVME") -> int:
@@ -358,6 +366,7 @@ class Client:
         etag: str | None = None,
         limit: int | None = None,
         version_id: str | None = None,
+        verify: bool = False,
         /,
     ) -> Body | Failure:
         """One `Queue.get` and its result in one call, which costs 10 us less; Ctrl-C cancels it."""

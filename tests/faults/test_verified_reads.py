@@ -1,7 +1,9 @@
 """Whole objects are compared with the checksum that is stored with them: a flipped byte never reaches the program."""
 
+import dataclasses
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -92,3 +94,80 @@ def test_it_can_be_switched_off(server: LocalS3, monkeypatch: pytest.MonkeyPatch
     client = Client()
     assert bytes(client.fetch(BUCKET, "1000", size=1000)) != DATA[:1000]
     assert client.stats()["reads_verified"] == 0
+
+
+# -- Whole objects that come in parallel ranges
+
+LARGE = random.Random(12).randbytes(41 * MIB + 5)
+SPLIT = s3dataset.S3ClientConfig(part_size=5 * MIB, max_attempts=3)
+
+
+def same(body: Any, data: bytes = LARGE) -> bool:
+    return memoryview(body) == data
+
+
+@pytest.fixture(scope="module")
+def large(running: LocalS3) -> str:
+    s3 = s3dataset.S3Client(s3client_config=SPLIT)
+    with s3.put_object(BUCKET, "large") as writer:
+        writer.write(LARGE)
+    return "large"
+
+
+@pytest.mark.parametrize("size", [None, len(LARGE)])
+def test_ranges_are_compared_with_one_more_request(server: LocalS3, large: str, size: int | None) -> None:
+    client = Client(s3client_config=SPLIT)
+    before = len(server.requests("GetObject")), len(server.requests("HeadObject"))
+    ((_, body),) = client.get_many([GetRequest(BUCKET, large, size=size)], verify=True)
+    assert same(body)
+    stats = client.stats()
+    assert (stats["reads_verified"], stats["reads_unverified"]) == (1, 0)
+    assert (len(server.requests("GetObject")), len(server.requests("HeadObject"))) == (before[0] + 9, before[1] + 1)
+    assert same(client.fetch(BUCKET, large, size=size))
+    assert same(client.fetch(BUCKET, large, 5, 30 * MIB, verify=True), LARGE[5 : 30 * MIB])
+    assert len(server.requests("HeadObject")) == before[1] + 1, "unasked, and parts of an object, are not compared"
+
+
+@pytest.mark.parametrize("size", [None, len(LARGE)])
+@pytest.mark.parametrize("nth", range(9))
+def test_a_flipped_byte_in_any_range_is_found(server: LocalS3, large: str, size: int | None, nth: int) -> None:
+    at = random.Random(nth).randrange(MIB)  # of the range
+    server.add_fault(Fault.corrupt(at=at, after=nth, operation="GetObject"))
+    client = Client(s3client_config=SPLIT)
+    assert same(client.fetch(BUCKET, large, size=size, verify=True))
+    assert sum(server.fault_counts().values()) == 1
+    assert client.stats()["retries"] == 1
+
+
+def test_a_flipped_byte_in_ranges_that_stays_is_an_error(server: LocalS3, large: str) -> None:
+    server.add_fault(Fault.corrupt(at=17, times=None, operation="GetObject"))
+    with pytest.raises(errors.ChecksumMismatchError, match=rf"s3://{BUCKET}/{large}.*CRC64NVME"):
+        Client(s3client_config=SPLIT).fetch(BUCKET, large, verify=True)
+
+
+@pytest.mark.parametrize("name", ["CRC32", "CRC32C"])
+def test_ranges_are_compared_with_other_checksums_too(server: LocalS3, name: Any) -> None:
+    Client(s3client_config=s3dataset.S3ClientConfig(checksum=name)).put_many([(BUCKET, name, LARGE)])
+    client = Client(s3client_config=SPLIT)
+    assert same(client.fetch(BUCKET, name, verify=True))
+    assert client.stats()["reads_verified"] == 1
+    server.add_fault(Fault.corrupt(at=3, after=4, operation="GetObject"))
+    assert same(client.fetch(BUCKET, name, verify=True))
+    assert client.stats()["retries"] == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.status(403, times=None), Fault.headers({"x-amz-checksum-crc64nvme": None})])
+def test_ranges_are_unverified_where_nothing_can_be_compared(server: LocalS3, large: str, fault: Fault) -> None:
+    server.add_fault(dataclasses.replace(fault, operation="HeadObject"))
+    client = Client(s3client_config=SPLIT)
+    assert same(client.fetch(BUCKET, large, verify=True))
+    assert (client.stats()["reads_verified"], client.stats()["reads_unverified"]) == (0, 1)
+
+
+def test_ranges_are_compared_beside_many_others(server: LocalS3, large: str) -> None:
+    server.add_fault(Fault.corrupt(at=500_000, every=7, times=5, operation="GetObject"))
+    client = Client(s3client_config=SPLIT)
+    requests = [GetRequest(BUCKET, large, size=len(LARGE) if number % 2 else None) for number in range(12)]
+    for _, body in client.get_many(requests, verify=True):
+        assert same(body)
+    assert client.stats()["reads_verified"] == 12

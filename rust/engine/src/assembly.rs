@@ -1,5 +1,6 @@
 //! One result that is fetched in parallel ranges, each straight into its place.
 use crate::budget::Grant;
+use crate::checksum::Algorithm;
 use crate::failure::Failure;
 use crate::queue::Queue;
 use crate::raw::{PooledBuffer, Span};
@@ -22,6 +23,8 @@ pub struct Assembly {
     /// Where in the object the destination's first byte comes from.
     pub start: u64,
     pub part_size: usize,
+    /// Whether it is a whole object, to be compared with its checksum.
+    pub verify: bool,
     pub state: Mutex<AssemblyState>,
 }
 
@@ -41,6 +44,9 @@ pub struct AssemblyState {
     pub buffer: Option<PooledBuffer>,
     pub grant: Option<Grant>,
     pub attempts: u32,
+    /// The checksums of the pieces that are there, and the one that the service has stored.
+    pub sums: Vec<(Piece, u64)>,
+    pub stored: Option<(Algorithm, String)>,
 }
 
 /// A piece that somebody fetches. Dropped without an end, it ends as failed, so that no assembly waits for it for ever.
@@ -58,12 +64,13 @@ impl Assembly {
         start: u64,
         part_size: usize,
         begun: Option<Piece>,
+        verify: bool,
         state: AssemblyState,
     ) -> (Arc<Assembly>, Option<Part>) {
         let (queue, index, target) = (ticket.queue().clone(), ticket.index, ticket.target.clone());
         let (next, in_flight) = begun.map_or((0, 0), |piece| (piece.at + piece.len, 1));
         let state = Mutex::new(AssemblyState { ticket: Some(ticket), next, in_flight, ..state });
-        let assembly = Arc::new(Assembly { queue, index, target, destination, start, part_size, state });
+        let assembly = Arc::new(Assembly { queue, index, target, destination, start, part_size, verify, state });
         let part = begun.map(|piece| Part { assembly: assembly.clone(), piece, ended: false });
         (assembly, part)
     }
@@ -82,6 +89,14 @@ impl Assembly {
         state.next += piece.len;
         state.in_flight += 1;
         Some(Part { assembly: self.clone(), piece, ended: false })
+    }
+
+    /// Notes the checksum of a piece that is there. -> all of them, after the last.
+    pub fn note_sum(&self, piece: Piece, sum: u64) -> Option<Vec<(Piece, u64)>> {
+        let mut state = self.lock();
+        state.sums.push((piece, sum));
+        let there: usize = state.sums.iter().map(|(piece, _)| piece.len).sum();
+        (there == self.destination.len()).then(|| std::mem::take(&mut state.sums))
     }
 
     pub fn exhausted(&self) -> bool {

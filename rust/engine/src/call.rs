@@ -89,11 +89,16 @@ async fn once(attempts: &mut Attempts<'_>, call: &mut Call, body: Span) -> Resul
 
 /// The checksum of memory that does not change meanwhile, in base64.
 pub async fn hash(lane: &Lane, algorithm: Algorithm, body: Span) -> Result<String, Fault> {
+    digest(lane, algorithm, body).await.map(|value| checksum::encode(algorithm, value))
+}
+
+/// Likewise as a number.
+pub async fn digest(lane: &Lane, algorithm: Algorithm, body: Span) -> Result<u64, Fault> {
     let compute = move || {
         let mut digest = checksum::Digest::new(algorithm);
         let mut scratch = [0; 16 << 10]; // stays in the fastest cache
         body.for_each_chunk(&mut scratch, |chunk| digest.update(chunk));
-        checksum::encode(algorithm, digest.value())
+        digest.value()
     };
     if body.len() < HASH_ELSEWHERE {
         return Ok(compute());

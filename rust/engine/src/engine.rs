@@ -327,7 +327,9 @@ impl Engine {
             grant: job.grant.take(),
             ..AssemblyState::default()
         };
-        Err(Assembly::new(job.ticket, destination, start, part_size, None, state).0)
+        let verify = fetch.verify && fetch.size == Some(end) && start == 0;
+        let verify = verify && job.ticket.queue().client.settings.verify_reads;
+        Err(Assembly::new(job.ticket, destination, start, part_size, None, verify, state).0)
     }
 }
 

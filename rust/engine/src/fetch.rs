@@ -164,14 +164,19 @@ async fn deliver(
         };
         let part_size = attempts.client.settings.part_size;
         let Some(ticket) = ticket.take() else { return Delivery::Elsewhere };
-        let (assembly, part) = Assembly::new(ticket, span, opened.first, part_size, Some(piece), state);
+        let verify = fetch.verify && total as u64 == opened.object_size && attempts.client.settings.verify_reads;
+        let (assembly, part) = Assembly::new(ticket, span, opened.first, part_size, Some(piece), verify, state);
         let queue = &assembly.queue;
         queue.pending.lock().unwrap_or_else(|e| e.into_inner()).push_front(Pending::Split(assembly.clone()));
         attempts.lane.engine.enqueue(queue, attempts.lane.engine.lanes.len());
         let mut pin = Some(meta.etag).filter(|e| !e.is_empty());
         // Other lanes write into this memory by now: a panic here must end the assembly, not file a result beside it.
         let target = attempts.target;
-        let result = catch_unwind(receive(attempts, opened, span.slice(0, piece.len), &mut pin)).await;
+        let received = async {
+            receive(attempts, opened, span.slice(0, piece.len), &mut pin).await?;
+            verify::verify_piece(attempts, &assembly, piece, &mut pin).await
+        };
+        let result = catch_unwind(received).await;
         let result = result.unwrap_or_else(|text| Err(Box::new(broken("GetObject", target, &text))));
         if let Some(finished) = part.and_then(|part| part.end(result.map(|()| attempts.sent))) {
             attempts.lane.finish(finished);

@@ -69,6 +69,9 @@ pub struct Fetch {
     pub pin: Option<String>,
     /// The caller's memory: it must be filled exactly.
     pub into: Option<Span>,
+    /// A whole object that comes in parallel ranges is compared with the checksum that is stored, which takes a HEAD. One that
+    /// comes with one answer is so anyway.
+    pub verify: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

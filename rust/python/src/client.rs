@@ -172,7 +172,7 @@ impl PyClient {
     }
 
     #[allow(clippy::too_many_arguments)]
-    #[pyo3(signature = (route, key, start=None, end=None, size=None, pin=None, limit=None, version_id=None, /))]
+    #[pyo3(signature = (route, key, start=None, end=None, size=None, pin=None, limit=None, version_id=None, verify=false, /))]
     fn fetch(
         &self,
         py: Python<'_>,
@@ -184,8 +184,9 @@ impl PyClient {
         pin: Option<String>,
         limit: Option<u64>,
         version_id: Option<&str>,
+        verify: bool,
     ) -> PyResult<Py<PyAny>> {
-        let fetch = fetch_of(start, end, size, limit, pin)?;
+        let fetch = fetch_of(start, end, size, limit, pin, verify)?;
         let target = Target { route: route.get()?.clone(), key: key.into(), version: version(version_id) };
         fetch_alone(py, engine()?.clone(), self.0.get()?.clone(), target, fetch)
     }

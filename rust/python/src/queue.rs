@@ -85,6 +85,7 @@ pub fn fetch_of(
     size: Option<u64>,
     limit: Option<u64>,
     pin: Option<String>,
+    verify: bool,
 ) -> PyResult<Fetch> {
     let what = match (start, end) {
         (None, None) => What::Whole,
@@ -95,7 +96,7 @@ pub fn fetch_of(
         }
         (Some(start), end) => What::Range { start: start as u64, end: end.or(size).unwrap_or(u64::MAX) },
     };
-    Ok(Fetch { what, size, limit, pin, into: None })
+    Ok(Fetch { what, size, limit, pin, into: None, verify })
 }
 
 /// One fetch from its submission to its result, for whoever has nothing else to ask for.
@@ -148,14 +149,14 @@ impl Drop for PyQueue {
 
 #[pymethods]
 impl PyQueue {
-    #[pyo3(signature = (requests, /, *, limit=None, version_id=None))]
-    fn get(&self, requests: Vec<Get<'_>>, limit: Option<u64>, version_id: Option<&str>) -> PyResult<u64> {
+    #[pyo3(signature = (requests, /, *, limit=None, version_id=None, verify=false))]
+    fn get(&self, requests: Vec<Get<'_>>, limit: Option<u64>, version_id: Option<&str>, verify: bool) -> PyResult<u64> {
         let version = version(version_id);
         if limit == Some(0) {
             return Err(PyValueError::new_err("limit must be at least 1"));
         }
         let convert = |(route, key, start, end, size, pin): Get<'_>| {
-            let fetch = fetch_of(start, end, size, limit, pin)?;
+            let fetch = fetch_of(start, end, size, limit, pin, verify)?;
             let target = Target { route: route.get().get()?.clone(), key: key.into(), version: version.clone() };
             Ok((target, Op::Fetch(fetch), None))
         };
@@ -168,7 +169,7 @@ impl PyQueue {
         let convert = |(route, key, start, pin, buffer): GetInto<'_>| {
             let (export, span) = foreign(&buffer, true)?;
             let what = What::Range { start, end: start.saturating_add(span.len() as u64) };
-            let fetch = Fetch { what, size: None, limit: None, pin, into: Some(span) };
+            let fetch = Fetch { what, size: None, limit: None, pin, into: Some(span), verify: false };
             let target = Target { route: route.get().get()?.clone(), key: key.into(), version: version.clone() };
             Ok((target, Op::Fetch(fetch), Some(export)))
         };

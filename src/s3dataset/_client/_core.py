@@ -204,6 +204,7 @@ class ClientCore:
         etag: str | None = None,
         limit: int | None = None,
         version_id: str | None = None,
+        verify: bool = False,
     ) -> _native.Body:
         """One object or range alone, without a queue: 10 us less than with one.
 
@@ -216,12 +217,13 @@ class ClientCore:
             etag: The version it must be, in quotes.
             limit: At most so many bytes, from the start on.
             version_id: Of a bucket with versions; None: the current one.
+            verify: Compare a whole object that comes in parallel ranges with the checksum stored, too.
 
         Raises:
             S3Exception: It failed.
         """
         engine = self._engine or self._opened()
-        result = engine.native.fetch(engine.routes[bucket], key, start, end, size, etag, limit, version_id)
+        result = engine.native.fetch(engine.routes[bucket], key, start, end, size, etag, limit, version_id, verify)
         if isinstance(result, _native.Failure):
             raise exception_of(result)
         return result

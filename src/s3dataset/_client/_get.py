@@ -50,11 +50,21 @@ class GetOperations(ClientCore):
 
     @overload
     def get_many(
-        self, requests: Iterable[GetRequestLike], *, ordered: bool = ..., on_error: Literal["raise"] = ...
+        self,
+        requests: Iterable[GetRequestLike],
+        *,
+        ordered: bool = ...,
+        on_error: Literal["raise"] = ...,
+        verify: bool = ...,
     ) -> Iterator[tuple[int, Body]]: ...
     @overload
     def get_many(
-        self, requests: Iterable[GetRequestLike], *, ordered: bool = ..., on_error: Literal["return"]
+        self,
+        requests: Iterable[GetRequestLike],
+        *,
+        ordered: bool = ...,
+        on_error: Literal["return"],
+        verify: bool = ...,
     ) -> Iterator[tuple[int, Body | S3Exception]]: ...
     def get_many(
         self,
@@ -62,6 +72,7 @@ class GetOperations(ClientCore):
         *,
         ordered: bool = False,
         on_error: Literal["raise", "return"] = "raise",
+        verify: bool = False,
     ) -> Iterator[tuple[int, Body | S3Exception]]:
         """Fetches objects or ranges, many at once.
 
@@ -73,6 +84,8 @@ class GetOperations(ClientCore):
             requests: "s3://bucket/key", (bucket, key), (bucket, key, (start, end)) or `GetRequest`s; may be endless.
             ordered: Give results in the order of the requests, not as they are done.
             on_error: "raise" ends with the first failure; "return" gives exceptions in place of bodies and goes on.
+            verify: Compare large whole objects, which come in parallel ranges, with the checksum stored too: a HEAD
+                each. Smaller ones always are; ranges never, since none is stored for them.
 
         Yields:
             (index of the request, its bytes): a writable buffer, whose memory is used again when its last view dies.
@@ -83,10 +96,10 @@ class GetOperations(ClientCore):
         """
         if on_error not in ("raise", "return"):
             raise ValueError(f'on_error must be "raise" or "return", not {on_error!r}')
-        return self._get_many(requests, ordered=ordered, strict=on_error == "raise")
+        return self._get_many(requests, ordered=ordered, strict=on_error == "raise", verify=verify)
 
     def _get_many(
-        self, requests: Iterable[GetRequestLike], *, ordered: bool, strict: bool
+        self, requests: Iterable[GetRequestLike], *, ordered: bool, strict: bool, verify: bool
     ) -> Iterator[tuple[int, Body | S3Exception]]:
         rows = map(_row, requests)
         results = _in_order if ordered else _as_done
@@ -98,7 +111,7 @@ class GetOperations(ClientCore):
                     chunk = list(islice(rows, _CHUNK))
                     more = bool(chunk)
                     if more:
-                        submitted = queue.get(chunk).stop
+                        submitted = queue.get(chunk, verify=verify).stop
                     if queue.untaken:
                         break
                 if submitted == given:

@@ -66,17 +66,25 @@ class RequestQueue:
 
     # -- Many at once ------------------------------------------------------------------------------------------------
 
-    def get(self, requests: Iterable[Get], *, limit: int | None = None, version_id: str | None = None) -> range:
+    def get(
+        self,
+        requests: Iterable[Get],
+        *,
+        limit: int | None = None,
+        version_id: str | None = None,
+        verify: bool = False,
+    ) -> range:
         """Fetches objects or ranges -> Body each; with `limit` at most so many bytes of each.
 
-        With `version_id`, that version of the one object that all of them are about.
+        With `version_id`, that version of the one object that all of them are about. With `verify`, whole objects that
+        come in parallel ranges are compared with the checksum stored, as those that come with one answer always are.
 
         Returns:
             Their indices.
         """
         routes = self._routes
         rows = [(routes[bucket], key, start, end, size, etag) for bucket, key, start, end, size, etag in requests]
-        first = self._native.get(rows, limit=limit, version_id=version_id)
+        first = self._native.get(rows, limit=limit, version_id=version_id, verify=verify)
         return range(first, first + len(rows))
 
     def get_into(self, requests: Iterable[GetInto], *, version_id: str | None = None) -> range:

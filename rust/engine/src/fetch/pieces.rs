@@ -1,6 +1,7 @@
 //! One range of a result that is fetched in parallel ranges.
 use super::fill;
 use super::pin::compare;
+use super::verify::verify_piece;
 use crate::assembly::Part;
 use crate::attempt::Attempts;
 use crate::failure::{Failure, Fault, Kind, Retry};
@@ -31,5 +32,6 @@ pub async fn run_part(attempts: &mut Attempts<'_>, part: &Part) -> Result<u32, B
         Ok(())
     };
     fill(attempts, assembly.start + piece.at as u64, span, &mut pin, seen).await?;
+    verify_piece(attempts, assembly, piece, &mut pin).await?;
     Ok(attempts.sent)
 }

@@ -1,8 +1,13 @@
-//! Whole objects that come with one answer, as those of known size do, are compared with the checksum that the service has stored.
+//! Whole objects are compared with the checksum that the service has stored: always where they come with one answer, as those of
+//! known size do up to two parts; in parallel ranges where that is asked for.
+use super::pin::quote;
 use super::{Opened, fill};
-use crate::attempt::Attempts;
-use crate::checksum::Algorithm;
+use crate::assembly::{Assembly, Piece};
+use crate::attempt::{Attempts, FirstByte, Request};
+use crate::checksum::{self, Algorithm};
 use crate::failure::{Failure, Fault, Kind, Retry};
+use crate::head::Length;
+use crate::hedge::Class;
 use crate::raw::Span;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -50,5 +55,69 @@ pub async fn verify(
         };
         attempts.after(fault).await?;
         fill(attempts, 0, span, pin, |_, _| Ok(())).await?;
+    }
+}
+
+/// A piece of an assembly is there: takes its checksum, with the last one compares, and with the first asks what to compare with,
+/// while others are on their way.
+pub async fn verify_piece(
+    attempts: &mut Attempts<'_>,
+    assembly: &Assembly,
+    piece: Piece,
+    pin: &mut Option<String>,
+) -> Result<(), Box<Failure>> {
+    if !assembly.verify {
+        return Ok(());
+    }
+    let span = assembly.destination.slice(piece.at, piece.len);
+    let sum = crate::call::digest(attempts.lane, Algorithm::Crc64Nvme, span).await;
+    let sum = sum.map_err(|fault| Box::new(attempts.failure(fault, false)))?;
+    if piece.at == 0 {
+        let stored = ask(attempts, pin.as_deref()).await;
+        assembly.lock().stored = stored;
+    }
+    let Some(mut sums) = assembly.note_sum(piece, sum) else { return Ok(()) };
+    let stats = &attempts.client.stats;
+    let Some((algorithm, stored)) = assembly.lock().stored.take() else {
+        stats.reads_unverified.fetch_add(1, Relaxed);
+        return Ok(());
+    };
+    stats.reads_verified.fetch_add(1, Relaxed);
+    sums.sort_unstable_by_key(|(piece, _)| piece.at);
+    let join = |sum, &(piece, next): &(Piece, u64)| checksum::combine(algorithm, sum, next, piece.len as u64);
+    if algorithm == Algorithm::Crc64Nvme && checksum::encode(algorithm, sums.iter().fold(0, join)) == stored {
+        return Ok(());
+    }
+    verify(attempts, (algorithm, stored), assembly.destination, pin).await
+}
+
+/// What the service has stored of the object; None where it cannot be had.
+async fn ask(attempts: &Attempts<'_>, pin: Option<&str>) -> Option<(Algorithm, String)> {
+    let Attempts { lane, client, slot, target, .. } = attempts;
+    let mut attempts = Attempts::new(lane, client, slot, "HeadObject", target);
+    let quoted = pin.map(quote);
+    let request = Request {
+        method: "HEAD",
+        query: target.query(),
+        headers: ASK,
+        range: None,
+        if_match: quoted.as_deref(),
+        body: Span::EMPTY,
+        first_byte: FirstByte::Usual,
+        hedge: Some(Class::Head),
+    };
+    loop {
+        match attempts.exchange(&request).await {
+            Ok(mut exchange) => {
+                let found = exchange.head.checksum.take();
+                let ended = exchange.connection.read_all(attempts.slot, Length::Fixed(0), 0).await;
+                match ended {
+                    Ok(_) => attempts.end(exchange, None),
+                    Err(fault) => attempts.abandon(exchange, Some(&fault)),
+                }
+                return found;
+            }
+            Err(fault) => attempts.after(fault).await.ok()?,
+        }
     }
 }

@@ -66,7 +66,7 @@ fn queue(part_size: usize) -> (Arc<Queue>, Target) {
 /// -> how many of so many requests came back as bodies, and how many as the engine's own failure.
 fn ask(queue: &Arc<Queue>, target: &Target, count: usize) -> (usize, usize) {
     let first = queue.submit(count, |index| {
-        let fetch = Fetch { what: What::Whole, size: Some(2), limit: None, pin: None, into: None };
+        let fetch = Fetch { what: What::Whole, size: Some(2), limit: None, pin: None, into: None, verify: false };
         Pending::Job(Job::new(queue.clone(), index, target.clone(), Op::Fetch(fetch)))
     });
     let taken = queue.take(first..first + count as u64, TIMEOUT).expect("nothing may hang");

@@ -82,7 +82,8 @@ fn what_is_called_off_before_it_is_sent_leaves_no_record() {
     let server = Server::start(vec![silent]);
     let bench = Bench::new(server.port, Settings { max_connections: 1, ..settings() }, 1 << 20);
     bench.queue.engine.log.enable(true);
-    let fetch = || Op::Fetch(Fetch { what: What::Whole, size: None, limit: None, pin: None, into: None });
+    let fetch =
+        || Op::Fetch(Fetch { what: What::Whole, size: None, limit: None, pin: None, into: None, verify: false });
     for _ in 0..5 {
         bench.submit("k", fetch());
     }

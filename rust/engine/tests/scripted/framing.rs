@@ -43,7 +43,8 @@ fn ranges_in_chunks_are_read() {
     assert_eq!(text(&bench.get(What::Whole, None, None).unwrap()), "0123456789");
     let mut memory = vec![0u8; 10];
     let into = Some(span_of_mut(&mut memory));
-    let fetch = Fetch { what: What::Range { start: 0, end: 10 }, size: None, limit: None, pin: None, into };
+    let fetch =
+        Fetch { what: What::Range { start: 0, end: 10 }, size: None, limit: None, pin: None, into, verify: false };
     assert!(matches!(bench.run(Op::Fetch(fetch)), Outcome::Reply(_)));
     assert_eq!(memory, b"0123456789");
     // Fewer bytes than the head says are no success.
@@ -79,7 +80,7 @@ fn sends(bytes: usize, word: mpsc::Receiver<()>) -> Step {
 }
 
 fn whole() -> Op {
-    Op::Fetch(Fetch { what: What::Whole, size: None, limit: None, pin: None, into: None })
+    Op::Fetch(Fetch { what: What::Whole, size: None, limit: None, pin: None, into: None, verify: false })
 }
 
 fn until(what: &str, mut seen: impl FnMut() -> bool) {

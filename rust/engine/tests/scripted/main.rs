@@ -95,7 +95,7 @@ fn what_nobody_takes_stays_within_the_budget() {
     let server = Server::start(vec![either]);
     for size in [Some(1000), None] {
         let bench = Bench::new(server.port, settings(), 5500);
-        let fetch = || Fetch { what: What::Whole, size, limit: None, pin: None, into: None };
+        let fetch = || Fetch { what: What::Whole, size, limit: None, pin: None, into: None, verify: false };
         let ahead: Vec<u64> = (0..40).map(|i| bench.submit(&format!("k{i}"), Op::Fetch(fetch()))).collect();
         std::thread::sleep(Duration::from_millis(300));
         assert!((1..=6).contains(&bench.queue.untaken()), "{} untaken", bench.queue.untaken());
@@ -217,7 +217,14 @@ fn closing_a_queue_gives_memory_up_at_once() {
     let into = Some(span_of_mut(&mut memory));
     bench.submit(
         "k",
-        Op::Fetch(Fetch { what: What::Range { start: 0, end: 10 }, size: None, limit: None, pin: None, into }),
+        Op::Fetch(Fetch {
+            what: What::Range { start: 0, end: 10 },
+            size: None,
+            limit: None,
+            pin: None,
+            into,
+            verify: false,
+        }),
     );
     std::thread::sleep(Duration::from_millis(100));
     let began = Instant::now();
@@ -256,7 +263,7 @@ fn a_small_budget_never_stops_whoever_takes_in_order() {
     let object: &'static str = "x".repeat(1000).leak();
     let server = Server::start(vec![says(answer("200 OK", "ETag: \"e\"\r\n", object))]);
     let bench = Bench::new(server.port, settings(), 1500);
-    let fetch = || Fetch { what: What::Whole, size: Some(1000), limit: None, pin: None, into: None };
+    let fetch = || Fetch { what: What::Whole, size: Some(1000), limit: None, pin: None, into: None, verify: false };
     let indices: Vec<u64> = (0..20).map(|i| bench.submit(&format!("k{i}"), Op::Fetch(fetch()))).collect();
     let mut held = Vec::new();
     for index in indices {

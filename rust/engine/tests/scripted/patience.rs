@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 fn whole() -> Op {
-    Op::Fetch(Fetch { what: What::Whole, size: Some(1), limit: None, pin: None, into: None })
+    Op::Fetch(Fetch { what: What::Whole, size: Some(1), limit: None, pin: None, into: None, verify: false })
 }
 
 /// Answers as `choose` says of the number of requests that wait for an answer, this one among them, a little later.

@@ -154,7 +154,7 @@ impl Bench {
 
     pub fn get(&self, what: What, size: Option<u64>, pin: Option<&str>) -> Result<Body, Failure> {
         let pin = pin.map(str::to_owned);
-        match self.run(Op::Fetch(Fetch { what, size, limit: None, pin, into: None })) {
+        match self.run(Op::Fetch(Fetch { what, size, limit: None, pin, into: None, verify: false })) {
             Outcome::Body(body) => Ok(body),
             Outcome::Failure(failure) => Err(*failure),
             _ => panic!("neither a body nor a failure"),
