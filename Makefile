@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?= -n 2
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo test test-fast faults fuzz lint format deny bench bench-docs build clean
+.PHONY: help env demo test test-fast model faults fuzz fuzz-guided asan miri lint format deny bench bench-docs build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,10 +23,14 @@ demo: ## train a model on images that stream from a local S3 (ARGS="--uri s3://.
 
 test: env ## Rust and Python tests
 	cargo test --quiet $(RUST_TESTED)
+	@$(MAKE) --no-print-directory model
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(ARGS)
 
 test-fast: env ## Python tests without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(ARGS)
+
+model: ## queues, budget and assemblies in every order of their threads (loom; a minute)
+	cargo test --quiet -p s3dataset-engine --features loom --lib model::
 
 faults: env ## every fault in every use, as a matrix (half an hour)
 	$(BIN)/python -m tests.faults.matrix $(ARGS)
@@ -34,6 +38,9 @@ faults: env ## every fault in every use, as a matrix (half an hour)
 fuzz: ## readers of what comes from outside, on spoilt input (SECONDS=60 for each)
 	S3DATASET_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --quiet -p s3dataset-engine --lib -- --nocapture spoilt_input \
 		broken_streams
+
+fuzz-guided: ## the same readers and whole requests, by libFuzzer with AddressSanitizer (SECONDS=60 for each; ARGS="--input FILE")
+	@$(PYTHON) tools/fuzz.py --seconds $(or $(SECONDS),60) $(ARGS)
 
 lint: ## every linter, as in CI
 	@$(SETUP) dev --no-native

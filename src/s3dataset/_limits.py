@@ -46,7 +46,7 @@ def process_limits(*, share: int = 1, lanes: int | None = None, throughput_targe
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Small requests cost a fifth more CPU each when two threads share them, so a thread more has to be worth it: one
     # for every eight cores of a rank (a machine with many has a network to match), or what the hint asks for.
-    hinted = -(-int(throughput_target_gbps) // 10)
+    hinted = -(-int(min(throughput_target_gbps, 10 * _MOST_LANES)) // 10)
     wanted = lanes or min(max(hinted, cores // (8 * ranks)), cores // (2 * ranks), _MOST_LANES)
     memory = min(_MOST_MEMORY_BYTES, memory_of_machine_bytes() // 20) // sharers
     return ProcessLimits(

@@ -87,13 +87,16 @@ def tags_text(tags: Mapping[str, str] | str | None) -> str | None:
     """Tags as the header has them, "name=value&name=value"; None for none.
 
     Raises:
-        InvalidConfigError: There are more than the service takes.
+        InvalidConfigError: There are more than the service takes, or one cannot be written.
     """
     if tags is None or isinstance(tags, str):
         return tags or None
     if len(tags) > _MOST_TAGS:
         raise InvalidConfigError(f"An object has at most {_MOST_TAGS} tags, and these are {len(tags)}")
-    return urlencode(tags, quote_via=quote) or None
+    try:
+        return urlencode(tags, quote_via=quote) or None
+    except UnicodeEncodeError as error:
+        raise InvalidConfigError(f"A tag cannot be written: {error}") from None
 
 
 def context_text(context: Mapping[str, str] | str | None) -> str | None:

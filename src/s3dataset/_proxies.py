@@ -105,15 +105,15 @@ def _parsed(url: str, source: str) -> tuple[str, int, str | None, str]:
         parts = urlsplit(f"http://{place}")
         port = _DEFAULT_PORT if parts.port is None else parts.port
         host = place.rpartition(":")[0] if parts.port is not None or place.endswith(":") else place
+        token = f"{unquote(user)}:{unquote(password)}".encode() if at else None
         valid = port > 0 and _HOST.fullmatch(host) is not None
-    except ValueError:
+    except ValueError:  # no number, no address, or a lone surrogate, which no character is
         valid = False
     if not valid:
         raise InvalidConfigError(
             f"{source} is {shown!r}, which is no URL of a proxy: write 'http://host:port' or "
             "'http://user:password@host:port', special characters of user and password %-escaped"
         )
-    token = f"{unquote(user)}:{unquote(password)}".encode() if at else None
     return host, port, None if token is None else f"Basic {base64.b64encode(token).decode()}", shown
 
 

@@ -62,6 +62,12 @@ class S3Uri:
             hint = f"{_SCHEME}{text}" if is_arn(text) else "s3://bucket/key"
             raise InvalidUriError(f"Only s3:// URIs are supported, got {text!r}: write {hint!r}", uri=text)
         bucket, key = _split(text)
+        if not (text.isascii() or _is_utf8(text)):
+            raise InvalidUriError(
+                f"Keys are UTF-8, and {text!r} has a lone surrogate: os.fsdecode makes them of file names in another "
+                "encoding",
+                uri=text,
+            )
         if not bucket:
             raise InvalidUriError(f"Bucket name must be non-empty, got {text!r}: write 's3://bucket/key'", uri=text)
         if need_key and not key:
@@ -88,6 +94,14 @@ class S3Uri:
 
     def __str__(self) -> str:
         return f"{_SCHEME}{self.bucket}/{self.key}"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -118,7 +132,7 @@ def split_object_uri(text: str) -> tuple[str, str]:
         has_scheme = False
     if has_scheme:
         bucket, _, key = text[len(_SCHEME) :].partition("/")
-        if bucket and key and bucket[:4] != _ARN_BEGIN:
+        if bucket and key and bucket[:4] != _ARN_BEGIN and (text.isascii() or _is_utf8(text)):
             return bucket, key
     uri = S3Uri.parse(text, need_key=True)
     return uri.bucket, uri.key

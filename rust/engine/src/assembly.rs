@@ -5,8 +5,9 @@ use crate::failure::Failure;
 use crate::queue::Queue;
 use crate::raw::{PooledBuffer, Span};
 use crate::request::{Meta, Target};
+use crate::sync::{Mutex, MutexGuard};
 use crate::ticket::{Finished, Ticket, broken};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// Part of an assembly: offset in its destination, and length.
 #[derive(Clone, Copy, Debug)]

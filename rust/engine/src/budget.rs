@@ -1,7 +1,7 @@
 //! The byte budget: requests in flight and bodies that nobody has taken yet.
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
 use std::task::Waker;
 
 type Wake = dyn Fn() + Send + Sync;
@@ -43,9 +43,7 @@ impl Budget {
                 return Some(Grant { budget: self.clone(), bytes });
             }
             if !last {
-                // Said before the second look: whoever gives back after it sees the flag.
-                self.refused.store(true, SeqCst);
-                fence(SeqCst);
+                self.say_refused(); // before the second look: whoever gives back after it sees the flag
             }
         }
         None
@@ -57,13 +55,34 @@ impl Budget {
         Grant { budget: self.clone(), bytes }
     }
 
-    pub fn wake_on_release(&self, waker: &Waker) {
+    /// As [`Budget::try_acquire`], and more than fits where `is_due` says so; otherwise `waker` is woken when it is worth asking again.
+    pub fn acquire_or_wake(self: &Arc<Self>, bytes: usize, waker: &Waker, is_due: impl Fn() -> bool) -> Option<Grant> {
+        for last in [false, true] {
+            if is_due() {
+                return Some(self.acquire_forced(bytes));
+            }
+            if let Some(grant) = self.try_acquire(bytes) {
+                return Some(grant);
+            }
+            if !last {
+                self.wake_on_release(waker);
+            }
+        }
+        None
+    }
+
+    fn wake_on_release(&self, waker: &Waker) {
         let mut waiting = self.waiting.lock().unwrap_or_else(|e| e.into_inner());
         if !waiting.iter().any(|w| w.will_wake(waker)) {
             waiting.push(waker.clone());
         }
         drop(waiting);
-        self.refused.store(true, SeqCst);
+        self.say_refused();
+    }
+
+    /// What is read after this was given back before it, or by somebody who sees the flag.
+    fn say_refused(&self) {
+        self.refused.swap(true, SeqCst); // costs what a store costs, and loom knows its order among other swaps
         fence(SeqCst);
     }
 

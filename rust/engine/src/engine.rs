@@ -9,12 +9,12 @@ use crate::queue::{Pending, Queue};
 use crate::raw::Pool;
 use crate::request::{Fetch, Job, Op};
 use crate::stats::RequestLog;
+use crate::sync::atomic::{AtomicU64, Ordering::*};
+use crate::sync::{Mutex, Notify};
 use crate::ticket::broken;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering::*};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
-use tokio::sync::Notify;
+use std::sync::{Arc, OnceLock, Weak};
 
 /// What a request of unknown size is admitted with; the rest is asked for when the answer tells.
 const UNKNOWN: usize = 256 << 10;
@@ -38,7 +38,7 @@ pub struct Engine {
     system_tls: OnceLock<Result<Arc<rustls::ClientConfig>, Fault>>,
     /// Where tests have it panic, and how often.
     #[cfg(test)]
-    pub trips: Mutex<Option<(&'static str, u32)>>,
+    pub trips: std::sync::Mutex<Option<(&'static str, u32)>>,
 }
 
 /// What a lane is given to do.
@@ -56,10 +56,10 @@ enum Held {
 }
 
 impl Engine {
-    /// Fails where the process may have no more file descriptors or threads.
-    pub fn start(lanes: usize, memory_limit: usize) -> std::io::Result<Arc<Engine>> {
+    /// Without the lanes' threads.
+    pub(crate) fn idle(lanes: usize, memory_limit: usize) -> Arc<Engine> {
         let notifies: Vec<_> = (0..lanes.max(1)).map(|_| Arc::new(Notify::new())).collect();
-        let engine = Arc::new(Engine {
+        Arc::new(Engine {
             budget: Budget::new(memory_limit, waker(&notifies)),
             lanes: notifies,
             // A quarter more than can be in flight, so that what goes out and comes back finds its place.
@@ -74,8 +74,13 @@ impl Engine {
             clients: Mutex::default(),
             system_tls: OnceLock::new(),
             #[cfg(test)]
-            trips: Mutex::default(),
-        });
+            trips: Default::default(),
+        })
+    }
+
+    /// Fails where the process may have no more file descriptors or threads.
+    pub fn start(lanes: usize, memory_limit: usize) -> std::io::Result<Arc<Engine>> {
+        let engine = Engine::idle(lanes, memory_limit);
         let loops = engine.lanes.iter().map(|_| EventLoop::new(&engine)).collect::<std::io::Result<Vec<_>>>()?;
         for (number, event_loop) in loops.into_iter().enumerate() {
             let of_lane = engine.clone();

@@ -138,7 +138,8 @@ fn parse_content_range(value: &str) -> Option<ContentRange> {
     }
     let (first, last) = range.split_once('-')?;
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-    (first <= last).then_some(ContentRange { range: Some((first, last)), total })
+    // No object is so large that the end of its last byte is no number.
+    (first <= last && last < u64::MAX).then_some(ContentRange { range: Some((first, last)), total })
 }
 
 #[cfg(test)]
@@ -211,6 +212,7 @@ mod tests {
         }
         assert!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Le", false).unwrap().is_none());
         assert_eq!(parse_content_range("bytes 9-3/10"), None);
+        assert_eq!(parse_content_range("bytes 0-18446744073709551615/*"), None);
         assert_eq!(parse_content_range("bytes */7"), Some(ContentRange { range: None, total: Some(7) }));
     }
 }

@@ -19,6 +19,8 @@ mod event_loop;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, fuzzing))]
+pub use event_loop::serve;
 pub use event_loop::{EventLoop, WATCH};
 
 /// So many results are handed over even while there is more to do.

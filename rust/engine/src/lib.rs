@@ -14,6 +14,7 @@
 //! slot      deadlines and cancellation of a running request            budget  bytes in flight
 //! ticket    that every request ends                                    assembly one result in parallel ranges
 //! pace      how many requests a bucket gets at once                   hedge   those that get no answer are sent again
+//! sync      locks and atomics, those of the model checker in its tests
 //! raw       the only unsafe code: foreign memory, sockets, pooled buffers
 //! sign xml checksum date    pure: no I/O
 //! ```
@@ -46,9 +47,14 @@ mod head;
 mod hedge;
 mod http;
 mod lane;
+#[cfg(all(test, feature = "loom"))]
+mod model;
 mod pace;
 mod slot;
 #[cfg(test)]
 mod spoilt;
+mod sync;
 mod ticket;
 mod tls;
+#[cfg(any(test, fuzzing))]
+pub mod trials;

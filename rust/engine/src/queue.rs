@@ -6,11 +6,12 @@ use crate::engine::Engine;
 use crate::failure::{Failure, Kind};
 use crate::pace::Pace;
 use crate::request::{Job, Outcome, Target};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::ticket::Finished;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What waits in a queue for a lane.

@@ -116,7 +116,7 @@ def resolved(
         max_attempts=_max_attempts(config, session),
         part_size=config.part_size,
         # 40 MB/s a connection: half of what S3 gives at its best.
-        large_in_flight=max(8, round(target * 3.2)),
+        large_in_flight=max(8, round(min(target, 10_000) * 3.2)),
         max_connections=config.max_connections,
         memory_limit_bytes=config.memory_limit_bytes,
         connect_timeout_s=config.connect_timeout_s,

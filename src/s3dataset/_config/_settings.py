@@ -29,6 +29,7 @@ _NUMBERS: Final = (
     "stall_timeout_s",
     "retry_max_elapsed_s",
 )
+_HEADERS: Final = ("expected_bucket_owner", "storage_class", "sse", "kms_key_id", "kms_context", "tags")
 _CHECKSUMS: Final = ("CRC64NVME", "CRC32C", "CRC32", None)
 
 
@@ -178,6 +179,10 @@ class S3ClientConfig:
                 check_max_attempts(value, name)
             elif not value > 0:
                 raise InvalidConfigError(f"{name} must be greater than 0, not {value!r}")
+        for name in _HEADERS:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+                raise InvalidConfigError(f"{name} is sent in a header, which cannot carry {value!r}")
         if self.requester_pays and self.unsigned:
             raise InvalidConfigError(
                 "requester_pays with unsigned cannot work: whoever pays must sign. Leave one of them out"

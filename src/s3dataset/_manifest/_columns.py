@@ -24,6 +24,7 @@ from struct import Struct
 from typing import Any, Final, Literal, TypeAlias
 
 from s3dataset._manifest._etags import DIGEST_BYTES, NO_ETAG, OTHER_ETAG, PLACE
+from s3dataset._uri import S3Uri
 from s3dataset.errors import DecodeError
 
 Row: TypeAlias = tuple[str, str, int | None, str | None]
@@ -246,17 +247,30 @@ def read_header(buffer: mmap | bytes, name: str) -> dict[str, Any]:
         raise damaged(name, "it is cut off")
     try:
         header = json.loads(buffer[offset : offset + length])
-        sections: dict[str, tuple[int, int]] = header["sections"]
-        count = header["num_objects"]
-        whole = all(start + size <= offset for start, size in sections.values())
-        whole = whole and all(
-            sections[section][1] == width * count for section, width in ITEM_BYTES.items() if section in sections
-        )
-    except (ValueError, KeyError, TypeError) as e:
+        fits = _fits(header, offset)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise damaged(name, f"its header cannot be read ({e})") from e
-    if not whole:
+    if not fits:
         raise damaged(name, "its columns do not fit its header")
     return dict(header)
+
+
+def _fits(header: Mapping[str, Any], end: int) -> bool:
+    """Whether the columns lie where a header says, before `end`, with as many rows; raises where it does not tell."""
+    sections: Mapping[str, tuple[int, int]] = header["sections"]
+    count = header["num_objects"]
+    numbers = [count, header["num_bytes"], *(number for place in sections.values() for number in place)]
+    texts = [header["fingerprint"], *header["buckets"]]
+    for source in header["sources"]:
+        S3Uri.parse_prefix(source["uri"])
+        texts += [source["pattern"] or "", "" if type(source["complete"]) is bool else source["complete"]]
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and all(PREAMBLE.size <= start <= start + size <= end for start, size in sections.values())
+        and all(sections[section][1] == width * count for section, width in ITEM_BYTES.items() if section in sections)
+        and all(isinstance(text, str) for text in texts)
+        and header["ascending"] in (True, False)
+    )
 
 
 def damaged(name: str, why: str) -> DecodeError:

@@ -53,18 +53,8 @@ async fn wait(attempts: &Attempts<'_>, budget: &Arc<Budget>, bytes: usize) -> Re
     slot.enter(Phase::Paused, None);
     poll_fn(|cx| {
         slot.check(cx)?;
-        for last in [false, true] {
-            if slot.is_due() {
-                return Poll::Ready(Ok(budget.acquire_forced(bytes)));
-            }
-            if let Some(grant) = budget.try_acquire(bytes) {
-                return Poll::Ready(Ok(grant));
-            }
-            if !last {
-                budget.wake_on_release(cx.waker());
-            }
-        }
-        Poll::Pending
+        let grant = budget.acquire_or_wake(bytes, cx.waker(), || slot.is_due());
+        grant.map_or(Poll::Pending, |grant| Poll::Ready(Ok(grant)))
     })
     .await
 }

@@ -171,7 +171,7 @@ fn housekeep(lane: &Lane) {
 }
 
 /// Serves a job, and then others while there are any: a task for each connection in use, not for each request.
-async fn serve(lane: Rc<Lane>, task: Task, running: Running) {
+pub async fn serve(lane: Rc<Lane>, task: Task, running: Running) {
     let _wake = WakeAfterPanic(&lane);
     let mut next = Some((task, running));
     while let Some((task, running)) = next {
