@@ -7,6 +7,7 @@ PYTHON ?= python3
 SETUP := $(PYTHON) tools/setup_env.py
 BIN := .venv/bin
 PYTEST_ARGS ?= -n 2
+MIRI_TESTED := budget:: date::tests::http date::tests::iso head:: hedge:: pace:: xml::list xml::write proxy:: raw::tests::a_span
 RUST_TESTED := --workspace --exclude s3dataset-python
 
 .PHONY: help env demo test test-fast model faults fuzz fuzz-guided asan miri lint format deny bench bench-docs build clean
@@ -41,6 +42,12 @@ fuzz: ## readers of what comes from outside, on spoilt input (SECONDS=60 for eac
 
 fuzz-guided: ## the same readers and whole requests, by libFuzzer with AddressSanitizer (SECONDS=60 for each; ARGS="--input FILE")
 	@$(PYTHON) tools/fuzz.py --seconds $(or $(SECONDS),60) $(ARGS)
+
+asan: env ## the engine's tests, and the Python tests of memory, with AddressSanitizer (Linux)
+	@$(BIN)/python tools/asan.py $(ARGS)
+
+miri: ## the engine's tests that do no I/O, in Miri (a nightly toolchain: rustup toolchain install nightly --component miri)
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --quiet -p s3dataset-engine --lib -- $(MIRI_TESTED)
 
 lint: ## every linter, as in CI
 	@$(SETUP) dev --no-native

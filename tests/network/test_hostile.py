@@ -96,6 +96,35 @@ def test_answers_without_end(handler: Conversation, operation: Callable[[Client]
         fails(client_of(peer, first_byte_timeout_s=1.0, retry_max_elapsed_s=5.0), operation, said)
 
 
+def put(client: Client) -> object:
+    with client.queue() as queue:
+        return queue.take(queue.put([("bucket", "k", b"data", ())])[0])
+
+
+def first_error(failed: list[tuple[str, errors.S3Exception]]) -> object:
+    raise failed[0][1]
+
+
+HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        listing,
+        lambda client: put(client),
+        lambda client: client.delete_object("bucket", "k"),
+        lambda client: first_error(client.delete_objects("bucket", ["k"])),
+        lambda client: client.copy_object("bucket", "k", "bucket", "other"),
+    ],
+    ids=["list", "put", "delete", "delete many", "copy"],
+)
+def test_a_page_with_status_200_is_no_success(operation: Callable[[Client], object]) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n\r\n" % len(HTML)
+    with Peer(always(head + HTML)) as peer:
+        fails(client_of(peer), operation, "is the endpoint an S3 service|no XML|malformed XML|document types")
+
+
 def page(token: str, key: str = "k") -> bytes:
     body = (
         f"<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>{key}</Key><Size>1</Size>"

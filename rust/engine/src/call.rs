@@ -5,6 +5,7 @@ use crate::failure::{Fault, Kind, Retry};
 use crate::head::Length;
 use crate::hedge::Class;
 use crate::lane::Lane;
+use crate::proxy::announces;
 use crate::raw::Span;
 use crate::request::{Call, CallKind, Outcome, Payload, Reply};
 use crate::xml;
@@ -123,6 +124,11 @@ fn read_answer(
         ..Reply::default()
     };
     let broken = |e: xml::XmlError| Fault::transport(format_args!("an answer that cannot be read: {e}"));
+    let tells_nothing = matches!(call.kind, CallKind::Put | CallKind::Delete | CallKind::AbortUpload);
+    if tells_nothing && head.etag.is_empty() && announces(&head.raw, b"text/html") {
+        // Status 200 of whoever answers for everybody on the way, such as the login page of a network.
+        return Err(Fault::transport("a page for people instead of an answer: is the endpoint an S3 service?"));
+    }
     match call.kind {
         CallKind::Head => reply.object_size = head.content_length.unwrap_or(0),
         CallKind::List => {

@@ -205,7 +205,7 @@ impl Forwarding {
         if head.status == 407 {
             return Err(self.asks_as.blame(self.asks_as.wants_credentials(head)));
         }
-        if head.status < 400 || !head.request_id.is_empty() || !is_page(&head.raw) {
+        if head.status < 400 || !head.request_id.is_empty() || !announces(&head.raw, b"text/") {
             return Ok(());
         }
         let retry = if head.status >= 500 || head.status == 429 { Retry::Counted } else { Retry::Never };
@@ -214,11 +214,11 @@ impl Forwarding {
     }
 }
 
-/// Whether a head announces a page for people.
-fn is_page(head: &[u8]) -> bool {
+/// Whether a head announces a body whose type begins so, in lower case.
+pub fn announces(head: &[u8], kind: &[u8]) -> bool {
     head.split(|b| *b == b'\n').any(|line| {
         let line = line.to_ascii_lowercase();
-        line.strip_prefix(b"content-type:").is_some_and(|value| value.trim_ascii().starts_with(b"text/"))
+        line.strip_prefix(b"content-type:").is_some_and(|value| value.trim_ascii().starts_with(kind))
     })
 }
 
