@@ -112,7 +112,7 @@ HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
     "operation",
     [
         listing,
-        lambda client: put(client),
+        put,
         lambda client: client.delete_object("bucket", "k"),
         lambda client: first_error(client.delete_objects("bucket", ["k"])),
         lambda client: client.copy_object("bucket", "k", "bucket", "other"),

@@ -108,7 +108,7 @@ impl World {
     }
 
     fn job(&self, index: u64, size: u64) -> Job {
-        let fetch = Fetch { what: What::Whole, size: Some(size), limit: None, pin: None, into: None };
+        let fetch = Fetch { what: What::Whole, size: Some(size), limit: None, pin: None, into: None, verify: false };
         Job::new(self.queue.clone(), index, self.target.clone(), Op::Fetch(fetch))
     }
 
@@ -285,7 +285,7 @@ fn the_last_part_brings_the_result() {
             queue.submit(1, |index| {
                 let ticket = Ticket::new(queue.clone(), index, world.target.clone(), "GetObject");
                 let state = AssemblyState::default();
-                let made = Assembly::new(ticket, Span::of_static(&MEMORY), 0, 1, None, state).0;
+                let made = Assembly::new(ticket, Span::of_static(&MEMORY), 0, 1, None, false, state).0;
                 assembly = Some(made.clone());
                 Pending::Split(made)
             });

@@ -145,7 +145,8 @@ impl Exam {
         let n = u64::from(n);
         let mut memory = Vec::new();
         let pin = has(0x08).then(|| "e".to_owned());
-        let fetch = |what, size| Fetch { what, size, limit: has(0x20).then_some(n + 1), pin, into: None };
+        let fetch =
+            |what, size| Fetch { what, size, limit: has(0x20).then_some(n + 1), pin, into: None, verify: has(0x04) };
         let call = |kind, method| {
             let payload = if has(0x10) { Payload::Owned(Arc::from(&b"payload"[..])) } else { Payload::None };
             let checksum = has(0x04).then_some(Algorithm::Crc64Nvme);
