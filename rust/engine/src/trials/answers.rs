@@ -252,7 +252,7 @@ fn look_at(outcome: &Outcome, came: usize, only: Option<&[u8]>) {
                 body.buffer.len() <= came && body.start + body.buffer.len() as u64 <= body.object_size.max(body.start)
             );
             headers_of(&body.head);
-            if let Some((200, _, Some(expected))) = only.and_then(|answer| stream::expected(answer, false)) {
+            if let Some((200, _, Some(expected))) = only.and_then(|answer| stream::expected(answer, false, None)) {
                 let mut bytes = vec![0; body.buffer.len()];
                 body.buffer.span().copy_to(0, &mut bytes);
                 assert_eq!(bytes, expected);

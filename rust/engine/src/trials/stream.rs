@@ -81,17 +81,8 @@ fn stream(bytes: &[u8]) {
     }
     let whole = read(bytes, bytes.len(), is_head, &how);
     assert_eq!(whole, read(bytes, usize::from(*step) + 1, is_head, &how), "in pieces");
-    let expected = expected(bytes, is_head).map(|(status, length, body)| {
-        let body = match how {
-            How::Exactly(n) if matches!(length, Length::Fixed(_)) => {
-                body.filter(|b| b.len() >= n).map(|b| b[..n].to_vec())
-            }
-            How::Exactly(n) => body.filter(|b| b.len() == n),
-            _ => body,
-        };
-        (status, length, body)
-    });
-    assert_eq!(whole, expected);
+    let wanted = if let How::Exactly(n) = how { Some(n) } else { None };
+    assert_eq!(whole, expected(bytes, is_head, wanted));
 }
 
 /// Over a connection that brings so many bytes at once.
@@ -146,8 +137,8 @@ async fn read_body(connection: &mut Connection, slot: &Slot, length: Length, how
     }
 }
 
-/// The same of all bytes at once.
-pub fn expected(mut bytes: &[u8], is_head: bool) -> Read {
+/// The same of all bytes at once. `wanted`: so much of the body, which is its end where the head does not tell its length.
+pub fn expected(mut bytes: &[u8], is_head: bool, wanted: Option<usize>) -> Read {
     loop {
         let (len, head) = parse_head(bytes, is_head).ok()??;
         bytes = &bytes[len..];
@@ -157,9 +148,12 @@ pub fn expected(mut bytes: &[u8], is_head: bool) -> Read {
             _ => (),
         }
         let body = match head.length {
-            Length::Fixed(n) => usize::try_from(n).ok().and_then(|n| bytes.get(..n)).map(<[u8]>::to_vec),
-            Length::UntilClose => Some(bytes.to_vec()),
-            Length::Chunked => unchunked(bytes),
+            Length::Fixed(told) => match (usize::try_from(told).unwrap_or(usize::MAX), wanted) {
+                (told, Some(wanted)) if wanted > told => None,
+                (told, wanted) => bytes.get(..wanted.unwrap_or(told)).map(<[u8]>::to_vec),
+            },
+            Length::UntilClose => Some(bytes.to_vec()).filter(|body| wanted.is_none_or(|n| n == body.len())),
+            Length::Chunked => unchunked(bytes).filter(|body| wanted.is_none_or(|n| n == body.len())),
         };
         return Some((head.status, head.length, body));
     }
