@@ -125,8 +125,9 @@ fn read_answer(
     };
     let broken = |e: xml::XmlError| Fault::transport(format_args!("an answer that cannot be read: {e}"));
     let tells_nothing = matches!(call.kind, CallKind::Put | CallKind::Delete | CallKind::AbortUpload);
-    if tells_nothing && head.etag.is_empty() && announces(&head.raw, b"text/html") {
-        // Status 200 of whoever answers for everybody on the way, such as the login page of a network.
+    if tells_nothing && !answer.is_empty() && head.etag.is_empty() && announces(&head.raw, b"text/html") {
+        // Status 200 of whoever answers for everybody on the way, such as the login page of a network. Stores built
+        // on a web framework announce such a page also where their answer has no body.
         return Err(Fault::transport("a page for people instead of an answer: is the endpoint an S3 service?"));
     }
     match call.kind {
