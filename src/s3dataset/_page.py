@@ -55,6 +55,25 @@ class _Pages:
 os.register_at_fork(after_in_child=_Pages.renew_locks)
 
 
+class _Descriptor:
+    """The file of the record locks.
+
+    When the garbage collector takes a page together with what still counts on it, the page's finalizer comes first:
+    that counts for nobody any more, and the number of the closed descriptor may be another file's by then.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def lock(self, byte: int, operation: int) -> None:
+        if self._descriptor >= 0:
+            fcntl.lockf(self._descriptor, operation, 1, byte)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+
 class Page:
     """Named integers and short texts, shared between processes. Make one with `create`.
 
@@ -72,11 +91,11 @@ class Page:
         self.path = path
         self._map = mmap.mmap(descriptor, _SIZE)
         os.close(descriptor)  # the map has a copy, which holds the file as well
-        self._lock_descriptor = lock_descriptor
+        self._locks = _Descriptor(lock_descriptor)
         self._integers = memoryview(self._map)[:_TEXTS_START].cast("q")
         self._places: dict[str, int] = {}
         self._renew_locks()
-        closing = weakref.finalize(self, os.close, lock_descriptor)
+        closing = weakref.finalize(self, self._locks.close)
         closing.atexit = False  # other finalizers may still count
 
     @classmethod
@@ -201,11 +220,11 @@ class Page:
     @contextlib.contextmanager
     def _file_locked(self, byte: int) -> Iterator[None]:
         # Record locks belong to the process: unlike flock's, a forked child does not hold its parent's.
-        fcntl.lockf(self._lock_descriptor, fcntl.LOCK_EX, 1, byte)
+        self._locks.lock(byte, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.lockf(self._lock_descriptor, fcntl.LOCK_UN, 1, byte)
+            self._locks.lock(byte, fcntl.LOCK_UN)
 
     def _renew_locks(self) -> None:
         self._values = threading.Lock()

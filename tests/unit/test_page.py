@@ -1,9 +1,11 @@
 """The page: values that threads, forked and spawned processes share."""
 
+import gc
 import multiprocessing
 import os
 import pickle
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,24 @@ def hold(page: Page, held: "multiprocessing.synchronize.Event") -> None:  # type
     with page.locked():
         held.set()
         threading.Event().wait(60)
+
+
+def test_what_counts_on_a_page_may_be_garbage_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    unraisable: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+
+    def counting(page: Page) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            page.add("count", 1)
+
+    cycle: list[object] = [counter := counting(Page.create())]
+    cycle.append(cycle)
+    next(counter)
+    del counter, cycle
+    gc.collect()
+    assert not unraisable
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
