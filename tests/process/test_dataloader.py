@@ -107,6 +107,43 @@ def test_an_iterable_dataset_gives_every_sample_once(
     assert dataset.stats().samples == COUNT
 
 
+class Labelled(s3dataset.S3MapDataset[int]):
+    """As programs derive one: a sample of their own around the base's."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(index), -index
+
+
+@pytest.mark.parametrize(("method", "num_workers"), [("fork", 0), ("fork", 2), ("spawn", 1)])
+@pytest.mark.parametrize("loader", LOADERS, ids=["torch", "ours"])
+def test_what_a_derived_class_makes_is_what_a_loader_gives(
+    server: LocalS3, loader: Any, method: str, num_workers: int
+) -> None:
+    dataset = Labelled.from_prefix(URI, transform=number)
+    expected = [(value, -index) for index, value in enumerate(in_key_order())]
+
+    def samples(data: Any) -> list[tuple[int, int]]:
+        batches = loader(data, batch_size=7, **options(method, num_workers))
+        return [(int(a), int(b)) for values, labels in batches for a, b in zip(values, labels, strict=True)]
+
+    assert samples(dataset) == expected
+    assert samples(torch.utils.data.Subset(dataset, [5, 3, 8])) == [expected[i] for i in (5, 3, 8)]  # type: ignore[arg-type]
+    assert list(dataset) == dataset.__getitems__(range(COUNT)) == expected
+
+
+def test_a_derived_class_may_ask_the_base_for_a_slice(server: LocalS3) -> None:
+    class Pairs(s3dataset.S3MapDataset[int]):
+        def __getitem__(self, index: Any) -> Any:
+            return super().__getitem__(slice(2 * index, 2 * index + 2))
+
+        def __len__(self) -> int:
+            return super().__len__() // 2
+
+    dataset = Pairs.from_prefix(URI, transform=number)
+    assert numbers(dataset) == in_key_order()
+    assert numbers(s3dataset.DataLoader(dataset, batch_size=None)) == in_key_order()
+
+
 def test_with_its_batch_size_pytorchs_loader_keeps_the_listings_order(server: LocalS3) -> None:
     dataset = s3dataset.S3IterableDataset.from_prefix(URI, transform=number, batch_size=7)
     loader: Any = torch.utils.data.DataLoader(dataset, batch_size=7, num_workers=3)

@@ -73,6 +73,8 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
     ) -> None:
         """Private: use `from_prefix`, `from_objects` or `from_manifest`."""
         super().__init__(origin, client_ref(*connection), transform, reader_constructor)
+        if isinstance(enable_sharding, int):
+            enable_sharding = bool(enable_sharding)  # 0 and 1, as command lines and configurations have them
         if not (enable_sharding is None or isinstance(enable_sharding, bool | Split)):
             raise TypeError(f"enable_sharding must be True, False, None or a Split; got {enable_sharding!r}")
         if batch_size is not None and batch_size < 1:
@@ -312,9 +314,23 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
 
         Raises:
             ValueError: There are several ranks, and nothing says how they share.
+            TypeError: A derived class has an `__iter__` of its own, and does not say how many samples that gives.
         """
+        self._check_countable()
         part = self._part()
         return self._plan(part).samples(part.rank.rank)
+
+    def __bool__(self) -> bool:
+        """True, also of nothing: `if dataset` is asked before there is anything to list, and on every rank."""
+        return True
+
+    def _check_countable(self) -> None:
+        """Refuses to count what a derived class makes: training loops end an epoch after so many batches."""
+        kind = type(self)
+        if kind.__iter__ is not S3IterableDataset.__iter__ and kind.__len__ is S3IterableDataset.__len__:
+            raise TypeError(
+                f"object of type {kind.__name__!r} has no len(): it has an __iter__ of its own, and no __len__"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Names the epoch that the next iteration begins, as training loops do.
@@ -361,6 +377,7 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
 
     def _batches_of_rank(self, batch_size: int, num_workers: int, drop_last: bool) -> int:
         """How many batches a loader on this rank gives in an epoch."""
+        self._check_countable()
         part = self._part()
         plan = self._plan(part, batch_size)
         steps = plan.steps(part.rank.rank)

@@ -140,7 +140,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
         dataset = self.dataset
-        if isinstance(dataset, S3IterableDataset) and self._told_batch_size is not None:
+        if (
+            isinstance(dataset, S3IterableDataset)
+            and self._told_batch_size is not None
+            and type(dataset).__len__ is S3IterableDataset.__len__
+        ):
             return dataset._batches_of_rank(self._told_batch_size, self.num_workers, self.drop_last)  # noqa: SLF001
         return super().__len__()
 

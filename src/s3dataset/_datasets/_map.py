@@ -229,9 +229,9 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
             S3Exception: The object could not be fetched. Without a transform, reading the reader raises it.
         """
         if isinstance(index, slice):
-            return self.__getitems__(range(len(self))[index])
+            return self._fetch(range(len(self.manifest))[index])
         position = self.manifest.find(index) if isinstance(index, str) else operator.index(index)
-        length = len(self)
+        length = len(self.manifest)
         if not -length <= position < length:
             raise self._out_of_range(position)
         row = self._rows((position % length,))[0]
@@ -243,12 +243,21 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
         """Returns the samples of a batch, fetched together: as many as indices were given, in their order.
 
-        A DataLoader calls it for every batch.
+        A DataLoader calls it for every batch. Where a derived class has a `__getitem__` of its own, that makes the
+        samples, one after the other.
 
         Raises:
             IndexError: There are not so many objects.
             S3Exception: One of the objects could not be fetched.
         """
+        return [self[index] for index in indices] if self._has_own_samples else self._fetch(indices)
+
+    @property
+    def _has_own_samples(self) -> bool:
+        """Whether a derived class makes the samples: nothing may go past its `__getitem__`."""
+        return type(self).__getitem__ is not S3MapDataset.__getitem__
+
+    def _fetch(self, indices: Sequence[int]) -> list[T_co]:
         fetcher = self._fetcher
         if fetcher is None or fetcher[0] != os.getpid():
             made = BatchFetcher(self._maker, self._rows_checked, self._count)
@@ -259,7 +268,7 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
         return IndexError(f"index {index} is out of range for {self!r}")
 
     def _rows_checked(self, indices: Sequence[int]) -> list[Any]:
-        length = len(self)
+        length = len(self.manifest)  # a derived class may count otherwise
         positions = []
         for index in indices:
             position = operator.index(index)
@@ -269,8 +278,13 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
         return self._rows(positions)
 
     def __iter__(self) -> Iterator[T_co]:
-        """Iterates over all samples in the order of the listing, fetching ahead."""
-        chunks = self._row_chunks(iter((range(len(self)),)))
+        """Iterates over all samples in the order of the listing, fetching ahead.
+
+        Where a derived class has a `__getitem__` of its own, that makes the samples, one after the other.
+        """
+        if self._has_own_samples:
+            return map(self.__getitem__, range(len(self)))
+        chunks = self._row_chunks(iter((range(len(self.manifest)),)))
         return iter(FetchAhead(cast(Any, self._maker), chunks, self._count))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -78,6 +78,14 @@ def test_arguments_of_streams_are_checked_at_once() -> None:
         S3IterableDataset.from_prefix("s3://bucket/", batch_size=0)
 
 
+def test_sharding_may_be_said_by_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    uris = [f"s3://b/{i}" for i in range(6)]
+    lengths = [len(S3IterableDataset.from_objects(uris, enable_sharding=flag)) for flag in (0, 1)]
+    assert lengths == [6, 3]
+
+
 @pytest.mark.parametrize("kind", BOTH)
 def test_construction_and_repr_need_no_network(kind: Any) -> None:
     dataset = kind.from_prefix("s3://no-such-bucket/images/", region="eu-central-1", pattern="*.jpg")
@@ -116,6 +124,45 @@ def test_numbers_count_from_both_ends() -> None:
         dataset.__getitems__([0, 5])
     with pytest.raises(TypeError):
         dataset[1.5]  # type: ignore[index]
+
+
+def test_a_derived_class_may_count_otherwise() -> None:
+    class Few(S3MapDataset[Any]):
+        def __len__(self) -> int:
+            return 2
+
+    dataset = Few.from_objects([f"s3://b/{i}" for i in range(5)], transform=lambda reader: reader.key)
+    assert (len(dataset), dataset[4], dataset[-1]) == (2, "4", "4")
+
+
+class Lines(S3IterableDataset[Any]):
+    """Makes any number of samples of an object."""
+
+    def __iter__(self) -> Any:
+        for reader in super().__iter__():
+            yield from reader
+
+
+class CountedLines(Lines):
+    def __len__(self) -> int:
+        return 2 * super().__len__()
+
+
+def test_nobody_counts_what_a_derived_class_makes() -> None:
+    uris = [f"s3://b/{i}" for i in range(5)]
+    assert len(CountedLines.from_objects(uris)) == 10
+    lines = Lines.from_objects(uris)
+    for loader in (torch.utils.data.DataLoader, s3dataset.DataLoader):
+        with pytest.raises(TypeError, match=r"has no len\(\)"):
+            len(loader(lines, batch_size=2))  # type: ignore[operator]
+        assert len(loader(CountedLines.from_objects(uris), batch_size=2)) == 5  # type: ignore[operator]
+
+
+def test_a_stream_is_true_without_being_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for dataset in (S3IterableDataset.from_prefix("s3://b/"), Lines.from_objects([])):
+        assert dataset
 
 
 @pytest.mark.parametrize("kind", BOTH)
