@@ -17,7 +17,8 @@ import s3dataset
 from s3dataset import S3Checkpoint, S3Client, S3ClientConfig, S3MapDataset, S3Reader, S3ReaderConstructor
 from s3dataset._s3dataset_common import parse_s3_uri
 from s3dataset._user_agent import UserAgent
-from s3dataset.s3reader import RangedS3Reader, S3ReaderConstructorProtocol
+from s3dataset.errors import ObjectNotFoundError
+from s3dataset.s3reader import GetStreamCallable, RangedS3Reader, S3ReaderConstructorProtocol, SequentialS3Reader
 from s3dataset.testing import LocalS3
 
 BUCKET = "bucket"
@@ -53,7 +54,7 @@ class TestReaderConstructors:
     def test_a_constructor_is_called_with_the_names_of_the_protocol(self, client: S3Client) -> None:
         seen: dict[str, object] = {}
 
-        def constructor(*, bucket: str, key: str, get_object_info: Any, get_stream: Any) -> S3Reader:
+        def constructor(*, bucket: str, key: str, get_object_info: Any, get_stream: GetStreamCallable) -> S3Reader:
             seen.update(bucket=bucket, key=key, size=get_object_info().size, part=b"".join(get_stream(2, 5)))
             return S3ReaderConstructor.range_based(1024)(
                 bucket=bucket, key=key, get_object_info=get_object_info, get_stream=get_stream
@@ -128,7 +129,7 @@ class TestPositions:
         self, client: S3Client, policy: Any, offset: int, whence: int
     ) -> None:
         with client.get_object(BUCKET, "data", reader_constructor=policy) as reader:
-            with pytest.raises(ValueError, match="negative seek"):
+            with pytest.raises(ValueError, match="negative seek value -"):
                 reader.seek(offset, whence)
             assert reader.tell() == 0
 
@@ -320,6 +321,31 @@ class TestOrderOfArguments:
         assert len(pages) == 3
         assert [info.key for page in pages for info in page.object_info] == ["list/c"]
         assert [name for page in pages for name in page.common_prefixes] == ["list/a/", "list/b/"]
+
+
+class TestPrefetch:
+    def test_it_brings_what_is_read_first(self, server: LocalS3, client: S3Client) -> None:
+        for info in (None, client.head_object(BUCKET, "data")):
+            reader = client.get_object(BUCKET, "data", object_info=info)
+            assert isinstance(reader, SequentialS3Reader)
+            before = len(server.requests("GetObject"))
+            reader.prefetch()
+            reader.prefetch()
+            assert reader.tell() == 0
+            assert reader.read() == DATA
+            assert len(server.requests("GetObject")) == before + 1
+
+    def test_nothing_there(self, client: S3Client) -> None:
+        empty, missing = (client.get_object(BUCKET, key) for key in ("empty", "missing"))
+        assert isinstance(empty, SequentialS3Reader)
+        assert isinstance(missing, SequentialS3Reader)
+        empty.prefetch()
+        assert empty.read() == b""
+        with pytest.raises(ObjectNotFoundError):
+            missing.prefetch()
+        empty.close()
+        with pytest.raises(ValueError, match="closed"):
+            empty.prefetch()
 
 
 class TestLife:

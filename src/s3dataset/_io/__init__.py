@@ -14,6 +14,7 @@
 
 from s3dataset._io._constructor import (
     CHECKPOINT_READER,
+    GetStreamCallable,
     ReaderConstructor,
     S3ReaderConstructor,
     S3ReaderConstructorProtocol,
@@ -27,6 +28,7 @@ from s3dataset._io._writer import S3Writer
 __all__ = [
     "CHECKPOINT_READER",
     "DCPOptimizedS3Reader",
+    "GetStreamCallable",
     "RangedS3Reader",
     "ReaderConstructor",
     "ReaderPolicy",

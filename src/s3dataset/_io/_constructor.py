@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKPOINT_READER",
+    "GetStreamCallable",
     "ReaderConstructor",
     "S3ReaderConstructor",
     "S3ReaderConstructorProtocol",
@@ -30,6 +31,12 @@ _CLASSES: Final[dict[ReaderKind, type[S3Reader]]] = {
 }
 
 
+class GetStreamCallable(Protocol):
+    """Gives the bytes of an object, or of its range [start, end), piece by piece."""
+
+    def __call__(self, start: int | None = None, end: int | None = None) -> Iterator[bytes]: ...
+
+
 @runtime_checkable
 class S3ReaderConstructorProtocol(Protocol):
     """What `reader_constructor=` takes: what `S3ReaderConstructor` makes, or a function of one's own around it.
@@ -42,7 +49,7 @@ class S3ReaderConstructorProtocol(Protocol):
         bucket: str,
         key: str,
         get_object_info: Callable[[], Any],
-        get_stream: Callable[..., Iterator[bytes]],
+        get_stream: GetStreamCallable,
     ) -> S3Reader: ...
 
 
@@ -57,7 +64,7 @@ class ReaderConstructor:
         bucket: str,
         key: str,
         get_object_info: Callable[[], Any],  # noqa: ARG002 - the protocol's; the source below knows more
-        get_stream: Callable[..., Iterator[bytes]],
+        get_stream: GetStreamCallable,
     ) -> S3Reader:
         """For constructors of one's own, which pass on what they were called with."""
         if not isinstance(get_stream, _StreamOpener):

@@ -288,7 +288,7 @@ class S3Reader(io.BufferedIOBase):
             else:
                 raise ValueError(f"whence must be 0, 1 or 2 (SEEK_SET, SEEK_CUR, SEEK_END), not {whence}")
             if position < 0:
-                raise ValueError(f"negative seek position {position} in {self.uri}")
+                raise ValueError(f"negative seek value {position} in {self.uri}")
             if position > self._position:
                 size = self._window.size_if_shorter_than(min(position, _BEYOND_BYTES))
                 position = position if size is None else size
@@ -408,6 +408,17 @@ class SequentialS3Reader(S3Reader):
     """A reader with the default read-ahead: `S3ReaderConstructor.sequential()` makes it."""
 
     read = S3Reader.read
+
+    def prefetch(self) -> None:
+        """Begins to fetch at the position, unless something of the object is there or under way already.
+
+        Waits for the first bytes only where the object's size is not known yet.
+
+        Raises:
+            ValueError: The reader is closed.
+        """
+        with self._use():
+            self._window.begin(self._position)
 
 
 class RangedS3Reader(S3Reader):

@@ -110,6 +110,15 @@ class Window:
         if self._expected and self._source.identified:
             self._read_ahead(self._run_end, self._run_end)
 
+    def begin(self, start: int) -> None:
+        """Sends for what a reader at `start` will ask for first, unless something is there or under way."""
+        if len(self._chunks):
+            return
+        end = self._clamped(start, start + _BLOCK_BYTES)
+        if start < end and self._chunks.at(start) is None:
+            self._note(start, start)
+            self._send_for(self._chunks.holes(start, end)[:1])
+
     # -- Reading ----------------------------------------------------------------------------------------------------
 
     def size(self) -> int:

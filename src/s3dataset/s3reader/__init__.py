@@ -2,6 +2,7 @@
 
 from s3dataset._io import (
     DCPOptimizedS3Reader,
+    GetStreamCallable,
     RangedS3Reader,
     S3Reader,
     S3ReaderConstructor,
@@ -11,6 +12,7 @@ from s3dataset._io import (
 
 __all__ = [
     "DCPOptimizedS3Reader",
+    "GetStreamCallable",
     "RangedS3Reader",
     "S3Reader",
     "S3ReaderConstructor",

@@ -1,5 +1,5 @@
-"""Drop-in import path: what reader_constructor= takes."""
+"""Drop-in import path: what reader_constructor= takes, and what that is called with."""
 
-from s3dataset._io import S3ReaderConstructorProtocol
+from s3dataset._io import GetStreamCallable, S3ReaderConstructorProtocol
 
-__all__ = ["S3ReaderConstructorProtocol"]
+__all__ = ["GetStreamCallable", "S3ReaderConstructorProtocol"]

@@ -29,6 +29,7 @@ PATHS = {
     "s3dataset.s3map_dataset": ["S3MapDataset"],
     "s3dataset.s3reader": [
         "DCPOptimizedS3Reader",
+        "GetStreamCallable",
         "RangedS3Reader",
         "S3Reader",
         "S3ReaderConstructor",
@@ -37,7 +38,7 @@ PATHS = {
     ],
     "s3dataset.s3reader.constructor": ["S3ReaderConstructor"],
     "s3dataset.s3reader.dcp_optimized": ["DCPOptimizedS3Reader"],
-    "s3dataset.s3reader.protocol": ["S3ReaderConstructorProtocol"],
+    "s3dataset.s3reader.protocol": ["GetStreamCallable", "S3ReaderConstructorProtocol"],
     "s3dataset.s3reader.ranged": ["RangedS3Reader"],
     "s3dataset.s3reader.s3reader": ["S3Reader"],
     "s3dataset.s3reader.sequential": ["SequentialS3Reader"],
