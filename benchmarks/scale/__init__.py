@@ -1,0 +1,1 @@
+"""At scale, simulated: many processes under one limit, many shares of one dataset, very large objects."""
