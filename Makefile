@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2
 MIRI_TESTED := budget:: date::tests::http date::tests::iso head:: hedge:: pace:: xml::list xml::write proxy:: raw::tests::a_span
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo test test-fast model faults fuzz fuzz-guided asan miri lint format deny bench bench-docs build clean
+.PHONY: help env demo test test-fast model faults fuzz fuzz-guided asan miri lint format deny bench bench-docs scale build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ bench: ## ours beside the peers, in one run (20 minutes; see benchmarks/README.m
 bench-docs: ## README's table and docs/performance.md from the newest results
 	@$(SETUP) demo
 	$(BIN)/python -m benchmarks.documents $(ARGS)
+
+scale: env ## many processes under one limit, shares of 1,024 ranks, the largest objects (15 minutes; docs/scale.md)
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 build: ## wheel and source distribution in dist/
 	@$(SETUP) --no-native
