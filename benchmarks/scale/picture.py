@@ -48,7 +48,7 @@ def draw_processes(axes: Axes, outcome: Outcome) -> None:
     axes.axhline(sum(done) / len(done), color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlabel("processes, sorted (dotted: the mean)", color=QUIET, fontsize=9)
     axes.set_xticks([])
-    finish(axes, f"Done by each in {outcome.setting.before_s:.0f} s before; Jain's index {outcome.jain:.2f}")
+    finish(axes, f"Of each in {outcome.setting.before_s:.0f} s; Jain's index {outcome.jain:.2f}")
 
 
 def finish(axes: Axes, title: str) -> None:

@@ -100,7 +100,9 @@ class Counts:
         return sum(self.of(process, start_s, end_s) for process in range(self.processes)) / (end_s - start_s)
 
 
-def work(number: int, setting: Setting, server: dict[str, str], counts: Counts, ready: Any, stop: Any, out: Any) -> None:
+def work(
+    number: int, setting: Setting, server: dict[str, str], counts: Counts, ready: Any, stop: Any, out: Any
+) -> None:
     """One process: asks until it is told to stop, then takes what it has asked for."""
     config = S3ClientConfig(
         credentials=(server["AWS_ACCESS_KEY_ID"], server["AWS_SECRET_ACCESS_KEY"]), max_connections=setting.connections

@@ -181,13 +181,12 @@ def plan(
     with mmap.mmap(-1, piece_bytes) as nothing:
         piece = memoryview(nothing)
         error = ""
-        writer = S3Writer(client, BUCKET, "object", size=size if known else None)
         try:
-            with writer:
+            with S3Writer(client, BUCKET, "object", size=size if known else None) as writer:
                 for _ in range(size // piece_bytes):
                     writer.write(piece)
                 writer.write(piece[: size % piece_bytes])
-        except S3Exception as failure:
+        except (S3Exception, ValueError) as failure:
             error = str(failure)
             failure.__traceback__ = None  # it holds memory
         piece.release()
