@@ -77,7 +77,7 @@ bench-docs: ## README's table and docs/performance.md from the newest results
 	@$(SETUP) demo
 	$(BIN)/python -m benchmarks.documents $(ARGS)
 
-scale: env ## many processes under one limit, shares of 1,024 ranks, the largest objects (15 minutes; docs/scale.md)
+scale: env ## many processes under one limit, shares of 1,024 ranks, the largest objects (10 minutes; docs/scale.md)
 	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 build: ## wheel and source distribution in dist/

@@ -38,7 +38,7 @@ def show(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     print(table(list(head), [[str(cell) for cell in row] for row in rows]), end="\n\n", flush=True)
 
 
-# -- Throttling ---------------------------------------------------------------------------------------------------------
+# -- Throttling -------------------------------------------------------------------------------------------------------
 
 
 def smaller(setting: Setting) -> Setting:
@@ -104,7 +104,7 @@ def row(outcome: Outcome) -> Sequence[object]:
     )
 
 
-# -- Shares -------------------------------------------------------------------------------------------------------------
+# -- Shares -----------------------------------------------------------------------------------------------------------
 
 
 def shared(*, small: bool) -> None:
@@ -138,7 +138,7 @@ def shared(*, small: bool) -> None:
     print(flush=True)
 
 
-# -- Uploads ------------------------------------------------------------------------------------------------------------
+# -- Uploads ----------------------------------------------------------------------------------------------------------
 
 MIB, GIB, TB = uploads.MIB, uploads.GIB, uploads.TB
 # Size, known, part size, memory limit.
@@ -192,13 +192,13 @@ def uploaded(*, small: bool) -> None:
         ),
         rows,
     )
-    rows = []
+    real = []
     for size, known in ((GB, False), (2 * GB, True)) if small else ((40 * GB, False), (40 * GB, True)):
         progress(f"uploads: {size:,} bytes for real")
         sent_all = uploads.send(size, known=known)
         steps = ", ".join(f"{count:,} x {nbytes:,}" for count, nbytes in sent_all.steps)
         rate = size / sent_all.seconds / GB
-        rows.append(
+        real.append(
             (
                 f"{size / GB:,.0f} GB, {'known' if known else 'unknown'}",
                 steps,
@@ -208,7 +208,7 @@ def uploaded(*, small: bool) -> None:
                 sent_all.memory_mb,
             )
         )
-    show(("written", "parts x bytes", "s", "GB/s", "of it in close, s", "own memory, MB"), rows)
+    show(("written", "parts x bytes", "s", "GB/s", "of it in close, s", "own memory, MB"), real)
     progress("uploads: reading")
     done = uploads.read(50 * TB, reads=100 if small else 2000)
     print(

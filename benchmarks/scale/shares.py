@@ -9,7 +9,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from s3dataset import BatchSampler, Manifest, S3IterableDataset, S3MapDataset, Split
 
@@ -112,7 +112,7 @@ def cover(epoch: Epoch) -> Coverage:
 # -- What one process pays: each a process of its own, see benchmarks.manifest ----------------------------------------
 
 
-def _sampler(path: str, ranks: int = RANKS, rank: int = RANK) -> tuple[S3MapDataset, BatchSampler]:
+def _sampler(path: str, ranks: int = RANKS, rank: int = RANK) -> tuple[S3MapDataset[Any], BatchSampler]:
     dataset = S3MapDataset.from_manifest(path)
     split = Split(rank=rank, world_size=ranks) if ranks > 1 else Split(ranks=False)
     return dataset, BatchSampler(dataset, BATCH_SIZE, seed=1, split=split, num_workers=WORKERS)

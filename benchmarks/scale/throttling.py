@@ -149,7 +149,7 @@ def run(setting: Setting) -> Outcome:
             process.start()
         ready.wait()
         counts.began.value = began = time.monotonic()
-        marks = watch(setting, server, counts, began)
+        marks = watch(setting, server, began)
         server.set_traffic(reads_per_s=0.0, writes_per_s=0.0)  # what was asked for by then need not wait for its turn
         stop.set()
         answers = sorted(out.get(timeout=60) for _ in processes)
@@ -169,7 +169,7 @@ class Marks:
     statuses: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def watch(setting: Setting, server: LocalS3, counts: Counts, began: float) -> Marks:
+def watch(setting: Setting, server: LocalS3, began: float) -> Marks:
     marks = Marks()
 
     def mark(name: str, duration_s: float) -> None:
