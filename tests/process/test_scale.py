@@ -28,7 +28,7 @@ def test_a_limit_and_a_slowdown_lose_no_request() -> None:
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize("tail", get_args(Tail))
-@pytest.mark.parametrize("samples", [0, 1, 1023, 4097, 50_001])
+@pytest.mark.parametrize("samples", [0, 1023, 20_001])
 def test_shares_of_all_workers_of_all_ranks(kind: Kind, tail: Tail, samples: int) -> None:
     shares.cover(Epoch(kind=kind, samples=samples, tail=tail, ranks=256, batch_size=4)).check()
 
@@ -40,7 +40,6 @@ def test_shares_of_all_workers_of_all_ranks(kind: Kind, tail: Tail, samples: int
         (MOST_UNKNOWN, False, 8 * MIB),
         (50 * TB, True, 8 * MIB),
         (LARGEST, True, 8 * MIB),
-        (LARGEST, False, 5 * GIB),
     ],
 )
 def test_the_largest_objects_fit(size: int, known: bool, part_size: int) -> None:
