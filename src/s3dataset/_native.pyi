@@ -131,7 +131,8 @@ class Reply:
         """create_upload: how many earlier attempts, whose answer was lost, may have made an upload too."""
     @property
     def checksum(self) -> str:
-        """put, upload_part: the checksum sent, base64; complete_upload: the one the service answered, "" when none."""
+        """put, upload_part: the checksum sent, base64; get_into: of what came, where it was asked for; complete_upload: the one the
+        service answered; "" when none."""
     @property
     def key_errors(self) -> list[tuple[str, str, str]]:
         """delete_many: (key, code, message) of what was not deleted."""
@@ -213,11 +214,14 @@ size: of the whole object where known (from a listing): lets the engine split wi
 etag: pins the object (If-Match, and compared); None: ranges of one object are pinned to one another.
 """
 
-GetInto = tuple[Route, str, int, str | None, ReadableBuffer]
-"""(route, key, start, etag, writable C-contiguous buffer): exactly len(buffer) bytes from start; a shorter object is a Failure
+Buffers = list[memoryview] | tuple[memoryview, ...]
+"""Memory in several pieces, which count as one behind the other."""
+
+GetInto = tuple[Route, str, int, str | None, ReadableBuffer | Buffers]
+"""(route, key, start, etag, writable C-contiguous buffer, or pieces of one): exactly so many bytes from start; a shorter object is a Failure
 of kind `invalid` with status 416 or 206."""
 
-Put = tuple[Route, str, ReadableBuffer, Sequence[tuple[str, str]]]
+Put = tuple[Route, str, ReadableBuffer | Buffers, Sequence[tuple[str, str]]]
 """(route, key, data, further headers in lower case). `data` is held until the request is done; it must not change meanwhile."""
 
 @final
@@ -242,8 +246,11 @@ class Queue:
         """Fetches objects or ranges -> Body. With `limit`, at most so many bytes of each are fetched, from its start on
         (`Body.object_size` tells the rest). Objects and ranges larger than two parts are fetched in parallel ranges into one memory.
         `version_id` and `verify` (of whole objects that come in parallel ranges too) hold for all of the requests."""
-    def get_into(self, requests: Sequence[GetInto], /, *, version_id: str | None = None) -> int:
-        """Fetches ranges into the callers' memory -> Reply; large ones in parallel ranges."""
+    def get_into(
+        self, requests: Sequence[GetInto], /, *, version_id: str | None = None, checksum: str | None = None
+    ) -> int:
+        """Fetches ranges into the callers' memory -> Reply; large ones in parallel ranges. With `checksum`, CRC64NVME, CRC32C or
+        CRC32, `Reply.checksum` tells that of the bytes that came."""
     def put(self, requests: Sequence[Put], /, *, checksum: str | None = "CRC64NVME") -> int:
         """PutObject -> Reply."""
     def upload_part(
@@ -252,7 +259,7 @@ class Queue:
         key: str,
         upload_id: str,
         part_number: int,
-        data: ReadableBuffer,
+        data: ReadableBuffer | Buffers,
         headers: Sequence[tuple[str, str]] = (),
         /,
         *,
@@ -393,8 +400,11 @@ class Client:
 def combine_checksums(algorithm: str, parts: Sequence[tuple[str, int]], /) -> str:
     """Base64 checksum of the concatenation, from (base64 checksum, length in bytes) of each piece."""
 
-def checksum(algorithm: str, data: ReadableBuffer, /) -> str:
+def checksum(algorithm: str, data: ReadableBuffer | Buffers, /) -> str:
     """CRC64NVME, CRC32C or CRC32 of data, base64 of the big-endian value."""
+
+def prefer_huge_pages(data: ReadableBuffer, /) -> None:
+    """Asks the kernel for huge pages for writable memory that is about to be filled; elsewhere than on Linux, nothing."""
 
 def sign(
     *,

@@ -4,7 +4,7 @@ use crate::checksum::Algorithm;
 use crate::failure::Failure;
 use crate::queue::Queue;
 use crate::raw::{PooledBuffer, Span};
-use crate::request::{Meta, Target};
+use crate::request::{Check, Meta, Target};
 use crate::sync::{Mutex, MutexGuard};
 use crate::ticket::{Finished, Ticket, broken};
 use std::sync::Arc;
@@ -24,8 +24,8 @@ pub struct Assembly {
     /// Where in the object the destination's first byte comes from.
     pub start: u64,
     pub part_size: usize,
-    /// Whether it is a whole object, to be compared with its checksum.
-    pub verify: bool,
+    /// `Stored` where it is a whole object only.
+    pub check: Check,
     pub state: Mutex<AssemblyState>,
 }
 
@@ -45,9 +45,10 @@ pub struct AssemblyState {
     pub buffer: Option<PooledBuffer>,
     pub grant: Option<Grant>,
     pub attempts: u32,
-    /// The checksums of the pieces that are there, and the one that the service has stored.
+    /// The checksums of the pieces that are there, the one that the service has stored, and the one that is to be told.
     pub sums: Vec<(Piece, u64)>,
     pub stored: Option<(Algorithm, String)>,
+    pub checksum: String,
 }
 
 /// A piece that somebody fetches. Dropped without an end, it ends as failed, so that no assembly waits for it for ever.
@@ -65,13 +66,13 @@ impl Assembly {
         start: u64,
         part_size: usize,
         begun: Option<Piece>,
-        verify: bool,
+        check: Check,
         state: AssemblyState,
     ) -> (Arc<Assembly>, Option<Part>) {
         let (queue, index, target) = (ticket.queue().clone(), ticket.index, ticket.target.clone());
         let (next, in_flight) = begun.map_or((0, 0), |piece| (piece.at + piece.len, 1));
         let state = Mutex::new(AssemblyState { ticket: Some(ticket), next, in_flight, ..state });
-        let assembly = Arc::new(Assembly { queue, index, target, destination, start, part_size, verify, state });
+        let assembly = Arc::new(Assembly { queue, index, target, destination, start, part_size, check, state });
         let part = begun.map(|piece| Part { assembly: assembly.clone(), piece, ended: false });
         (assembly, part)
     }
@@ -115,7 +116,7 @@ impl Assembly {
 
     /// What was fetched, or why it was not.
     fn result(&self, mut state: MutexGuard<'_, AssemblyState>) -> Option<Finished> {
-        let AssemblyState { ticket, etag, object_size, last_modified, head, failure, buffer, grant, .. } =
+        let AssemblyState { ticket, etag, object_size, last_modified, head, failure, buffer, grant, checksum, .. } =
             std::mem::take(&mut *state);
         // Late lookers at this assembly find it exhausted.
         state.next = self.destination.len();
@@ -124,7 +125,7 @@ impl Assembly {
         Some(match failure {
             Some(failure) => ticket.fail(failure),
             None => {
-                let meta = Meta { etag: etag.unwrap_or_default(), object_size, last_modified, head };
+                let meta = Meta { etag: etag.unwrap_or_default(), object_size, last_modified, head, checksum };
                 let outcome = meta.outcome(&self.target, buffer, self.start, self.destination.len());
                 ticket.finish(outcome, grant)
             }

@@ -332,9 +332,9 @@ impl Engine {
             grant: job.grant.take(),
             ..AssemblyState::default()
         };
-        let verify = fetch.verify && fetch.size == Some(end) && start == 0;
-        let verify = verify && job.ticket.queue().client.settings.verify_reads;
-        Err(Assembly::new(job.ticket, destination, start, part_size, None, verify, state).0)
+        let whole = fetch.size == Some(end) && start == 0;
+        let check = fetch.check_of(whole, job.ticket.queue().client.settings.verify_reads);
+        Err(Assembly::new(job.ticket, destination, start, part_size, None, check, state).0)
     }
 }
 
@@ -348,7 +348,7 @@ impl Job {
                 Some((start, end)) => {
                     (end - start).min(2 * self.ticket.queue().client.settings.part_size as u64) as usize
                 }
-                None => UNKNOWN.min(fetch.limit.unwrap_or(u64::MAX) as usize),
+                None => UNKNOWN.min(fetch.limit as usize),
             },
             Op::Call(call) if call.kind == crate::request::CallKind::List => UNKNOWN,
             Op::Call(_) => 0,

@@ -8,7 +8,7 @@ use crate::hedge::Class;
 use crate::lane::Running;
 use crate::queue::Pending;
 use crate::raw::{PooledBuffer, Span};
-use crate::request::{Fetch, Meta, Outcome, What};
+use crate::request::{Check, Fetch, Meta, Outcome, What};
 use crate::ticket::{Ticket, broken};
 use pin::{compare, pinned, quote};
 
@@ -111,7 +111,7 @@ async fn deliver(
         What::Range { end, .. } => end.min(opened.object_size),
         _ => opened.object_size,
     };
-    let end = end.min(opened.first.saturating_add(fetch.limit.unwrap_or(u64::MAX)));
+    let end = end.min(opened.first.saturating_add(fetch.limit));
     let total = end.saturating_sub(opened.first) as usize;
     let stored = verify::expected(attempts, &opened, total);
     if fetch.into.is_none()
@@ -150,7 +150,7 @@ async fn deliver(
         }
     };
     let piece = Piece { at: 0, len: (opened.len as usize).min(total) };
-    let meta = meta_of(&opened);
+    let mut meta = meta_of(&opened);
     if piece.len < total {
         running.set_large(true);
         let state = AssemblyState {
@@ -164,8 +164,9 @@ async fn deliver(
         };
         let part_size = attempts.client.settings.part_size;
         let Some(ticket) = ticket.take() else { return Delivery::Elsewhere };
-        let verify = fetch.verify && total as u64 == opened.object_size && attempts.client.settings.verify_reads;
-        let (assembly, part) = Assembly::new(ticket, span, opened.first, part_size, Some(piece), verify, state);
+        let verifies = attempts.client.settings.verify_reads;
+        let check = fetch.check_of(total as u64 == opened.object_size, verifies);
+        let (assembly, part) = Assembly::new(ticket, span, opened.first, part_size, Some(piece), check, state);
         let queue = &assembly.queue;
         queue.pending.lock().unwrap_or_else(|e| e.into_inner()).push_front(Pending::Split(assembly.clone()));
         attempts.lane.engine.enqueue(queue, attempts.lane.engine.lanes.len());
@@ -189,6 +190,12 @@ async fn deliver(
     if let (Ok(()), Some(stored)) = (&received, stored) {
         received = verify::verify(attempts, stored, span, &mut pin).await;
     }
+    if let (Ok(()), Check::Told(algorithm)) = (&received, fetch.check) {
+        match crate::call::hash(attempts.lane, algorithm, span).await {
+            Ok(checksum) => meta.checksum = checksum,
+            Err(fault) => received = Err(Box::new(attempts.failure(fault, false))),
+        }
+    }
     match received {
         Ok(()) => Delivery::Done(meta.outcome(attempts.target, buffer, first, total)),
         Err(failure) if failure.status == 416 && fetch.into.is_none() => {
@@ -206,12 +213,18 @@ fn pin_of(fetch: &Fetch, meta: &Meta) -> Option<String> {
 fn meta_of(opened: &Opened) -> Meta {
     let head: &Head = &opened.exchange.head;
     let (etag, raw) = (head.etag.clone(), head.raw.clone());
-    Meta { etag, object_size: opened.object_size, last_modified: head.last_modified, head: raw }
+    Meta {
+        etag,
+        object_size: opened.object_size,
+        last_modified: head.last_modified,
+        head: raw,
+        checksum: String::new(),
+    }
 }
 
 fn empty(attempts: &Attempts<'_>, fetch: &Fetch, start: u64, object_size: u64) -> Outcome {
-    let meta =
-        Meta { etag: fetch.pin.clone().unwrap_or_default(), object_size, last_modified: None, head: Box::default() };
+    let (etag, checksum) = (fetch.pin.clone().unwrap_or_default(), String::new());
+    let meta = Meta { etag, object_size, last_modified: None, head: Box::default(), checksum };
     let buffer = fetch.into.is_none().then(|| attempts.lane.engine.pool.take_none());
     meta.outcome(attempts.target, buffer, start, 0)
 }
@@ -223,7 +236,7 @@ fn end_of(fetch: &Fetch) -> u64 {
 /// Sends the first request of a fetch, and finds out what it will deliver.
 async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch, grant: &mut Option<Grant>) -> Result<Opened, Fault> {
     let part_size = attempts.client.settings.part_size as u64;
-    let limit = fetch.limit.unwrap_or(u64::MAX);
+    let limit = fetch.limit;
     let asked = match (fetch.what, fetch.size) {
         (What::Whole | What::Range { start: 0, .. }, Some(size)) if size <= limit && size <= end_of(fetch) => None,
         (What::Whole, Some(_)) => Some((0, limit)),

@@ -385,7 +385,7 @@ fn is_stale_tls(fd: std::os::fd::RawFd, tls: &mut Tls) -> bool {
 
 /// Receives up to a span's length from a socket: -> bytes, 0 when the peer closed.
 fn poll_receive_plain(tcp: &TcpStream, cx: &mut Context<'_>, into: Span) -> Poll<Result<usize, Fault>> {
-    let fd = tcp.as_raw_fd();
+    let (fd, into) = (tcp.as_raw_fd(), into.for_one_call());
     loop {
         ready!(tcp.poll_read_ready(cx)).map_err(|e| io_fault(&e, "read"))?;
         let mut received = None;

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Kind};
 use crate::lane::{Lane, Signers};
 use crate::queue::{Completed, Pending, Queue};
 use crate::raw::Span;
-use crate::request::{Fetch, Job, Op, Outcome, Target, What};
+use crate::request::{Check, Fetch, Job, Op, Outcome, Target, What};
 use crate::sync::Notify;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use crate::ticket::Ticket;
@@ -108,7 +108,8 @@ impl World {
     }
 
     fn job(&self, index: u64, size: u64) -> Job {
-        let fetch = Fetch { what: What::Whole, size: Some(size), limit: None, pin: None, into: None, verify: false };
+        let fetch =
+            Fetch { what: What::Whole, size: Some(size), limit: u64::MAX, pin: None, into: None, check: Check::Usual };
         Job::new(self.queue.clone(), index, self.target.clone(), Op::Fetch(fetch))
     }
 
@@ -285,7 +286,7 @@ fn the_last_part_brings_the_result() {
             queue.submit(1, |index| {
                 let ticket = Ticket::new(queue.clone(), index, world.target.clone(), "GetObject");
                 let state = AssemblyState::default();
-                let made = Assembly::new(ticket, Span::of_static(&MEMORY), 0, 1, None, false, state).0;
+                let made = Assembly::new(ticket, Span::of_static(&MEMORY), 0, 1, None, Check::Usual, state).0;
                 assembly = Some(made.clone());
                 Pending::Split(made)
             });

@@ -63,15 +63,24 @@ pub struct Fetch {
     pub what: What,
     /// Of the whole object, where known.
     pub size: Option<u64>,
-    /// At most so many bytes, from the start on.
-    pub limit: Option<u64>,
+    /// At most so many bytes, from the start on; u64::MAX: all.
+    pub limit: u64,
     /// The ETag that the object must have.
     pub pin: Option<String>,
     /// The caller's memory: it must be filled exactly.
     pub into: Option<Span>,
-    /// A whole object that comes in parallel ranges is compared with the checksum that is stored, which takes a HEAD. One that
-    /// comes with one answer is so anyway.
-    pub verify: bool,
+    pub check: Check,
+}
+
+/// What becomes of the checksum of the bytes that come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing, but that a whole object that comes with one answer is compared with what is stored anyway.
+    Usual,
+    /// A whole object that comes in parallel ranges is compared too, which takes a HEAD.
+    Stored,
+    /// The result tells it; of bytes in the caller's memory.
+    Told(Algorithm),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +91,14 @@ pub enum What {
 }
 
 impl Fetch {
+    /// What becomes of the checksum where they come in parallel ranges.
+    pub fn check_of(&self, whole: bool, verifies: bool) -> Check {
+        match self.check {
+            Check::Stored if !(whole && verifies) => Check::Usual,
+            check => check,
+        }
+    }
+
     /// The bytes that are certain to be asked for, [start, end), where that is known before the answer.
     pub fn extent(&self) -> Option<(u64, u64)> {
         let (start, end) = match (self.what, self.size) {
@@ -91,7 +108,7 @@ impl Fetch {
             (What::Suffix(n), Some(size)) => (size - n.min(size), size),
             _ => return None,
         };
-        Some((start, end.min(start.saturating_add(self.limit.unwrap_or(u64::MAX)))))
+        Some((start, end.min(start.saturating_add(self.limit))))
     }
 }
 
@@ -198,12 +215,13 @@ pub struct Meta {
     pub object_size: u64,
     pub last_modified: Option<i64>,
     pub head: Box<[u8]>,
+    pub checksum: String,
 }
 
 impl Meta {
     /// The result: a body in pooled memory, or what is to be said of one in the caller's.
     pub fn outcome(self, target: &Target, buffer: Option<PooledBuffer>, start: u64, nbytes: usize) -> Outcome {
-        let Meta { etag, object_size, last_modified, head } = self;
+        let Meta { etag, object_size, last_modified, head, checksum } = self;
         match buffer {
             Some(buffer) => {
                 Outcome::Body(Body { target: target.clone(), buffer, start, object_size, etag, last_modified, head })
@@ -215,6 +233,7 @@ impl Meta {
                 nbytes: nbytes as u64,
                 last_modified,
                 head,
+                checksum,
                 ..Reply::default()
             })),
         }

@@ -25,6 +25,15 @@ pub fn combine_checksums(algorithm: &str, parts: Vec<(String, u64)>) -> PyResult
 }
 
 #[pyfunction]
+#[pyo3(signature = (data, /))]
+pub fn prefer_huge_pages(py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    let (export, span) = foreign(data, true)?;
+    s3dataset_engine::raw::prefer_huge_pages(span);
+    export.release(py);
+    Ok(())
+}
+
+#[pyfunction]
 #[pyo3(signature = (algorithm, data, /))]
 pub fn checksum(py: Python<'_>, algorithm: &str, data: &Bound<'_, PyAny>) -> PyResult<String> {
     let algorithm = self::algorithm(algorithm)?;

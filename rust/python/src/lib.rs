@@ -31,6 +31,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(process::process_stats, m)?)?;
     m.add_function(wrap_pyfunction!(functions::combine_checksums, m)?)?;
     m.add_function(wrap_pyfunction!(functions::checksum, m)?)?;
+    m.add_function(wrap_pyfunction!(functions::prefer_huge_pages, m)?)?;
     m.add_function(wrap_pyfunction!(functions::sign, m)?)?;
     m.add_function(wrap_pyfunction!(local_s3::run_local_s3, m)?)?;
     Ok(())

@@ -5,53 +5,34 @@ use crate::process::Local;
 use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
 use s3dataset_engine::budget::Grant;
-use s3dataset_engine::raw::{PooledBuffer, Span};
+use s3dataset_engine::raw::{PooledBuffer, Scattered, Span};
 use s3dataset_engine::request::{Body, headers_of};
 use std::ffi::c_int;
 
 /// A buffer that an object exports: plain bytes, one behind the other, kept alive and in place while this lives. (PyO3's own
 /// type asks for strides, which ctypes and its shared memory do not tell.)
-pub struct Export(Box<ffi::Py_buffer>);
+struct View(Box<ffi::Py_buffer>);
 
 // SAFETY: it is released with the GIL held, whichever thread does it; the memory is reached through spans only.
-unsafe impl Send for Export {}
+unsafe impl Send for View {}
 
-impl Export {
-    fn of(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Export> {
+impl View {
+    fn of(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<View> {
         let mut view = Box::new(ffi::Py_buffer::new());
         // SAFETY: both pointers are valid; a view that could not be filled has no owner, so that releasing it does nothing.
         match unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, flags) } {
-            0 => Ok(Export(view)),
+            0 => Ok(View(view)),
             _ => Err(PyErr::fetch(object.py())),
         }
     }
 
-    fn span(&self) -> Span {
-        // SAFETY: pinned while this lives, which the queue sees to until the engine has given the memory up.
-        unsafe { Span::new(self.0.buf.cast(), usize::try_from(self.0.len).unwrap_or(0)) }
-    }
-
-    /// Drops it where the GIL is known to be held.
-    pub fn release(self, _py: Python<'_>) {
-        drop(self);
-    }
-}
-
-impl Drop for Export {
-    fn drop(&mut self) {
-        // SAFETY: filled in `of`, released once. At the interpreter's end it is left to the process's.
-        Python::try_attach(|_| unsafe { ffi::PyBuffer_Release(&raw mut *self.0) });
-    }
-}
-
-/// A caller's buffer as the engine sees it. The export keeps it alive and in place until the request is done.
-pub fn foreign(object: &Bound<'_, PyAny>, writable: bool) -> PyResult<(Export, Span)> {
-    let py = object.py();
-    let export =
-        Export::of(object, if writable { ffi::PyBUF_WRITABLE } else { ffi::PyBUF_SIMPLE }).map_err(|cause| {
+    fn of_use(object: &Bound<'_, PyAny>, writable: bool) -> PyResult<View> {
+        let py = object.py();
+        View::of(object, if writable { ffi::PyBUF_WRITABLE } else { ffi::PyBUF_SIMPLE }).map_err(|cause| {
             let is_buffer = !cause.is_instance_of::<PyTypeError>(py);
-            let error = if writable && (!is_buffer || Export::of(object, ffi::PyBUF_SIMPLE).is_ok()) {
+            let error = if writable && (!is_buffer || View::of(object, ffi::PyBUF_SIMPLE).is_ok()) {
                 PyTypeError::new_err("argument must be a writable bytes-like object")
             } else if is_buffer {
                 PyBufferError::new_err(format!("the buffer is not C-contiguous, or not to be had: {}", cause.value(py)))
@@ -60,9 +41,53 @@ pub fn foreign(object: &Bound<'_, PyAny>, writable: bool) -> PyResult<(Export, S
             };
             error.set_cause(py, Some(cause));
             error
-        })?;
-    let span = export.span();
-    Ok((export, span))
+        })
+    }
+
+    fn span(&self) -> Span {
+        // SAFETY: pinned while this lives, which the queue sees to until the engine has given the memory up.
+        unsafe { Span::new(self.0.buf.cast(), usize::try_from(self.0.len).unwrap_or(0)) }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: filled in `of`, released once. At the interpreter's end it is left to the process's.
+        Python::try_attach(|_| unsafe { ffi::PyBuffer_Release(&raw mut *self.0) });
+    }
+}
+
+/// The memory of a caller that a request uses, kept alive and in place while this lives.
+pub struct Export {
+    _memory: Memory,
+}
+
+#[allow(dead_code)] // held, not looked at
+enum Memory {
+    One(View),
+    Several(Vec<View>, Scattered),
+}
+
+impl Export {
+    /// Drops it where the GIL is known to be held.
+    pub fn release(self, _py: Python<'_>) {
+        drop(self);
+    }
+}
+
+/// A caller's memory as the engine sees it: a buffer, or a list or tuple of them, which count as one behind the other.
+pub fn foreign(object: &Bound<'_, PyAny>, writable: bool) -> PyResult<(Export, Span)> {
+    if !(object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>()) {
+        let view = View::of_use(object, writable)?;
+        let span = view.span();
+        return Ok((Export { _memory: Memory::One(view) }, span));
+    }
+    let of_item = |item: PyResult<Bound<'_, PyAny>>| View::of_use(&item?, writable);
+    let views = object.try_iter()?.map(of_item).collect::<PyResult<Vec<View>>>()?;
+    let list = Scattered::new(views.iter().map(View::span));
+    // SAFETY: the export keeps the memory and the list.
+    let span = unsafe { list.span() };
+    Ok((Export { _memory: Memory::Several(views, list) }, span))
 }
 
 /// # Safety

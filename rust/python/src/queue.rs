@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use s3dataset_engine::client::{Client, Route};
 use s3dataset_engine::engine::Engine;
 use s3dataset_engine::queue::{Completed, Pending, Queue, TakeError};
-use s3dataset_engine::request::{Call, CallKind, Fetch, Job, Op, Payload, Target, What};
+use s3dataset_engine::request::{Call, CallKind, Check, Fetch, Job, Op, Payload, Target, What};
 use s3dataset_engine::{checksum, sign, xml};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -96,7 +96,8 @@ pub fn fetch_of(
         }
         (Some(start), end) => What::Range { start: start as u64, end: end.or(size).unwrap_or(u64::MAX) },
     };
-    Ok(Fetch { what, size, limit, pin, into: None, verify })
+    let check = if verify { Check::Stored } else { Check::Usual };
+    Ok(Fetch { what, size, limit: limit.unwrap_or(u64::MAX), pin, into: None, check })
 }
 
 /// One fetch from its submission to its result, for whoever has nothing else to ask for.
@@ -163,13 +164,14 @@ impl PyQueue {
         self.submit(requests.into_iter().map(convert).collect::<PyResult<_>>()?)
     }
 
-    #[pyo3(signature = (requests, /, *, version_id=None))]
-    fn get_into(&self, requests: Vec<GetInto<'_>>, version_id: Option<&str>) -> PyResult<u64> {
+    #[pyo3(signature = (requests, /, *, version_id=None, checksum=None))]
+    fn get_into(&self, requests: Vec<GetInto<'_>>, version_id: Option<&str>, checksum: Option<&str>) -> PyResult<u64> {
         let version = version(version_id);
+        let check = checksum.map(algorithm).transpose()?.map_or(Check::Usual, Check::Told);
         let convert = |(route, key, start, pin, buffer): GetInto<'_>| {
             let (export, span) = foreign(&buffer, true)?;
             let what = What::Range { start, end: start.saturating_add(span.len() as u64) };
-            let fetch = Fetch { what, size: None, limit: None, pin, into: Some(span), verify: false };
+            let fetch = Fetch { what, size: None, limit: u64::MAX, pin, into: Some(span), check };
             let target = Target { route: route.get().get()?.clone(), key: key.into(), version: version.clone() };
             Ok((target, Op::Fetch(fetch), Some(export)))
         };

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from s3dataset import _native
     from s3dataset._client._core import Routes
 
-__all__ = ["Get", "GetInto", "Headers", "Put", "RequestQueue", "Result"]
+__all__ = ["Get", "GetInto", "Headers", "Pieces", "Put", "RequestQueue", "Result"]
 
 Result: TypeAlias = Body | Reply | ListPage
 
 Get: TypeAlias = tuple[str, str, int | None, int | None, int | None, str | None]
 """(bucket, key, start, end, size of the object, ETag); None where it is not known or not wanted."""
-GetInto: TypeAlias = "tuple[str, str, int, str | None, ReadableBuffer]"
-"""(bucket, key, start, ETag, writable buffer that is filled exactly)."""
-Put: TypeAlias = "tuple[str, str, ReadableBuffer, Headers]"
+Pieces: TypeAlias = list[memoryview]
+"""Memory in several pieces, which count as one behind the other."""
+GetInto: TypeAlias = "tuple[str, str, int, str | None, ReadableBuffer | Pieces]"
+"""(bucket, key, start, ETag, writable memory that is filled exactly)."""
+Put: TypeAlias = "tuple[str, str, ReadableBuffer | Pieces, Headers]"
 """(bucket, key, data, further headers in lower case)."""
 
 
@@ -87,11 +89,13 @@ class RequestQueue:
         first = self._native.get(rows, limit=limit, version_id=version_id, verify=verify)
         return range(first, first + len(rows))
 
-    def get_into(self, requests: Iterable[GetInto], *, version_id: str | None = None) -> range:
-        """Fetches ranges into callers' memory -> Reply each."""
+    def get_into(
+        self, requests: Iterable[GetInto], *, version_id: str | None = None, checksum: str | None = None
+    ) -> range:
+        """Fetches ranges into callers' memory -> Reply each, with the `checksum` of what came if one is named."""
         routes = self._routes
         rows = [(routes[bucket], key, start, etag, buffer) for bucket, key, start, etag, buffer in requests]
-        first = self._native.get_into(rows, version_id=version_id)
+        first = self._native.get_into(rows, version_id=version_id, checksum=checksum)
         return range(first, first + len(rows))
 
     def put(self, requests: Iterable[Put], *, checksum: str | EllipsisType | None = ...) -> range:
@@ -171,7 +175,7 @@ class RequestQueue:
         key: str,
         upload_id: str,
         part_number: int,
-        data: "ReadableBuffer",
+        data: "ReadableBuffer | Pieces",
         headers: Headers = (),
         *,
         checksum: str | EllipsisType | None = ...,

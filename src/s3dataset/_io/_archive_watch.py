@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from s3dataset._io._archive import TorchArchive, begins_torch_archive, directory_range, parse_directory
+from s3dataset._torch_archive import TorchArchive, begins_torch_archive, directory_range, parse_directory
 from s3dataset._io._chunks import Chunk, ChunkMap
 
 __all__ = ["ArchiveWatch"]

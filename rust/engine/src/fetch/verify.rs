@@ -9,6 +9,7 @@ use crate::failure::{Failure, Fault, Kind, Retry};
 use crate::head::Length;
 use crate::hedge::Class;
 use crate::raw::Span;
+use crate::request::Check;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Asks the service for what it has stored; it tells nothing unasked.
@@ -58,37 +59,44 @@ pub async fn verify(
     }
 }
 
-/// A piece of an assembly is there: takes its checksum, with the last one compares, and with the first asks what to compare with,
-/// while others are on their way.
+/// A piece of an assembly is there: takes its checksum, with the last one compares or tells it, and with the first asks what to
+/// compare with, while others are on their way.
 pub async fn verify_piece(
     attempts: &mut Attempts<'_>,
     assembly: &Assembly,
     piece: Piece,
     pin: &mut Option<String>,
 ) -> Result<(), Box<Failure>> {
-    if !assembly.verify {
-        return Ok(());
-    }
+    let algorithm = match assembly.check {
+        Check::Usual => return Ok(()),
+        Check::Stored => Algorithm::Crc64Nvme,
+        Check::Told(algorithm) => algorithm,
+    };
     let span = assembly.destination.slice(piece.at, piece.len);
-    let sum = crate::call::digest(attempts.lane, Algorithm::Crc64Nvme, span).await;
+    let sum = crate::call::digest(attempts.lane, algorithm, span).await;
     let sum = sum.map_err(|fault| Box::new(attempts.failure(fault, false)))?;
-    if piece.at == 0 {
+    if piece.at == 0 && assembly.check == Check::Stored {
         let stored = ask(attempts, pin.as_deref()).await;
         assembly.lock().stored = stored;
     }
     let Some(mut sums) = assembly.note_sum(piece, sum) else { return Ok(()) };
+    sums.sort_unstable_by_key(|(piece, _)| piece.at);
+    let join = |sum, &(piece, next): &(Piece, u64)| checksum::combine(algorithm, sum, next, piece.len as u64);
+    let found = checksum::encode(algorithm, sums.iter().fold(0, join));
+    if let Check::Told(_) = assembly.check {
+        assembly.lock().checksum = found;
+        return Ok(());
+    }
     let stats = &attempts.client.stats;
-    let Some((algorithm, stored)) = assembly.lock().stored.take() else {
+    let Some((of, stored)) = assembly.lock().stored.take() else {
         stats.reads_unverified.fetch_add(1, Relaxed);
         return Ok(());
     };
     stats.reads_verified.fetch_add(1, Relaxed);
-    sums.sort_unstable_by_key(|(piece, _)| piece.at);
-    let join = |sum, &(piece, next): &(Piece, u64)| checksum::combine(algorithm, sum, next, piece.len as u64);
-    if algorithm == Algorithm::Crc64Nvme && checksum::encode(algorithm, sums.iter().fold(0, join)) == stored {
+    if of == algorithm && found == stored {
         return Ok(());
     }
-    verify(attempts, (algorithm, stored), assembly.destination, pin).await
+    verify(attempts, (of, stored), assembly.destination, pin).await
 }
 
 /// What the service has stored of the object; None where it cannot be had.

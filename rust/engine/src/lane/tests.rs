@@ -3,7 +3,7 @@ use crate::client::{Client, Route, Settings};
 use crate::engine::Engine;
 use crate::failure::Kind;
 use crate::queue::{Pending, Queue};
-use crate::request::{Fetch, Job, Op, Outcome, Target, What};
+use crate::request::{Check, Fetch, Job, Op, Outcome, Target, What};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -66,7 +66,8 @@ fn queue(part_size: usize) -> (Arc<Queue>, Target) {
 /// -> how many of so many requests came back as bodies, and how many as the engine's own failure.
 fn ask(queue: &Arc<Queue>, target: &Target, count: usize) -> (usize, usize) {
     let first = queue.submit(count, |index| {
-        let fetch = Fetch { what: What::Whole, size: Some(2), limit: None, pin: None, into: None, verify: false };
+        let fetch =
+            Fetch { what: What::Whole, size: Some(2), limit: u64::MAX, pin: None, into: None, check: Check::Usual };
         Pending::Job(Job::new(queue.clone(), index, target.clone(), Op::Fetch(fetch)))
     });
     let taken = queue.take(first..first + count as u64, TIMEOUT).expect("nothing may hang");

@@ -10,7 +10,7 @@ use crate::lane::{EventLoop, Lane, Signers, hand_over, serve};
 use crate::proxy::{Forwarding, Proxies};
 use crate::queue::{Completed, Pending, Queue};
 use crate::raw::span_of_mut;
-use crate::request::{Call, CallKind, Fetch, Job, Op, Outcome, Payload, Target, What, headers_of};
+use crate::request::{Call, CallKind, Check, Fetch, Job, Op, Outcome, Payload, Target, What, headers_of};
 use crate::sign::Credentials;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -145,8 +145,14 @@ impl Exam {
         let n = u64::from(n);
         let mut memory = Vec::new();
         let pin = has(0x08).then(|| "e".to_owned());
-        let fetch =
-            |what, size| Fetch { what, size, limit: has(0x20).then_some(n + 1), pin, into: None, verify: has(0x04) };
+        let fetch = |what, size| Fetch {
+            what,
+            size,
+            limit: if has(0x20) { n + 1 } else { u64::MAX },
+            pin,
+            into: None,
+            check: if has(0x04) { Check::Stored } else { Check::Usual },
+        };
         let call = |kind, method| {
             let payload = if has(0x10) { Payload::Owned(Arc::from(&b"payload"[..])) } else { Payload::None };
             let checksum = has(0x04).then_some(Algorithm::Crc64Nvme);
@@ -162,7 +168,7 @@ impl Exam {
                 memory = vec![0; n as usize];
                 memory.extend(GUARD);
                 let into = Some(span_of_mut(&mut memory).slice(0, n as usize));
-                Op::Fetch(Fetch { into, limit: None, ..fetch(What::Range { start: 0, end: n }, None) })
+                Op::Fetch(Fetch { into, limit: u64::MAX, ..fetch(What::Range { start: 0, end: n }, None) })
             }
             6 => call(CallKind::Head, "HEAD"),
             7 => call(CallKind::List, "GET"),
@@ -192,7 +198,7 @@ impl Exam {
     fn sit(self, event_loop: &EventLoop, answers: &[&[u8]]) {
         let Exam { queue, target, op, memory, step, closes, proxies } = self;
         let (engine, client) = (queue.engine.clone(), queue.client.clone());
-        let is_whole = matches!(&op, Op::Fetch(Fetch { what: What::Whole, limit: None, .. }));
+        let is_whole = matches!(&op, Op::Fetch(Fetch { what: What::Whole, limit: u64::MAX, .. }));
         let script = Rc::new(Script {
             left: RefCell::new(answers.iter().map(|answer| answer.to_vec()).collect()),
             served: Cell::new(0),

@@ -2,7 +2,7 @@
 use crate::server::{Bench, Server, Step, answer, error, range_of, ranged, says, settings, text};
 use s3dataset_engine::client::Settings;
 use s3dataset_engine::failure::Kind;
-use s3dataset_engine::request::{Call, CallKind, Fetch, Op, Outcome, What};
+use s3dataset_engine::request::{Call, CallKind, Check, Fetch, Op, Outcome, What};
 use std::io::Write;
 use std::time::Duration;
 
@@ -82,8 +82,9 @@ fn what_is_called_off_before_it_is_sent_leaves_no_record() {
     let server = Server::start(vec![silent]);
     let bench = Bench::new(server.port, Settings { max_connections: 1, ..settings() }, 1 << 20);
     bench.queue.engine.log.enable(true);
-    let fetch =
-        || Op::Fetch(Fetch { what: What::Whole, size: None, limit: None, pin: None, into: None, verify: false });
+    let fetch = || {
+        Op::Fetch(Fetch { what: What::Whole, size: None, limit: u64::MAX, pin: None, into: None, check: Check::Usual })
+    };
     for _ in 0..5 {
         bench.submit("k", fetch());
     }

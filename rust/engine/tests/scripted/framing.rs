@@ -3,7 +3,7 @@ use crate::server::{Bench, Server, Step, ranged, says, settings, text};
 use s3dataset_engine::client::Settings;
 use s3dataset_engine::failure::Kind;
 use s3dataset_engine::raw::span_of_mut;
-use s3dataset_engine::request::{Fetch, Op, Outcome, What};
+use s3dataset_engine::request::{Check, Fetch, Op, Outcome, What};
 use std::io::Write;
 use std::net::Shutdown;
 use std::sync::mpsc;
@@ -43,8 +43,14 @@ fn ranges_in_chunks_are_read() {
     assert_eq!(text(&bench.get(What::Whole, None, None).unwrap()), "0123456789");
     let mut memory = vec![0u8; 10];
     let into = Some(span_of_mut(&mut memory));
-    let fetch =
-        Fetch { what: What::Range { start: 0, end: 10 }, size: None, limit: None, pin: None, into, verify: false };
+    let fetch = Fetch {
+        what: What::Range { start: 0, end: 10 },
+        size: None,
+        limit: u64::MAX,
+        pin: None,
+        into,
+        check: Check::Usual,
+    };
     assert!(matches!(bench.run(Op::Fetch(fetch)), Outcome::Reply(_)));
     assert_eq!(memory, b"0123456789");
     // Fewer bytes than the head says are no success.
@@ -80,7 +86,7 @@ fn sends(bytes: usize, word: mpsc::Receiver<()>) -> Step {
 }
 
 fn whole() -> Op {
-    Op::Fetch(Fetch { what: What::Whole, size: None, limit: None, pin: None, into: None, verify: false })
+    Op::Fetch(Fetch { what: What::Whole, size: None, limit: u64::MAX, pin: None, into: None, check: Check::Usual })
 }
 
 fn until(what: &str, mut seen: impl FnMut() -> bool) {

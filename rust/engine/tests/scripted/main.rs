@@ -8,7 +8,7 @@ use s3dataset_engine::client::Settings;
 use s3dataset_engine::failure::Kind;
 use s3dataset_engine::queue::Queue;
 use s3dataset_engine::raw::span_of_mut;
-use s3dataset_engine::request::{Fetch, Op, What};
+use s3dataset_engine::request::{Check, Fetch, Op, What};
 use server::{Bench, Server, Step, answer, error, range_of, ranged, says, settings, text};
 use std::io::Write;
 use std::net::Shutdown;
@@ -95,7 +95,7 @@ fn what_nobody_takes_stays_within_the_budget() {
     let server = Server::start(vec![either]);
     for size in [Some(1000), None] {
         let bench = Bench::new(server.port, settings(), 5500);
-        let fetch = || Fetch { what: What::Whole, size, limit: None, pin: None, into: None, verify: false };
+        let fetch = || Fetch { what: What::Whole, size, limit: u64::MAX, pin: None, into: None, check: Check::Usual };
         let ahead: Vec<u64> = (0..40).map(|i| bench.submit(&format!("k{i}"), Op::Fetch(fetch()))).collect();
         std::thread::sleep(Duration::from_millis(300));
         assert!((1..=6).contains(&bench.queue.untaken()), "{} untaken", bench.queue.untaken());
@@ -220,10 +220,10 @@ fn closing_a_queue_gives_memory_up_at_once() {
         Op::Fetch(Fetch {
             what: What::Range { start: 0, end: 10 },
             size: None,
-            limit: None,
+            limit: u64::MAX,
             pin: None,
             into,
-            verify: false,
+            check: Check::Usual,
         }),
     );
     std::thread::sleep(Duration::from_millis(100));
@@ -263,7 +263,8 @@ fn a_small_budget_never_stops_whoever_takes_in_order() {
     let object: &'static str = "x".repeat(1000).leak();
     let server = Server::start(vec![says(answer("200 OK", "ETag: \"e\"\r\n", object))]);
     let bench = Bench::new(server.port, settings(), 1500);
-    let fetch = || Fetch { what: What::Whole, size: Some(1000), limit: None, pin: None, into: None, verify: false };
+    let fetch =
+        || Fetch { what: What::Whole, size: Some(1000), limit: u64::MAX, pin: None, into: None, check: Check::Usual };
     let indices: Vec<u64> = (0..20).map(|i| bench.submit(&format!("k{i}"), Op::Fetch(fetch()))).collect();
     let mut held = Vec::new();
     for index in indices {

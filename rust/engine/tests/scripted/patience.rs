@@ -2,7 +2,7 @@
 use crate::server::{Bench, Server, Step, answer, error, says, settings, text};
 use s3dataset_engine::client::Settings;
 use s3dataset_engine::failure::Kind;
-use s3dataset_engine::request::{Call, CallKind, Fetch, Op, Outcome, What};
+use s3dataset_engine::request::{Call, CallKind, Check, Fetch, Op, Outcome, What};
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 fn whole() -> Op {
-    Op::Fetch(Fetch { what: What::Whole, size: Some(1), limit: None, pin: None, into: None, verify: false })
+    Op::Fetch(Fetch { what: What::Whole, size: Some(1), limit: u64::MAX, pin: None, into: None, check: Check::Usual })
 }
 
 /// Answers as `choose` says of the number of requests that wait for an answer, this one among them, a little later.

@@ -3,7 +3,7 @@ use s3dataset_engine::client::{Client, Route, SecretHeaders, Settings};
 use s3dataset_engine::engine::Engine;
 use s3dataset_engine::failure::Failure;
 use s3dataset_engine::queue::{Pending, Queue};
-use s3dataset_engine::request::{Body, Call, CallKind, Fetch, Job, Op, Outcome, Payload, Reply, Target, What};
+use s3dataset_engine::request::{Body, Call, CallKind, Check, Fetch, Job, Op, Outcome, Payload, Reply, Target, What};
 use s3dataset_engine::sign::Credentials;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -154,7 +154,7 @@ impl Bench {
 
     pub fn get(&self, what: What, size: Option<u64>, pin: Option<&str>) -> Result<Body, Failure> {
         let pin = pin.map(str::to_owned);
-        match self.run(Op::Fetch(Fetch { what, size, limit: None, pin, into: None, verify: false })) {
+        match self.run(Op::Fetch(Fetch { what, size, limit: u64::MAX, pin, into: None, check: Check::Usual })) {
             Outcome::Body(body) => Ok(body),
             Outcome::Failure(failure) => Err(*failure),
             _ => panic!("neither a body nor a failure"),

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from s3dataset._io._archive import begins_torch_archive, directory_range, parse_directory
+from s3dataset._torch_archive import begins_torch_archive, directory_range, parse_directory
 
 TAIL = 64 << 10
 

@@ -1,0 +1,27 @@
+"""Memory of torch's storages as Python sees it."""
+
+import ctypes
+
+import torch
+
+from s3dataset import _native
+
+__all__ = ["allocate", "view_of"]
+
+_HUGE_FROM_BYTES = 4 << 20
+
+
+def view_of(storage: torch.UntypedStorage) -> memoryview:
+    """The bytes of a storage on the CPU, writable. It does not keep the storage alive."""
+    nbytes = storage.nbytes()
+    if not nbytes:
+        return memoryview(b"")
+    return memoryview((ctypes.c_char * nbytes).from_address(storage.data_ptr())).cast("B")
+
+
+def allocate(nbytes: int) -> torch.UntypedStorage:
+    """A storage on the CPU, to be filled."""
+    storage = torch.UntypedStorage(nbytes, device="cpu")
+    if nbytes >= _HUGE_FROM_BYTES:
+        _native.prefer_huge_pages(view_of(storage))
+    return storage
