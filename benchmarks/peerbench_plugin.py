@@ -101,4 +101,21 @@ DATASETS = {
     "ours-map-ahead": (map_dataset, False, look_ahead),
     "ours-iterable": (iterable_dataset, False),
 }
-CHECKPOINTS = {"ours-stream": Stream}
+
+
+class Whole:
+    """S3Checkpoint.save and load."""
+
+    def __init__(self, port: int) -> None:
+        self.checkpoint = s3dataset.S3Checkpoint(region=REGION, endpoint=endpoint(port, False))
+
+    def save(self, state: Any) -> None:
+        self.checkpoint.save(state, f"s3://{BUCKET}/up/model.pt")
+
+    def load(self) -> Any:
+        import os
+
+        return self.checkpoint.load(f"s3://{BUCKET}/ckpt/{os.environ.get('PEER_STATE', 'model')}.pt")
+
+
+CHECKPOINTS = {"ours": Whole, "ours-stream": Stream}

@@ -5,6 +5,7 @@
     s3dataset                  the public names, loaded at first use: no torch, no botocore before
     ├── errors                 exception tree; imports nothing
     ├── _uri  _secrets         S3Uri, the only URI parser; credentials as values
+    ├── _torch_archive         what lies where in a file of torch.save
     ├── _object_headers        what is said of an object when it is written
     ├── _config  _limits       S3ClientConfig, the only reader of S3's environment variables; shares of the machine
     ├── _client                stateless operations over the engine; credentials, endpoints, life of a process

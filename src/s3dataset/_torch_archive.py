@@ -1,6 +1,7 @@
 """The archives of torch.save: what lies where in them. Pure: no I/O.
 
-Source: APPNOTE.TXT of PKWARE (local header 4.3.7, data descriptor 4.3.9, central directory 4.3.12, zip64 4.3.14-15, end record 4.3.16).
+Source: APPNOTE.TXT of PKWARE (local header 4.3.7, data descriptor 4.3.9, central directory 4.3.12,
+zip64 4.3.14-15, end record 4.3.16).
 """
 
 import re
@@ -110,7 +111,8 @@ class Record:
     def descriptor_bytes(self) -> int:
         if not self.has_descriptor:
             return 0
-        return _DESCRIPTOR64_BYTES if self.nbytes >= _ABSENT_32 else _DESCRIPTOR_BYTES
+        is_large = self.nbytes >= _ABSENT_32 or self.header_start >= _ABSENT_32
+        return _DESCRIPTOR64_BYTES if is_large else _DESCRIPTOR_BYTES
 
 
 def parse_records(directory: bytes | bytearray) -> list[Record] | None:
@@ -155,7 +157,10 @@ def data_start(local_header: bytes | bytearray | memoryview, header_start: int) 
     """Where the data behind a local header begin; None when it is none."""
     if len(local_header) < _LOCAL_HEADER_BYTES or local_header[:4] != _LOCAL_HEADER:
         return None
-    name_bytes, extra_bytes = struct.unpack_from("<2H", local_header, 26)
+    name_bytes, extra_bytes = (
+        int.from_bytes(local_header[26:28], "little"),
+        int.from_bytes(local_header[28:30], "little"),
+    )
     return header_start + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
 
 

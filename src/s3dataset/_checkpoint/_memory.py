@@ -1,6 +1,7 @@
 """Memory of torch's storages as Python sees it."""
 
 import ctypes
+from typing import Any
 
 import torch
 
@@ -21,7 +22,8 @@ def view_of(storage: torch.UntypedStorage) -> memoryview:
 
 def allocate(nbytes: int) -> torch.UntypedStorage:
     """A storage on the CPU, to be filled."""
-    storage = torch.UntypedStorage(nbytes, device="cpu")
+    make: Any = torch.UntypedStorage
+    storage: torch.UntypedStorage = make(nbytes, device="cpu")
     if nbytes >= _HUGE_FROM_BYTES:
         _native.prefer_huge_pages(view_of(storage))
     return storage

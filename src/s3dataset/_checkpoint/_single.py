@@ -1,6 +1,13 @@
 """S3Checkpoint: one checkpoint, one object."""
 
-from s3dataset._client import ClientRef
+from typing import Any, cast
+
+import torch
+
+from s3dataset._checkpoint._image import UnusualArchiveError
+from s3dataset._checkpoint._progress import showing
+from s3dataset._checkpoint._transfer import Progress, load_image, save_skeleton, skeleton_of
+from s3dataset._client import ClientRef, ObjectInfo
 from s3dataset._config import S3ClientConfig
 from s3dataset._io import CHECKPOINT_READER, S3Reader, S3ReaderConstructorProtocol, S3Writer, open_reader
 from s3dataset._uri import S3Uri
@@ -9,10 +16,15 @@ __all__ = ["S3Checkpoint"]
 
 
 class S3Checkpoint:
-    """Opens checkpoints in S3 for `torch.save` and `torch.load`. Picklable; safe between threads; sends nothing itself.
+    """Saves checkpoints as single objects, and loads them. Picklable; safe between threads.
+
+    `save` and `load` move the bytes straight from and to the tensors' memory, in parallel, and compare them; `writer`
+    and `reader` are files for `torch.save` and `torch.load`.
 
     Example:
         >>> checkpoint = S3Checkpoint(region="us-west-2")
+        >>> checkpoint.save(model.state_dict(), "s3://bucket/model.pt")
+        >>> state = checkpoint.load("s3://bucket/model.pt")
         >>> with checkpoint.writer("s3://bucket/model.pt") as writer:
         ...     torch.save(model.state_dict(), writer)
         >>> with checkpoint.reader("s3://bucket/model.pt") as reader:
@@ -81,3 +93,82 @@ class S3Checkpoint:
         """
         uri = S3Uri.parse(s3_uri, need_key=True)
         return S3Writer(self._ref.get(), uri.bucket, uri.key, if_none_match=if_none_match, if_match=if_match)
+
+    def save(
+        self,
+        obj: Any,
+        s3_uri: str,
+        *,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        progress: Progress | bool | None = None,
+    ) -> ObjectInfo:
+        """Saves what `torch.save` can save, as the file that it would write, byte for byte.
+
+        The tensors' memory is sent as it lies there, without a copy; tensors of a GPU are copied to this machine's
+        memory one by one. Nothing may change them before this returns. The object appears whole or not at all. (Before
+        torch 2.6, and with tensors that torch cannot take apart, such as quantized ones: `torch.save` to a `writer`.)
+
+        Args:
+            obj: A state dict, a module, anything that pickles.
+            s3_uri: "s3://bucket/key".
+            if_none_match: Save only if there is no such object.
+            if_match: Save only if the object there has this ETag.
+            progress: Is called with (bytes done, all bytes) now and then. None: a bar on a terminal, where tqdm is
+                installed, if it takes longer than two seconds; False: nothing.
+
+        Returns:
+            What was saved, with its ETag.
+
+        Raises:
+            InvalidUriError: `s3_uri` is something else.
+            PreconditionFailedError: A condition does not hold.
+            S3Exception: It was not saved; the object there is as it was.
+        """
+        uri = S3Uri.parse(s3_uri, need_key=True)
+        conditions: dict[str, Any] = {"if_none_match": if_none_match, "if_match": if_match}
+        skeleton = skeleton_of(obj)
+        if skeleton is None:
+            with self.writer(s3_uri, **conditions) as writer:
+                torch.save(obj, cast("Any", writer))
+            return writer.result
+        writer = S3Writer(self._ref.get(), uri.bucket, uri.key, size=skeleton.nbytes, **conditions)
+        with showing(progress, f"saving {uri}") as tell:
+            return save_skeleton(writer, skeleton, tell)
+
+    def load(
+        self,
+        s3_uri: str,
+        *,
+        map_location: Any = None,
+        weights_only: bool = True,
+        progress: Progress | bool | None = None,
+    ) -> Any:
+        """Loads what `torch.save` or `save` has written.
+
+        Every storage is fetched straight into its place, all of them at once, and the whole is compared with the
+        checksum that the service has stored of it (uploads of s3dataset have one). Files that torch.save writes no more
+        (its old format, TorchScript, compressed or foreign archives) are read through a `reader`.
+
+        Args:
+            s3_uri: "s3://bucket/key".
+            map_location: As torch.load's.
+            weights_only: As torch.load's: False runs whatever code the file names.
+            progress: As of `save`.
+
+        Raises:
+            InvalidUriError: `s3_uri` is something else.
+            ObjectNotFoundError: There is none.
+            ObjectChangedError: It was replaced meanwhile.
+            ChecksumMismatchError: Other bytes came than are stored, several times.
+            S3Exception: It could not be read.
+        """
+        uri = S3Uri.parse(s3_uri, need_key=True)
+        arguments: dict[str, Any] = {"weights_only": weights_only}
+        try:
+            with showing(progress, f"loading {uri}") as tell:
+                image = load_image(self._ref.get(), uri, tell)
+        except UnusualArchiveError:
+            with self.reader(s3_uri) as reader:
+                return torch.load(cast("Any", reader), map_location=map_location, **arguments)
+        return image.load(map_location, **arguments)

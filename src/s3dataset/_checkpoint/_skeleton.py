@@ -6,7 +6,7 @@ import pickle
 from bisect import bisect_right
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 
@@ -39,7 +39,7 @@ class Skeleton:
         file = _File()
         pickler, storages = _recording_pickle()
         with torch.serialization.skip_data():
-            torch.save(obj, file, pickle_module=pickler)
+            torch.save(obj, cast("Any", file), pickle_module=pickler)
         self.nbytes = file.nbytes
         self._chunks = file.chunks
         self._starts = list(file.chunks)
@@ -47,8 +47,6 @@ class Skeleton:
         self._directory_start, self._records = self._find_records()
         named = {record.name: record for record in self._records}
         self._storage_at: dict[int, torch.UntypedStorage] = {}
-        self._crc_after: dict[int, int] = {}
-        """By where a storage begins: where its checksum stands."""
         starts = sorted(file.gaps)
         keyed = sorted(
             (record for record in named.values() if record.nbytes and STORAGE_NAME.fullmatch(record.name)),
@@ -80,18 +78,19 @@ class Skeleton:
 
     def pieces(self) -> Iterator[tuple[memoryview, object]]:
         """The file from beginning to end: (bytes, what keeps them). Storages of other devices are copied one by one."""
-        starts = sorted([*self._chunks, *self._storage_at])
-        for start in starts:
+        last = max(self._storage_at, default=-1)
+        for start in sorted([*self._chunks, *self._storage_at]):
             storage = self._storage_at.get(start)
             if storage is None:
-                if start >= self._directory_start or self._is_id(start):
-                    self._finish()
                 yield memoryview(self._chunks[start]), None
                 continue
-            storage = storage if storage.device.type == "cpu" else storage.cpu()
+            if storage.device.type != "cpu":
+                storage = cast("Any", storage).cpu()
             view = view_of(storage)
             yield view, storage
             self._note_crc(start, _crc32(view))
+            if start == last:
+                self._note_id()
 
     # -- Checksums of the archive -----------------------------------------------------------------------------------
 
@@ -129,17 +128,14 @@ class Skeleton:
             self._patch(after + _CRC_IN_DESCRIPTOR, crc.to_bytes(4, "little"))
         self._patch(self._directory_start + record.crc_at, crc.to_bytes(4, "little"))
 
-    def _is_id(self, start: int) -> bool:
-        return any(record.name.endswith(_ID_NAME) and record.header_start <= start for record in self._records)
-
-    def _finish(self) -> None:
+    def _note_id(self) -> None:
         """Makes the archive's id, which is derived from all checksums, what torch would have made it."""
         found = next((record for record in self._records if record.name.endswith(_ID_NAME)), None)
-        if found is None or found.nbytes != 2 * _ID_DIGITS or self._crcs.get(found.name) is not None:
+        if found is None or found.nbytes != 2 * _ID_DIGITS:
             return
         combined = 0
         for record in self._records:
-            if record is not found:
+            if record is not found and record.nbytes:
                 crc = self._crcs.get(record.name, record.crc)
                 combined ^= (crc + 0x9E3779B9 + (combined << 6) + (combined >> 2)) & _SIZE_T
         following = [record.header_start for record in self._records if record.header_start > found.header_start]
@@ -147,7 +143,6 @@ class Skeleton:
         start = end - found.nbytes
         self._patch(start + _ID_DIGITS, b"%020d" % combined)
         crc = _crc32(memoryview(self._bytes_of(start, end)))
-        self._crcs[found.name] = crc
         if found.has_descriptor:
             self._patch(end + _CRC_IN_DESCRIPTOR, crc.to_bytes(4, "little"))
         self._patch(self._directory_start + found.crc_at, crc.to_bytes(4, "little"))

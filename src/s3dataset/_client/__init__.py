@@ -20,7 +20,7 @@ from s3dataset._client._lost_answers import Nonce
 from s3dataset._client._object_info import ObjectInfo, RestoreStatus
 from s3dataset._client._process import configure_process, limits
 from s3dataset._client._put import PutRequest
-from s3dataset._client._queue import Get, GetInto, Headers, Put, RequestQueue, Result
+from s3dataset._client._queue import Get, GetInto, Headers, Pieces, Put, RequestQueue, Result
 from s3dataset._client._registry import ClientRef, get_client
 from s3dataset._client._user_agent import UserAgent
 from s3dataset._native import Body, Buffer, ForeignProcessError, ListPage, Reply, combine_checksums
@@ -42,6 +42,7 @@ __all__ = [
     "ListingGuard",
     "Nonce",
     "ObjectInfo",
+    "Pieces",
     "Put",
     "PutRequest",
     "ReadIntoRequest",

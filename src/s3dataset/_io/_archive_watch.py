@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from s3dataset._torch_archive import TorchArchive, begins_torch_archive, directory_range, parse_directory
 from s3dataset._io._chunks import Chunk, ChunkMap
+from s3dataset._torch_archive import TorchArchive, begins_torch_archive, directory_range, parse_directory
 
 __all__ = ["ArchiveWatch"]
 

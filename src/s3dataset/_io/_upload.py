@@ -11,13 +11,14 @@ from s3dataset._uri import S3Uri
 from s3dataset.errors import InternalError, S3Exception
 
 if TYPE_CHECKING:
-    from s3dataset._client import Buffer, Reply, RequestQueue
+    from s3dataset._client import Buffer, Pieces, Reply, RequestQueue
 
 __all__ = ["Saved", "Upload"]
 
 _LOGGER = logging.getLogger("s3dataset")
 
 _IN_FLIGHT_PARTS: Final = 32
+_HELD_PARTS: Final = 64  # of memory that nobody has to make
 _ABORT_TIMEOUT_S: Final = 10.0  # a failed save should say so soon; an upload left behind costs little, and is named
 _FULL_OBJECT_CHECKSUM: Final = "CRC64NVME"  # the one whose value for the whole follows from those of the parts
 _FULL_OBJECT_HEADER: Final = "x-amz-checksum-crc64nvme"
@@ -36,6 +37,8 @@ class _Part(NamedTuple):
     nbytes: int
     buffer: "Buffer | None"
     """None: the caller's memory."""
+    keeps: object = None
+    """What holds that memory until the part is there."""
 
 
 class Upload:
@@ -97,7 +100,7 @@ class Upload:
 
     # -- A single request -------------------------------------------------------------------------------------------
 
-    def put(self, data: memoryview | bytearray) -> Saved:
+    def put(self, data: "memoryview | bytearray | Pieces") -> Saved:
         headers = [*self._headers, *self._conditions]
         if self._conditions:
             headers.append(self._nonce.header)
@@ -153,6 +156,29 @@ class Upload:
         while any(index in self._in_flight for index in indices):
             self._reap(wait=True)
         return sent
+
+    def send_held(self, pieces: "Pieces", keeps: object) -> None:
+        """Sends the next part from memory that does not change until the upload has ended, and returns at once.
+
+        When anything raises, nobody reads that memory any more after `abort`.
+        """
+        self._begin()
+        while not self._upload_id or len(self._in_flight) >= _HELD_PARTS:
+            self._reap(wait=True)
+        self._submit(self._next_part(sum(map(len, pieces)), None, keeps), pieces)
+        self._reap(wait=False)
+
+    @property
+    def acknowledged_bytes(self) -> int:
+        """Of the parts that the service has."""
+        return sum(self._nbytes.values())
+
+    def wait_for_one(self) -> bool:
+        """Waits for the end of a part -> whether there was one under way."""
+        if not self._in_flight:
+            return False
+        self._reap(wait=True)
+        return True
 
     def complete(self) -> Saved:
         """Waits for the parts and makes the object visible."""
@@ -228,7 +254,7 @@ class Upload:
             self._sizes.warn_if_raised()
             self._creating = self._queue.create_upload(self._bucket, self._key, [*self._headers, self._nonce.header])
 
-    def _next_part(self, nbytes: int, buffer: "Buffer | None") -> _Part:
+    def _next_part(self, nbytes: int, buffer: "Buffer | None", keeps: object = None) -> _Part:
         self._number += 1
         if self._number > MAX_PARTS:
             raise S3Exception(
@@ -237,9 +263,9 @@ class Upload:
                 operation="UploadPart",
                 uri=self.uri,
             )
-        return _Part(self._number, nbytes, buffer)
+        return _Part(self._number, nbytes, buffer, keeps)
 
-    def _submit(self, part: _Part, data: memoryview) -> int:
+    def _submit(self, part: _Part, data: "memoryview | Pieces") -> int:
         index = self._queue.upload_part(self._bucket, self._key, self._upload_id, part.number, data)
         self._in_flight[index] = part
         return index

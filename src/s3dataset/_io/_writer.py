@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Never, Self
 
@@ -20,7 +20,7 @@ from s3dataset.errors import S3Exception
 if TYPE_CHECKING:
     from typing_extensions import Buffer as ReadableBuffer
 
-    from s3dataset._client import Buffer
+    from s3dataset._client import Buffer, Pieces
 
 __all__ = ["S3Writer"]
 
@@ -182,6 +182,52 @@ class S3Writer(io.BufferedIOBase):
                 raise
             self._position += len(view)
             return len(view)
+
+    def save_held(
+        self, nbytes: int, take: "Callable[[int], tuple[Pieces, object]]", progress: Callable[[int], None] | None = None
+    ) -> ObjectInfo:
+        """Writes the whole object, from memory that nobody changes until this returns or raises, without a copy of it.
+
+        Args:
+            nbytes: Of the object: the `size` that the writer was made for.
+            take: Gives the next so many bytes, in pieces, and what keeps their memory.
+            progress: Is told how many bytes the service has, now and then.
+
+        Raises:
+            S3Exception: The object was not saved.
+        """
+        with self._lock:
+            self._check_usable()
+            try:
+                self._saved = self._send_held(nbytes, take, progress)
+            except BaseException as error:
+                self._fail(error)
+                self._closed = True
+                raise
+            self._position = nbytes
+            self._end()
+            return self.result
+
+    def _send_held(
+        self, nbytes: int, take: "Callable[[int], tuple[Pieces, object]]", progress: Callable[[int], None] | None
+    ) -> Saved:
+        upload = self._upload
+        tell = progress or (lambda _: None)
+        if nbytes <= upload.next_part_bytes:
+            pieces, keeps = take(nbytes)
+            saved = upload.put(pieces)
+            del keeps
+            tell(nbytes)
+            return saved
+        left = nbytes
+        while left:
+            part_bytes = min(left, upload.next_part_bytes)
+            upload.send_held(*take(part_bytes))
+            left -= part_bytes
+            tell(upload.acknowledged_bytes)
+        while upload.wait_for_one():
+            tell(upload.acknowledged_bytes)
+        return upload.complete()
 
     def tell(self) -> int:
         """Bytes written so far."""
