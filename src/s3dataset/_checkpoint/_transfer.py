@@ -22,7 +22,8 @@ Progress = Callable[[int, int], None]
 
 _TAIL_BYTES: Final = 128 << 10
 _ATTEMPTS: Final = 3
-_ALGORITHMS: Final = ("CRC64NVME", "CRC32C", "CRC32")
+_ALGORITHMS: Final = {"CRC64NVME": 12, "CRC32C": 8, "CRC32": 8}
+"""With the length of their values in base64: some stores tell values of another kind."""
 
 
 # -- Saving ----------------------------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def _stored_checksum(headers: dict[str, str]) -> tuple[str, str] | None:
     if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return None
     values = ((name, headers.get(f"x-amz-checksum-{name.lower()}", "")) for name in _ALGORITHMS)
-    return next(((name, value) for name, value in values if value and "-" not in value), None)
+    return next(((name, value) for name, value in values if len(value) == _ALGORITHMS[name]), None)
 
 
 def _plan(queue: "RequestQueue", uri: S3Uri, tail: "Body") -> Image:
