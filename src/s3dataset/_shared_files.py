@@ -2,8 +2,8 @@
 
 Whoever has one of them open holds a shared `flock` on it, by a descriptor that stays open as long. A forked child has
 its parent's hold, a spawned one takes its own, and the kernel gives it up with the last of them, whatever ended it. So
-a file that can be locked alone is nobody's: the first such file that a process makes is the occasion to remove those
-that killed processes left behind.
+a file that can be locked alone is nobody's: when a process makes such a file, and has not done so within the last
+minute, it removes those that killed processes left behind.
 
 A name is "s3dataset-<machine>-<random>.<kind>". What lies beside such a file as "<name>.<anything>", a dot before it or
 not, belongs to it, and is safe while somebody holds either.
@@ -17,6 +17,7 @@ import platform
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Final
 
 __all__ = ["create", "hold", "new_file", "remove_own"]
 
+_SWEEP_EVERY_S: Final = 60.0  # a process that runs for days may have many children that are killed
 _MOST_ENTRIES: Final = 10_000  # of the temporary folder that a sweep looks at: a few milliseconds
 _MOST_FAMILIES: Final = 256
 
@@ -45,9 +47,9 @@ _NAME: Final = re.compile(rf"\.?({_PREFIX}[a-z0-9_]+\.[a-z]+)(\..+)?")
 
 
 class _Sweep:
-    """Whether this process, or one that it was forked from, has swept."""
+    """When this process, or the one that it was forked from, may sweep again, as `time.monotonic` has it."""
 
-    done = False
+    due_at = 0.0
 
 
 def create(kind: str) -> tuple[int, str]:
@@ -60,8 +62,9 @@ def create(kind: str) -> tuple[int, str]:
         OSError: The temporary folder has no room.
     """
     folder = tempfile.gettempdir()
-    if not _Sweep.done:
-        _Sweep.done = True
+    now = time.monotonic()
+    if now >= _Sweep.due_at:
+        _Sweep.due_at = now + _SWEEP_EVERY_S
         sweep(folder)
     return new_file(folder, _PREFIX, f".{kind}")
 

@@ -1,6 +1,8 @@
 """The client's operations against a server: what they give, in which order, and how they fail."""
 
+import gc
 import pickle
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -437,6 +439,22 @@ class TestLife:
         assert get_client("eu-west-1", None, S3ClientConfig(part_size=MIB)) is not client
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         assert get_client("us-east-1", None, S3ClientConfig(part_size=MIB)) is not client
+
+    def test_clients_of_settings_that_nobody_uses_any_more_are_let_go(self, server: LocalS3, prefix: str) -> None:
+        put(server, f"{prefix}k", 3)
+        keys = (server.access_key, server.secret_key)
+        held = get_client("us-east-1", None, S3ClientConfig(part_size=MIB))
+        last: list[weakref.ref[Client]] = []
+        for _ in range(100):
+            client = get_client(None, None, S3ClientConfig(credentials=lambda: keys))
+            client.head_object(BUCKET, f"{prefix}k")
+            last.append(weakref.ref(client))
+        del client
+        gc.collect()
+        kept = [client for ref in last if (client := ref())]
+        assert 0 < len(kept) < 20
+        assert kept[-1] is last[-1]()
+        assert get_client("us-east-1", None, S3ClientConfig(part_size=MIB)) is held
 
     def test_a_reference_gives_the_client_and_pickles(self, server: LocalS3) -> None:
         ref = ClientRef("us-east-1", None, S3ClientConfig(part_size=MIB))

@@ -86,6 +86,21 @@ def test_what_a_killed_process_left_is_swept_by_the_next_that_makes_one(folder: 
     assert Path(children[1].paths[0]).exists()
 
 
+def test_a_process_that_has_swept_sweeps_again_when_its_children_are_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, children: list[Child]
+) -> None:
+    monkeypatch.setattr(_shared_files._Sweep, "due_at", 0.0)
+    Page.create()
+    for _ in range(3):
+        children.append(Child("fork", make_and_wait))
+        children[-1].kill()
+    assert len(list(folder.glob("s3dataset-*.page"))) == 3
+    monkeypatch.setattr(_shared_files._Sweep, "due_at", _shared_files._Sweep.due_at - _shared_files._SWEEP_EVERY_S)
+    page = Page.create()
+    assert list(folder.glob("s3dataset-*.page")) == [Path(page.path)]
+    assert list(folder.glob("s3dataset-*.manifest")) == []
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_worker_that_outlives_its_parent_keeps_its_files(folder: Path, children: list[Child], method: str) -> None:
     parent = Child("spawn", make_and_wait)

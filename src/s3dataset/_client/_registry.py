@@ -1,6 +1,8 @@
 """One client a process for each region, endpoint and configuration, and the reference to it that pickles."""
 
 import threading
+import weakref
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,11 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientRef", "get_client"]
 
-_clients: "Final[dict[tuple[Any, ...], Client]]" = {}
+_clients: "Final[weakref.WeakValueDictionary[tuple[Any, ...], Client]]" = weakref.WeakValueDictionary()
+_recent: "Final[OrderedDict[tuple[Any, ...], Client]]" = OrderedDict()
+"""Kept though nobody holds them, so that the next dataset finds their connections; others go with their last user."""
+_MOST_RECENT: Final = 16
 
 
 class _Lock:
-    """Guards the registry, and is replaced in a forked child."""
+    """Guards both of them, and is replaced in a forked child."""
 
     def __init__(self) -> None:
         self.held = threading.Lock()
@@ -44,6 +49,9 @@ def get_client(
 ) -> "Client":
     """The client of this process for these settings: the same object each time, as long as the environment is the same.
 
+    Programs that give other settings each time, such as a function made on the spot that returns keys, have so many
+    clients as they hold datasets and readers, and a few more.
+
     Reads neither files nor network, and imports no botocore: that waits for the client's first request.
 
     Raises:
@@ -53,16 +61,20 @@ def get_client(
 
     config = config or _DEFAULT
     key = (region or None, endpoint or None, config, user_agent or None, environment())
-    client = _clients.get(key)
-    if client is None:
-        with _lock.held:
-            client = _clients.get(key)
-            if client is None:
-                client = Client(region, endpoint=endpoint, user_agent=user_agent, s3client_config=config)
-                # Who holds a client of another environment keeps it; nobody is given it any more.
-                for other in [other for other in _clients if other[-1] != key[-1]]:
-                    del _clients[other]
-                _clients[key] = client
+    released = []  # outside of the lock: a client that goes closes its connections
+    with _lock.held:
+        client = _clients.get(key)
+        if client is None:
+            client = Client(region, endpoint=endpoint, user_agent=user_agent, s3client_config=config)
+            # Who holds a client of another environment keeps it; nobody is given it any more.
+            for other in [other for other in _clients if other[-1] != key[-1]]:
+                released.append(_recent.pop(other, None))
+                _clients.pop(other, None)
+            _clients[key] = client
+        _recent[key] = client
+        _recent.move_to_end(key)
+        while len(_recent) > _MOST_RECENT:
+            released.append(_recent.popitem(last=False)[1])
     return client
 
 

@@ -1,0 +1,88 @@
+"""Whether something grew: medians at rest of the second quarter beside the last one, and the slope of memory."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.soak.measure import Sample
+
+__all__ = ["SERIES", "Series", "growth", "problems"]
+
+_JUDGED_FROM_S: Final = 240.0
+"""Memory is judged in runs that last longer. It takes minutes until every path was taken, and pools are full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One of the figures, and what growth of it is still noise.
+
+    Attributes:
+        allowed: In its own unit, from the second quarter to the last.
+        allowed_share: The same as a share of the second quarter's median; the greater of the two counts.
+        at_most: What no sample at rest may exceed.
+        slow: Settles within minutes rather than seconds.
+    """
+
+    title: str
+    of: Callable[[Sample], float]
+    allowed: float
+    allowed_share: float = 0.0
+    at_most: float | None = None
+    slow: bool = False
+
+
+SERIES: Final = (
+    Series("threads", lambda s: s.num_threads, 2),
+    Series("descriptors that are no sockets", lambda s: s.descriptors - s.sockets, 3),
+    Series("sockets that the engine forgot", lambda s: s.sockets - s.connections, 6),
+    Series("connections", lambda s: s.connections, 150, at_most=2 * 256 + 16),
+    Series("child processes", lambda s: s.children, 0.5, at_most=3),
+    Series("files in the temporary folder", lambda s: s.files, 15),
+    Series("requests in flight", lambda s: s.in_flight, 0.5),
+    Series("budget in use, MB", lambda s: s.memory_in_use_mb, 0.5),
+    Series("Python objects", lambda s: s.python_objects, 1000, slow=True),
+    Series("resident, MB", lambda s: s.rss_mb, 8.0, 0.02, slow=True),
+    Series("proportional, MB", lambda s: s.pss_mb, 8.0, 0.04, slow=True),
+    Series("workers that stay, MB", lambda s: s.children_pss_mb, 8.0, 0.03, slow=True),
+    Series("the server, resident, MB", lambda s: s.server_rss_mb, 10.0, 0.03, slow=True),
+    Series("the server's descriptors", lambda s: s.server_descriptors, 250, at_most=1100),
+)
+
+
+def growth(samples: Sequence[Sample], of: Callable[[Sample], float]) -> tuple[float, float, float]:
+    """Medians at rest of the second quarter and of the last, and the slope from the first of these to the end, an hour.
+
+    The slope is Theil's and Sen's, the median over all pairs: what a single peak does to it is nothing.
+    """
+    rest = [sample for sample in samples if sample.at_rest]
+    end = rest[-1].at_s
+    quarters = [[of(s) for s in rest if end * q / 4 <= s.at_s <= end * (q + 1) / 4] for q in range(4)]
+    points = [(s.at_s / 3600, of(s)) for s in rest if s.at_s >= end / 4]
+    points = points[:: max(1, len(points) // 300)]
+    slopes = [(b - a) / (t - s) for i, (s, a) in enumerate(points) for t, b in points[i + 1 :] if t > s]
+    return statistics.median(quarters[1]), statistics.median(quarters[3]), statistics.median(slopes)
+
+
+def problems(samples: Sequence[Sample]) -> list[str]:
+    """What is not flat, in words; [] when nothing grew."""
+    rest = [sample for sample in samples if sample.at_rest]
+    if len(rest) < 8:
+        return [f"only {len(rest)} samples at rest: nothing can be said of growth"]
+    duration_s = rest[-1].at_s
+    found = []
+    for series in SERIES:
+        if series.at_most is not None and (most := max(map(series.of, rest))) > series.at_most:
+            found.append(f"{series.title}: {most:,.0f} at rest, where at most {series.at_most:,.0f} are right")
+        if series.slow and duration_s < _JUDGED_FROM_S:
+            continue
+        before, after, slope = growth(samples, series.of)
+        allowed = max(series.allowed, series.allowed_share * before)
+        if after - before > allowed:
+            found.append(
+                f"{series.title}: grew from {before:,.1f} in the second quarter to {after:,.1f} in the last, "
+                f"where {allowed:,.1f} more is noise"
+            )
+        elif series.slow and slope * duration_s * 0.75 / 3600 > 1.5 * allowed:
+            found.append(f"{series.title}: grows by {slope:,.1f} an hour from the second quarter on")
+    return found
