@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2
 MIRI_TESTED := budget:: date::tests::http date::tests::iso head:: hedge:: pace:: xml::list xml::write proxy:: raw::tests::a_span
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo test test-fast model faults fuzz fuzz-guided asan miri lint format deny bench bench-docs scale build clean
+.PHONY: help env demo test test-fast model faults kills soak fuzz fuzz-guided asan miri lint format deny bench bench-docs scale build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,12 @@ model: ## queues, budget and assemblies in every order of their threads (loom; a
 
 faults: env ## every fault in every use, as a matrix (half an hour)
 	$(BIN)/python -m tests.faults.matrix $(ARGS)
+
+kills: env ## every way to end a process in every wait, as a matrix (half an hour)
+	$(BIN)/python -m tests.process.kills $(ARGS)
+
+soak: env ## everything at once on a server that has bad days, with a verdict on growth (MINUTES=30)
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 fuzz: ## readers of what comes from outside, on spoilt input (SECONDS=60 for each)
 	S3DATASET_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --quiet -p s3dataset-engine --lib -- --nocapture spoilt_input \
@@ -85,5 +91,5 @@ build: ## wheel and source distribution in dist/
 	$(BIN)/maturin build --release --sdist --out dist
 
 clean: ## everything that make made
-	rm -rf .venv .bench-venv target dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .bench-venv target dist demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -f src/s3dataset/_native*.so

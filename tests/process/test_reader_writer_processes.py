@@ -15,6 +15,7 @@ import time
 import pytest
 
 from s3dataset import ObjectChangedError, PreconditionFailedError, S3Client, S3ClientConfig, S3Reader
+from s3dataset._io import _upload
 from s3dataset.testing import Fault, LocalS3
 
 KIB = 1 << 10
@@ -352,3 +353,58 @@ class TestCtrlC:
         timer.join()
         assert s3.get("bucket", "interrupted") == b"before"
         assert not s3.uploads("bucket")
+
+
+class TestAbortsThatAreNotAnswered:
+    """They are waited for by a thread, so that Ctrl-C is heard soon, and no upload stays."""
+
+    CONFIG = S3ClientConfig(first_byte_timeout_s=0.5, max_attempts=100)
+
+    @pytest.fixture
+    def silent(self, s3):
+        s3.add_fault(Fault.stall(at=None, operation="AbortMultipartUpload", times=None))
+        return s3
+
+    def wait_for_no_uploads(self, s3):
+        deadline = time.monotonic() + 30
+        while s3.uploads("bucket"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def test_in_a_program_that_goes_on(self, silent):
+        client = S3Client("us-east-1", s3client_config=self.CONFIG)
+        with pytest.raises(KeyboardInterrupt), client.put_object("bucket", "given-up") as writer:
+            writer.write(DATA[: 20 * MIB])
+            raise KeyboardInterrupt
+        assert silent.uploads("bucket"), "nobody answered"
+        silent.clear_faults()
+        self.wait_for_no_uploads(silent)
+
+    def test_at_the_end_of_the_program(self, silent):
+        program = (
+            "import s3dataset\n"
+            "config = s3dataset.S3ClientConfig(first_byte_timeout_s=0.5, max_attempts=100)\n"
+            "writer = s3dataset.S3Client('us-east-1', s3client_config=config).put_object('bucket', 'given-up')\n"
+            f"writer.write(bytes({20 * MIB}))\n"
+            "writer.abort()\n"
+            "print('done', flush=True)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True) as process:
+            assert process.stdout.readline() == "done\n"
+            assert silent.uploads("bucket"), "nobody answered"
+            silent.clear_faults()
+            assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == 0
+        assert not silent.uploads("bucket")
+
+    def test_one_that_is_never_answered_is_named(self, silent, caplog, monkeypatch):
+        monkeypatch.setattr(_upload, "_ABORT_PATIENCE_S", 0.2)
+        monkeypatch.setattr(_upload, "_ABORT_TIMEOUT_S", 1.0)
+        writer = S3Client("us-east-1").put_object("bucket", "given-up")
+        writer.write(DATA[: 20 * MIB])
+        writer.abort()
+        (left,) = silent.uploads("bucket")
+        _upload._await_aborts()
+        assert f"{left['upload_id']} of s3://bucket/given-up may remain" in caplog.text
+        silent.clear_faults()
+        silent.boto3_client().abort_multipart_upload(Bucket="bucket", Key="given-up", UploadId=left["upload_id"])

@@ -112,9 +112,8 @@ class Soak:
 
 
 def machine() -> str:
-    model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")), ""
-    )
+    facts = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in facts if line.startswith("model name")), "")
     return f"{os.cpu_count()} cores of {model or platform.machine()}, Python {platform.python_version()}"
 
 
@@ -155,7 +154,7 @@ def main() -> int:
         file.writelines(json.dumps(dataclasses.asdict(sample)) + "\n" for sample in samples)
     if samples:
         tell(soak)
-        from tests.soak.picture import draw  # noqa: PLC0415 - matplotlib's memory is not what is measured
+        from tests.soak.picture import draw  # here, because matplotlib's memory is not what is measured
 
         minutes = samples[-1].at_s / 60
         draw(

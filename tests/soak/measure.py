@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -59,18 +59,18 @@ class Sample:
 
 def thread_names() -> dict[str, int]:
     names: Counter[str] = Counter()
-    for task in os.listdir("/proc/self/task"):
+    for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # it ended
-            names[Path(f"/proc/self/task/{task}/comm").read_text().strip()] += 1
+            names[(task / "comm").read_text().strip()] += 1
     return dict(names)
 
 
 def descriptors() -> tuple[int, int]:
     """All that are open, and those of sockets."""
     links = []
-    for descriptor in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the listing's own
-            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            links.append(str(descriptor.readlink()))
     return len(links), sum(link.startswith("socket:") for link in links)
 
 
@@ -109,7 +109,7 @@ class Sampler:
     def samples(self) -> list[Sample]:
         return [pickle.loads(packed) for packed in self._packed]
 
-    def __enter__(self) -> "Sampler":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -3,8 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from tests.soak.world import World
 
@@ -12,7 +11,6 @@ from s3dataset.testing import Fault
 
 __all__ = ["Spell", "Weather"]
 
-ALWAYS: Final = {"times": None}
 # Of requests, those that may be repeated without a trace. An upload whose creation was not heard of stays, empty.
 PLANS: Final[dict[str, tuple[Fault, ...]]] = {
     "resets": (
@@ -25,7 +23,10 @@ PLANS: Final[dict[str, tuple[Fault, ...]]] = {
         Fault.stall(at=3000, operation="GetObject", probability=0.02, times=None),
     ),
     "slow down": (Fault.status(503, probability=0.2, times=None),),
-    "errors": (Fault.status(500, probability=0.1, times=None), Fault.status(503, code="InternalError", probability=0.05, times=None)),
+    "errors": (
+        Fault.status(500, probability=0.1, times=None),
+        Fault.status(503, code="InternalError", probability=0.05, times=None),
+    ),
     "truncations": (Fault.truncate(at=2000, operation="GetObject", probability=0.2, times=None),),
     "wrong bytes": (Fault.corrupt(at=500, operation="GetObject", key="images/*", probability=0.1, times=None),),
     "late": (Fault.delay(0.4, probability=0.1, times=None), Fault.slow(2e6, probability=0.05, times=None)),
@@ -55,7 +56,7 @@ class Weather:
         self._error: BaseException | None = None
         self.spells: list[Spell] = []
 
-    def __enter__(self) -> "Weather":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -80,7 +81,7 @@ class Weather:
     def _spell(self, title: str) -> None:
         server = self._world.server
         began = time.monotonic()
-        end: Callable[[], None] = lambda: None
+        numbers: list[int] = []
         if title == EXPIRY:
             self._world.renew_keys()
         elif title in OUTAGES:
@@ -88,7 +89,7 @@ class Weather:
             self._over.wait(1.2)
         else:
             numbers = server.add_fault(*PLANS[title])
-            end = lambda: server.clear_faults(*numbers)
             self._over.wait(self._random.uniform(0.5, 4.0))
-        end()
+        if numbers:
+            server.clear_faults(*numbers)
         self.spells.append(Spell(title, began - self._began, time.monotonic() - self._began))

@@ -1,8 +1,12 @@
 """One object being written: a single PUT, or an upload in parts, and what became of it."""
 
+import atexit
 import logging
+import os
+import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from s3dataset._client import Client, Nonce, combine_checksums
@@ -19,7 +23,8 @@ _LOGGER = logging.getLogger("s3dataset")
 
 _IN_FLIGHT_PARTS: Final = 32
 _HELD_PARTS: Final = 64  # of memory that nobody has to make
-_ABORT_TIMEOUT_S: Final = 10.0  # a failed save should say so soon; an upload left behind costs little, and is named
+_ABORT_TIMEOUT_S: Final = 10.0  # an upload left behind costs little, and is named
+_ABORT_PATIENCE_S: Final = 2.5  # Ctrl-C and a failed save should be heard soon; a thread waits for the rest
 _FULL_OBJECT_CHECKSUM: Final = "CRC64NVME"  # the one whose value for the whole follows from those of the parts
 _FULL_OBJECT_HEADER: Final = "x-amz-checksum-crc64nvme"
 
@@ -70,6 +75,7 @@ class Upload:
         self._ended = False
         self._upload_id = ""
         self._creating = -1
+        self._aborting = -1
         self._number = 0
         self._waiting: list[tuple[_Part, memoryview]] = []
         self._in_flight: dict[int, _Part] = {}
@@ -208,46 +214,81 @@ class Upload:
         return saved
 
     def abort(self) -> None:
-        """Leaves nothing behind: parts are cancelled and awaited, then the upload is aborted. Failures are logged."""
+        """Leaves nothing behind: parts are cancelled and awaited, then the upload is aborted. Failures are logged.
+
+        A service that is silent for some seconds is left to a thread, which the end of the interpreter waits for.
+        """
         if self._ended or self._opened is None:
             self._ended = True
             return
         self._ended = True
+        began = time.monotonic()
+        handed_over = False
         try:
-            self._abort()
-        except (S3Exception, TimeoutError) as error:
-            upload = f"the unfinished upload {self._upload_id}" if self._upload_id else "an unfinished upload"
-            _LOGGER.warning(
-                "%s of %s may remain and cost money until it is aborted (a lifecycle rule does that): %s",
-                upload,
-                self.uri,
-                error,
-            )
+            for index in self._in_flight:
+                self._queue.cancel(range(index, index + 1))
+            if self._try_abort(began + _ABORT_PATIENCE_S):
+                return
+            # Parts that have not ended may still read the caller's memory.
+            handed_over = not self._in_flight and _later(self._abort_by, began + _ABORT_TIMEOUT_S)
+            if not handed_over:
+                self._abort_by(began + _ABORT_TIMEOUT_S)
         finally:
-            self._waiting.clear()
-            self._in_flight.clear()
-            self._opened.close()
+            if not handed_over:
+                self._forget()
 
-    def close(self) -> None:
-        self._ended = True
+    def interrupt(self) -> None:
+        """Ends the waits of another thread, unless it is in `abort`: they raise CancelledError."""
+        if self._opened is not None and not self._ended:
+            self._opened.cancel(range(sys.maxsize))
+
+    def _abort_by(self, deadline: float) -> None:
+        """The last attempt: says so when it fails."""
+        try:
+            if not self._try_abort(deadline):
+                self._warn(f"no answer within {_ABORT_TIMEOUT_S:.0f} s")
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._in_flight.clear()
         if self._opened is not None:
             self._opened.close()
 
-    def _abort(self) -> None:
-        for index in self._in_flight:
-            self._queue.cancel(range(index, index + 1))
-        deadline = time.monotonic() + _ABORT_TIMEOUT_S
-        while (self._in_flight or self._creating >= 0) and time.monotonic() < deadline:
-            if not self._take_results(1, max(deadline - time.monotonic(), 0.0)):
-                break
-        if self._upload_id:
-            index = self._queue.abort_upload(self._bucket, self._key, self._upload_id)
-            try:
-                self._queue.take(index, _ABORT_TIMEOUT_S)
-            except S3Exception as error:
-                if error.code != "NoSuchUpload":  # an abort whose answer was lost finds no upload
-                    raise
-            self._upload_id = ""
+    def _warn(self, reason: object) -> None:
+        upload = f"the unfinished upload {self._upload_id}" if self._upload_id else "an unfinished upload"
+        _LOGGER.warning(
+            "%s of %s may remain and cost money until it is aborted (a lifecycle rule does that): %s",
+            upload,
+            self.uri,
+            reason,
+        )
+
+    def close(self) -> None:
+        """After `put`, `complete` or `abort`."""
+        if not self._ended:
+            self._ended = True
+            self._forget()
+
+    def _try_abort(self, deadline: float) -> bool:
+        """Goes on until it is done, whatever came of it, or the time is over -> whether it is done."""
+        try:
+            while self._in_flight or self._creating >= 0:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._take_results(1, left):
+                    return False
+            if not self._upload_id:
+                return True
+            if self._aborting < 0:
+                self._aborting = self._queue.abort_upload(self._bucket, self._key, self._upload_id)
+            self._queue.take(self._aborting, max(deadline - time.monotonic(), 0.0))
+        except S3Exception as error:
+            if error.code != "NoSuchUpload":  # an abort whose answer was lost finds no upload
+                self._warn(error)
+        except TimeoutError:
+            return False
+        return True
 
     def _begin(self) -> None:
         if self._creating < 0 and not self._upload_id and not self._number:
@@ -318,3 +359,36 @@ class Upload:
 def _saved(reply: "Reply") -> Saved:
     version_id = next((value for name, value in reply.headers() if name.lower() == "x-amz-version-id"), None)
     return Saved(reply.etag, reply.last_modified, version_id)
+
+
+# -- Uploads whose service is silent ---------------------------------------------------------------------------------
+
+_aborting: Final[set[threading.Thread]] = set()
+
+
+def _later(work: Callable[[float], None], deadline: float) -> bool:
+    """Does it in a thread -> whether it could: at the end of the interpreter there are no more threads."""
+
+    def run() -> None:
+        try:
+            work(deadline)
+        finally:
+            _aborting.discard(thread)
+
+    thread = threading.Thread(target=run, name="s3dataset-abort", daemon=True)
+    _aborting.add(thread)
+    try:
+        thread.start()
+    except RuntimeError:
+        _aborting.discard(thread)
+        return False
+    return True
+
+
+def _await_aborts() -> None:
+    for thread in list(_aborting):
+        thread.join(_ABORT_TIMEOUT_S)
+
+
+atexit.register(_await_aborts)
+os.register_at_fork(after_in_child=_aborting.clear)

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ _MIB: Final = 1 << 20
 _SMALL_BYTES: Final = 64 << 10  # objects up to this size take no pooled memory
 _FIRST_BUFFER_BYTES: Final = 8 * _MIB
 _DIRECT_BYTES: Final = 64 * _MIB  # from this size on waiting for the acknowledgement costs less than the copy
+
+_EXIT_PATIENCE_S: Final = 15.0  # with a thread that gives up an upload
 
 _open_writers: "weakref.WeakSet[S3Writer]" = weakref.WeakSet()
 
@@ -390,6 +393,17 @@ class S3Writer(io.BufferedIOBase):
                 source=self,
             )
 
+    def _end_with_the_interpreter(self) -> None:
+        reason = "the interpreter ended before its writer was closed"
+        deadline = time.monotonic() + _EXIT_PATIENCE_S
+        while self._pid == os.getpid() and not self._lock.acquire(timeout=0.1):
+            # A daemon thread waits in it, for as long as the service is silent.
+            self._upload.interrupt()
+            if time.monotonic() > deadline:
+                _LOGGER.error("%s was NOT saved: %s", self.uri, reason)
+                return
+        self._abandon(reason, warn=True)  # the lock is kept: that thread may not go on
+
     def _fail(self, error: BaseException) -> None:
         """After an error of the upload: nothing can be saved any more."""
         if self._error is None:
@@ -438,7 +452,7 @@ def _is_torch_giving_up(raised: BaseException | None, error: BaseException) -> b
 
 def _abandon_open_writers() -> None:
     for writer in list(_open_writers):
-        writer._abandon("the interpreter ended before its writer was closed", warn=True)  # noqa: SLF001
+        writer._end_with_the_interpreter()  # noqa: SLF001
 
 
 atexit.register(_abandon_open_writers)
