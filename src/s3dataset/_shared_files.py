@@ -103,10 +103,13 @@ def remove_own(path: str, creator: int) -> None:
     """Removes a file and what lies beside it, if this is the process that made it and not a forked child of it."""
     if os.getpid() != creator:
         return
-    file = Path(path)
-    for leftover in (*file.parent.glob(f"{file.name}.*"), file):
+    folder, name = os.path.split(path)
+    leftovers: list[str] = []
+    with contextlib.suppress(OSError):
+        leftovers = [other for other in os.listdir(folder) if other.startswith(f"{name}.")]  # noqa: PTH208
+    for leftover in (*leftovers, name):
         with contextlib.suppress(OSError):
-            leftover.unlink()
+            os.unlink(os.path.join(folder, leftover))  # noqa: PTH108, PTH118
 
 
 def sweep(folder: str) -> None:

@@ -20,7 +20,7 @@ Panel = tuple[str, tuple[tuple[str, Callable[[Sample], float]], ...]]
 PANELS: Final[tuple[Panel, ...]] = (
     ("Memory, MB", (("resident", lambda s: s.rss_mb), ("proportional", lambda s: s.pss_mb))),
     (
-        "The engine's memory, MB",
+        "Engine's memory, MB",
         (("pooled", lambda s: s.memory_pooled_mb), ("byte budget in use", lambda s: s.memory_in_use_mb)),
     ),
     (
@@ -40,7 +40,7 @@ PANELS: Final[tuple[Panel, ...]] = (
         "Files, requests",
         (("files in the temporary folder", lambda s: s.files), ("requests in flight", lambda s: s.in_flight)),
     ),
-    ("Python objects, thousands", (("followed by the collector", lambda s: s.python_objects / 1000),)),
+    ("Python objects, 1000", (("followed by the collector", lambda s: s.python_objects / 1000),)),
     (
         "The server's descriptors",
         (("descriptors", lambda s: s.server_descriptors),),
@@ -86,4 +86,4 @@ def _draw_panel(axes: Axes, samples: Sequence[Sample], spells: Sequence[Spell], 
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(RULE)
-    axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0.33, 1.17), ncols=3, labelcolor=QUIET)
+    axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0.36, 1.17), ncols=3, labelcolor=QUIET)

@@ -54,7 +54,11 @@ class Weather:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="weather", daemon=True)
         self._error: BaseException | None = None
-        self.spells: list[Spell] = []
+        self._spells: list[tuple[str, float, float]] = []  # plain ones, which the collector of garbage need not follow
+
+    @property
+    def spells(self) -> list[Spell]:
+        return [Spell(*spell) for spell in self._spells]
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -92,4 +96,4 @@ class Weather:
             self._over.wait(self._random.uniform(0.5, 4.0))
         if numbers:
             server.clear_faults(*numbers)
-        self.spells.append(Spell(title, began - self._began, time.monotonic() - self._began))
+        self._spells.append((title, began - self._began, time.monotonic() - self._began))

@@ -18,7 +18,7 @@ from s3dataset._client._get import GetRequest, GetRequestLike, ReadIntoRequest
 from s3dataset._client._list import ListingGuard, ListObjectResult
 from s3dataset._client._lost_answers import Nonce
 from s3dataset._client._object_info import ObjectInfo, RestoreStatus
-from s3dataset._client._process import configure_process, limits
+from s3dataset._client._process import configure_process, end_with_parent, limits
 from s3dataset._client._put import PutRequest
 from s3dataset._client._queue import Get, GetInto, Headers, Pieces, Put, RequestQueue, Result
 from s3dataset._client._registry import ClientRef, get_client
@@ -53,6 +53,7 @@ __all__ = [
     "UserAgent",
     "combine_checksums",
     "configure_process",
+    "end_with_parent",
     "get_client",
     "limits",
 ]

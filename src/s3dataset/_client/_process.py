@@ -2,7 +2,9 @@
 
 import atexit
 import os
+import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -12,7 +14,9 @@ from s3dataset._client import _request_log
 from s3dataset._config import request_log_setting
 from s3dataset._limits import ProcessLimits, process_limits
 
-__all__ = ["configure_process", "ensure_started", "forget_at_fork", "limits", "run_until_closed"]
+__all__ = ["configure_process", "end_with_parent", "ensure_started", "forget_at_fork", "limits", "run_until_closed"]
+
+_PARENT_EVERY_S: Final = 1.0
 
 
 class _Forgetful(Protocol):
@@ -69,6 +73,22 @@ def ensure_started(throughput_target_gbps: float) -> ProcessLimits:
 def forget_at_fork(holder: _Forgetful) -> None:
     """Has `holder` told of every fork, as long as it lives."""
     _forgetful.add(holder)
+
+
+def end_with_parent() -> None:
+    """From now on this process ends (SIGTERM) within two seconds after its parent, even while it waits for the network.
+
+    A DataLoader worker looks after its parent between two batches only, and a service that is silent may keep it from
+    the next one for minutes. The kernel's own way, PR_SET_PDEATHSIG, ends it with the thread that forked it.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_EVERY_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="s3dataset-parent", daemon=True).start()
 
 
 def run_until_closed(name: str, target: Callable[[], None], close: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from s3dataset._client import ClientRef
 from s3dataset._datasets._origin import Given, Origin, Saved
 from s3dataset._datasets._rank import is_spawning
+from s3dataset._datasets._samples import enter_process
 from s3dataset._manifest import Manifest
 from s3dataset._page import Page
 from s3dataset.errors import S3Exception
@@ -130,6 +131,7 @@ class Listing:
             return None
 
     def _find(self) -> Manifest:
+        enter_process()
         if self._page is None:  # nobody shares it yet
             return self.origin.find(self.client_ref)
         with self._page.locked():

@@ -10,10 +10,10 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import torch.utils.data
 
-from s3dataset._client import Client, ClientRef, configure_process
+from s3dataset._client import Client, ClientRef, configure_process, end_with_parent
 from s3dataset._io import ReaderConstructor, S3Reader, open_reader
 
-__all__ = ["Ledger", "Row", "SampleMaker", "identity"]
+__all__ = ["Ledger", "Row", "SampleMaker", "enter_process", "identity"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -47,12 +47,15 @@ class _Process:
     pid: int | None = None
 
 
-def _enter_process() -> None:
-    """A DataLoader worker takes its share of the machine before its first request."""
+def enter_process() -> None:
+    """A DataLoader worker takes its share of the machine before its first request, and ends with its parent."""
+    if _Process.pid == os.getpid():
+        return
     _Process.pid = os.getpid()
     info = torch.utils.data.get_worker_info()
     if info is not None and getattr(info, "worker_method", None) in {None, "multiprocessing"}:
         configure_process(lanes=1, share=info.num_workers)
+        end_with_parent()
 
 
 class SampleMaker(Generic[T_co]):
@@ -86,7 +89,7 @@ class SampleMaker(Generic[T_co]):
     def client(self) -> Client:
         """The client in this process."""
         if _Process.pid != os.getpid():
-            _enter_process()
+            enter_process()
         return self._ref.get()
 
     @property

@@ -150,8 +150,8 @@ WAITS: Final = (
     ),
     Wait(
         "workers that stay, and list",
-        "d = s3dataset.S3IterableDataset.from_prefix(URI, transform=size, s3client_config=CONFIG)\n"
-        "d = s3dataset.DataLoader(d, num_workers=2, persistent_workers=True); begun(); list(d)",
+        "import torch; d = s3dataset.S3IterableDataset.from_prefix(URI, transform=size, s3client_config=CONFIG)\n"
+        "d = torch.utils.data.DataLoader(d, num_workers=2, persistent_workers=True); begun(); list(d)",
         "ListObjectsV2",
         workers=2,
     ),
