@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.process.kills.cells import BOUND_S, Manner, fill, run_cell
+from tests.process.kills.cells import BOUND_S, Manner, applies, fill, run_cell
 from tests.process.kills.endings import ENDINGS, Ending
 from tests.process.kills.waits import BUCKET, WAITS, Wait
 
@@ -21,6 +21,7 @@ SAMPLE: list[tuple[Wait, Ending, Manner]] = [
     (wait, ENDINGS[0] if i % 2 else ENDINGS[(i // 2) % len(ENDINGS)], "slow" if i % 3 == 2 else "silent")
     for i, wait in enumerate(WAITS)
 ]
+assert all(applies(wait, ending) for wait, ending, _ in SAMPLE)
 
 
 @pytest.fixture(scope="module")

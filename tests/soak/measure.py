@@ -35,11 +35,12 @@ class Sample:
     connections: int
     """Sockets that the engine knows of."""
     rss_mb: float
-    pss_mb: float
+    anonymous_mb: float
+    """Of it what no file backs, the engine's pool left out: that comes and goes with the pace of the work."""
     python_objects: int
     """Those that the collector of garbage follows; counted at rest alone."""
     children: int
-    children_pss_mb: float
+    children_anonymous_mb: float
     files: int
     """In the temporary folder."""
     in_flight: int
@@ -75,13 +76,16 @@ def descriptors() -> tuple[int, int]:
 
 
 def memory_mb(pid: int) -> tuple[float, float]:
-    """Resident, and the process's share of it; zeros when it is gone."""
+    """Resident, and of it what no file backs; zeros when it is gone.
+
+    Not the proportional share, which falls and rises with whatever else on the machine has torch's files mapped.
+    """
     found = {}
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
             name, _, rest = line.partition(":")
             found[name] = int(rest.split()[0]) / 1024
-    return found.get("Rss", 0.0), found.get("Pss", 0.0)
+    return found.get("Rss", 0.0), found.get("Anonymous", 0.0)
 
 
 class Sampler:
@@ -130,10 +134,11 @@ class Sampler:
         self._packed.append(pickle.dumps(self._take("")))
 
     def _take(self, doing: str) -> Sample:
-        rss, pss = memory_mb(os.getpid())
+        rss, anonymous = memory_mb(os.getpid())
         server_rss, _ = memory_mb(self._server.pid)
         children = [child for child in self._me.children(recursive=True) if child.pid != self._server.pid]
         stats = self._stats()
+        pooled_mb = stats.get("memory_pooled_bytes", 0) / 2**20
         num_descriptors, num_sockets = descriptors()
         return Sample(
             at_s=time.monotonic() - self._began,
@@ -144,14 +149,14 @@ class Sampler:
             tcp=dict(Counter(connection.status for connection in self._me.net_connections("tcp"))),
             connections=stats.get("connections_open", 0),
             rss_mb=rss,
-            pss_mb=pss,
+            anonymous_mb=anonymous - pooled_mb,
             python_objects=0 if doing else len(gc.get_objects()),
             children=len(children),
-            children_pss_mb=sum(memory_mb(child.pid)[1] for child in children),
+            children_anonymous_mb=sum(memory_mb(child.pid)[1] for child in children),
             files=sum(1 for _ in os.scandir(tempfile.gettempdir())),
             in_flight=stats.get("in_flight", 0),
             memory_in_use_mb=stats.get("memory_in_use_bytes", 0) / 2**20,
-            memory_pooled_mb=stats.get("memory_pooled_bytes", 0) / 2**20,
+            memory_pooled_mb=pooled_mb,
             server_rss_mb=server_rss,
             server_descriptors=self._server.num_fds(),
         )

@@ -18,14 +18,14 @@ FAULT: Final = "#f1e3d3"
 
 Panel = tuple[str, tuple[tuple[str, Callable[[Sample], float]], ...]]
 PANELS: Final[tuple[Panel, ...]] = (
-    ("Memory, MB", (("resident", lambda s: s.rss_mb), ("proportional", lambda s: s.pss_mb))),
+    ("Memory, MB", (("resident", lambda s: s.rss_mb), ("own, without files and pool", lambda s: s.anonymous_mb))),
     (
         "Engine's memory, MB",
         (("pooled", lambda s: s.memory_pooled_mb), ("byte budget in use", lambda s: s.memory_in_use_mb)),
     ),
     (
         "Others' memory, MB",
-        (("workers that stay, proportional", lambda s: s.children_pss_mb), ("the server", lambda s: s.server_rss_mb)),
+        (("workers that stay, own", lambda s: s.children_anonymous_mb), ("the server", lambda s: s.server_rss_mb)),
     ),
     ("Processes", (("threads", lambda s: s.num_threads), ("children", lambda s: s.children))),
     (

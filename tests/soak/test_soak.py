@@ -21,10 +21,10 @@ QUIET = Sample(
     tcp={"ESTABLISHED": 20},
     connections=20,
     rss_mb=600.0,
-    pss_mb=300.0,
+    anonymous_mb=200.0,
     python_objects=200_000,
     children=3,
-    children_pss_mb=350.0,
+    children_anonymous_mb=350.0,
     files=10,
     in_flight=0,
     memory_in_use_mb=0.0,
@@ -48,8 +48,8 @@ class TestTheVerdict:
             warm = 60 * min(at * 8, 1)
             return replace(
                 sample,
-                rss_mb=540 + warm + draw.gauss(0, 15),
-                pss_mb=250 + warm + draw.gauss(0, 15),
+                rss_mb=540 + warm + draw.gauss(0, 30),
+                anonymous_mb=250 + warm + draw.gauss(0, 15),
                 connections=draw.choice([0, 250, 500]),
                 sockets=sample.sockets,
                 files=draw.randrange(40),
@@ -68,7 +68,7 @@ class TestTheVerdict:
             ("requests in flight", lambda s, at: replace(s, in_flight=int(2 * at + 0.6))),
             ("budget in use", lambda s, at: replace(s, memory_in_use_mb=8 * at)),
             ("Python objects", lambda s, at: replace(s, python_objects=200_000 + int(5000 * at))),
-            ("resident", lambda s, at: replace(s, rss_mb=600 + 40 * at)),
+            ("own memory", lambda s, at: replace(s, anonymous_mb=200 + 40 * at)),
             ("files", lambda s, at: replace(s, files=int(80 * at))),
         ],
     )
@@ -78,8 +78,10 @@ class TestTheVerdict:
         assert all(text.startswith(title) for text in found), found
 
     def test_a_slow_climb_beneath_noise_is_named(self) -> None:
-        found = problems(run_of(lambda sample, at, draw: replace(sample, rss_mb=600 + 45 * at + draw.gauss(0, 12))))
-        assert [text.partition(",")[0] for text in found] == ["resident"]
+        found = problems(
+            run_of(lambda sample, at, draw: replace(sample, anonymous_mb=200 + 45 * at + draw.gauss(0, 12)))
+        )
+        assert [text.partition(",")[0] for text in found] == ["own memory"]
 
     def test_too_little_says_nothing(self) -> None:
         assert "nothing can be said" in problems([QUIET] * 5)[0]

@@ -5,7 +5,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.process.kills.cells import Cell, Manner, fill, run_cell
+from tests.process.kills.cells import Cell, Manner, applies, fill, run_cell
 from tests.process.kills.endings import ENDINGS, Ending
 from tests.process.kills.waits import BUCKET, WAITS, Wait
 from tqdm import tqdm
@@ -18,7 +18,8 @@ MANNERS: tuple[Manner, ...] = ("silent", "slow")
 def run_row(wait: Wait, manners: tuple[Manner, ...], endings: list[Ending]) -> list[Cell]:
     with LocalS3(BUCKET, activate=False) as server:
         fill(server)
-        return [run_cell(server, wait, ending, manner) for manner in manners for ending in endings]
+        fitting = [ending for ending in endings if applies(wait, ending)]
+        return [run_cell(server, wait, ending, manner) for manner in manners for ending in fitting]
 
 
 def table(cells: list[Cell], manner: Manner, waits: list[Wait], endings: list[Ending]) -> str:
@@ -28,8 +29,10 @@ def table(cells: list[Cell], manner: Manner, waits: list[Wait], endings: list[En
     lines += [f"{' ' * width}  {i + 1} {ending.title}" for i, ending in enumerate(endings)]
     lines.append(" " * width + "".join(f"{i + 1:>7}" for i in range(len(endings))))
     for wait in waits:
-        row = [cell for cell in cells if cell.wait == wait.title and cell.manner == manner]
-        lines.append(f"{wait.title:<{width}}" + "".join(f"{'✗' if c.wrong else f'{c.seconds:.1f}':>7}" for c in row))
+        row = {cell.ending: cell for cell in cells if cell.wait == wait.title and cell.manner == manner}
+        marks = [row.get(ending.title) for ending in endings]
+        texts = ["" if cell is None else "✗" if cell.wrong else f"{cell.seconds:.1f}" for cell in marks]
+        lines.append(f"{wait.title:<{width}}" + "".join(f"{text:>7}" for text in texts))
     return "\n".join(lines)
 
 

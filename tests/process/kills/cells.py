@@ -19,7 +19,7 @@ from tests.process.kills.waits import BUCKET, OLD, Wait
 from s3dataset import _shared_files
 from s3dataset.testing import Fault, LocalS3
 
-__all__ = ["Cell", "Manner", "fill", "run_cell"]
+__all__ = ["Cell", "Manner", "applies", "fill", "run_cell"]
 
 Manner = Literal["silent", "slow"]
 
@@ -42,6 +42,10 @@ class Cell:
     manner: Manner
     seconds: float
     wrong: str
+
+
+def applies(wait: Wait, ending: Ending) -> bool:
+    return wait.threads or not ending.in_thread
 
 
 def fill(server: LocalS3) -> None:
@@ -153,7 +157,7 @@ def _left(server: LocalS3, wait: Wait, ending: Ending, temporary: Path) -> list[
     """What is there and should not be."""
     server.clear_faults()
     wrong = []
-    if server.get(BUCKET, "target") != OLD:
+    if server.get(BUCKET, "target") not in (OLD, wait.whole):
         wrong.append("something was published")
     if ending.orderly and (uploads := server.uploads(BUCKET)):
         wrong.append(f"uploads are left: {uploads}")

@@ -22,6 +22,7 @@ class Ending:
         strike: Ends the program, from outside, if it does not end itself.
         main: What the program does. `work()` waits for the server, `struck()` for the end to come.
         orderly: Python gets to clean up: no file and no upload stays.
+        in_thread: It is a thread that waits.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Ending:
     strike: "Callable[[subprocess.Popen[str]], object]"
     main: str = "work()"
     orderly: bool = False
+    in_thread: bool = False
 
 
 def _signal(number: signal.Signals) -> "Callable[[subprocess.Popen[str]], object]":
@@ -60,5 +62,6 @@ ENDINGS: Final = (
         lambda program: None,
         "threading.Thread(target=work, daemon=True).start()\nstruck()",
         orderly=True,
+        in_thread=True,
     ),
 )

@@ -50,6 +50,9 @@ class Wait:
         operation: What the server does not answer, or slowly, from `begun()` on.
         workers: How many processes the program has.
         saves: Whether it writes "target".
+        whole: What a slow server has of it in one request, and may publish though nobody waits any more.
+        threads: Whether it may wait in a thread while the program ends. CPython ends such a thread amid torch's C++,
+            which takes the process down.
     """
 
     title: str
@@ -57,6 +60,8 @@ class Wait:
     operation: str
     workers: int = 0
     saves: bool = False
+    whole: bytes = OLD
+    threads: bool = True
 
     def program(self, main: str) -> str:
         """The program's text; `main` calls `work()`, and may call `struck()`."""
@@ -82,6 +87,7 @@ WAITS: Final = (
         "s3 = client(); begun(); s3.put_many([('bucket', 'target', bytes(MIB))])",
         "PutObject",
         saves=True,
+        whole=bytes(1 << 20),
     ),
     Wait(
         "writer.write",
@@ -100,6 +106,7 @@ WAITS: Final = (
         "w = client().put_object('bucket', 'target'); w.write(bytes(MIB)); begun(); w.close()",
         "PutObject",
         saves=True,
+        whole=bytes(1 << 20),
     ),
     Wait(
         "writer.close, in parts",
@@ -113,6 +120,7 @@ WAITS: Final = (
         "with s3.writer('s3://bucket/target') as w: torch.save(torch.zeros(20 * MIB), w)",
         "UploadPart",
         saves=True,
+        threads=False,
     ),
     Wait(
         "torch.load",
