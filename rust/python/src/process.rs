@@ -167,6 +167,17 @@ pub fn seconds(s: f64) -> Duration {
 /// How long a wait goes on before it looks at signals.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// Runs this with the GIL. A daemon thread that comes back when there is no interpreter any more stays here, as Python's own
+/// do, until the process has ended.
+pub fn attached<T>(run: impl for<'py> FnOnce(Python<'py>) -> T) -> T {
+    match Python::try_attach(run) {
+        Some(result) => result,
+        None => loop {
+            std::thread::park();
+        },
+    }
+}
+
 /// Repeats `wait` without the GIL, in slices, until it has something or the time is over.
 pub fn wait<T: Send>(
     py: Python<'_>,

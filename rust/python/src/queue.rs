@@ -2,7 +2,7 @@
 use crate::client::PyRoute;
 use crate::functions::algorithm;
 use crate::memory::{Export, foreign};
-use crate::process::{Local, wait};
+use crate::process::{Local, attached, wait};
 use crate::results::to_python;
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
@@ -113,7 +113,7 @@ pub fn fetch_alone(
     let mut signal = None;
     let index = py.detach(|| {
         let interrupted = || {
-            signal = signal.take().or_else(|| Python::attach(|py| py.check_signals().err()));
+            signal = signal.take().or_else(|| attached(|py| py.check_signals().err()));
             signal.is_some()
         };
         queue.serve(job, interrupted)
@@ -142,7 +142,9 @@ impl Drop for PyQueue {
         if let Some(queue) = self.queue.mine() {
             let queue = queue.clone();
             if queue.unfinished() > 0 || queue.untaken() > 0 {
-                Python::attach(|py| py.detach(|| queue.close()));
+                if Python::try_attach(|py| py.detach(|| queue.close())).is_none() {
+                    queue.close();
+                }
             }
         }
     }

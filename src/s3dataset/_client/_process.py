@@ -1,6 +1,7 @@
 """The engine's life in this process: its shares of the machine, what a fork leaves, what an exit ends."""
 
 import atexit
+import multiprocessing
 import os
 import signal
 import threading
@@ -81,10 +82,15 @@ def end_with_parent() -> None:
     A DataLoader worker looks after its parent between two batches only, and a service that is silent may keep it from
     the next one for minutes. The kernel's own way, PR_SET_PDEATHSIG, ends it with the thread that forked it.
     """
-    parent = os.getppid()
+    given = os.getppid()
+    parent = multiprocessing.parent_process()
+
+    def is_alone() -> bool:
+        # The pipe to the parent tells of one that ended before this began, but siblings may hold its other end too.
+        return os.getppid() != given or (parent is not None and not parent.is_alive())
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while not is_alone():
             time.sleep(_PARENT_EVERY_S)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,6 +1,7 @@
 """`make kills`: every wait, every ending, a server that is silent and one that is slow; prints the matrix."""
 
 import argparse
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,8 @@ def main() -> int:
     parser.add_argument("--ending", default="", help="endings whose title contains this")
     parser.add_argument("-j", "--jobs", type=int, default=2)
     arguments = parser.parse_args()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; programs inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     manners: tuple[Manner, ...] = (arguments.manner,) if arguments.manner else MANNERS
     waits = [wait for wait in WAITS if arguments.wait in wait.title]
