@@ -126,7 +126,7 @@ def tell(soak: Soak) -> None:
     print("faults: " + ", ".join(f"{count} of {title}" for title, count in weather.most_common()))
     print(f"{'':<36}{'2nd quarter':>12}{'last':>10}{'an hour':>10}")
     for series in SERIES:
-        before, after, slope = growth(samples, series.of)
+        before, after, slope = growth(samples, series)
         print(f"{series.title:<36}{before:>12,.1f}{after:>10,.1f}{slope:>+10,.1f}")
     for problem in soak.wrong:
         print(f"✗ {problem}")

@@ -1,4 +1,4 @@
-"""Whether something grew: medians at rest of the second quarter beside the last one, and the slope of memory."""
+"""Whether something grew: values at rest of the second quarter beside those of the last one, and the slope of memory."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -11,6 +11,8 @@ __all__ = ["SERIES", "Series", "growth", "problems"]
 
 _JUDGED_FROM_S: Final = 240.0
 """Memory is judged in runs that last longer. It takes minutes until every path was taken, and pools are full."""
+_POINTS: Final = 300
+_LOWEST_POINTS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Series:
         allowed_share: The same as a share of the second quarter's median; the greater of the two counts.
         at_most: What no sample at rest may exceed.
         slow: Settles within minutes rather than seconds.
+        lowest: Comes and goes by itself, as what an allocator keeps in reserve does: what a leak holds is never given
+            back, so the lowest tenth of the values tells it. Elsewhere the median is looked at.
     """
 
     title: str
@@ -30,6 +34,7 @@ class Series:
     allowed_share: float = 0.0
     at_most: float | None = None
     slow: bool = False
+    lowest: bool = False
 
 
 SERIES: Final = (
@@ -42,7 +47,7 @@ SERIES: Final = (
     Series("requests in flight", lambda s: s.in_flight, 0.5),
     Series("budget in use, MB", lambda s: s.memory_in_use_mb, 0.5),
     Series("Python objects", lambda s: s.python_objects, 1000, slow=True),
-    Series("own memory, MB", lambda s: s.anonymous_mb, 12.0, slow=True),
+    Series("own memory, MB", lambda s: s.anonymous_mb, 12.0, slow=True, lowest=True),
     Series("workers that stay, MB", lambda s: s.children_anonymous_mb, 12.0, slow=True),
     # Objects that were replaced are in it until the allocator gives them up.
     Series("the server, resident, MB", lambda s: s.server_rss_mb, 50.0, slow=True),
@@ -50,18 +55,27 @@ SERIES: Final = (
 )
 
 
-def growth(samples: Sequence[Sample], of: Callable[[Sample], float]) -> tuple[float, float, float]:
-    """Medians at rest of the second quarter and of the last, and the slope from the first of these to the end, an hour.
+def growth(samples: Sequence[Sample], series: Series) -> tuple[float, float, float]:
+    """Values at rest of the second quarter and of the last, and the slope from the first of these to the end, an hour.
 
     The slope is Theil's and Sen's, the median over all pairs: what a single peak does to it is nothing.
     """
     rest = [sample for sample in samples if sample.at_rest]
     end = rest[-1].at_s
-    quarters = [[of(s) for s in rest if end * q / 4 <= s.at_s <= end * (q + 1) / 4] for q in range(4)]
-    points = [(s.at_s / 3600, of(s)) for s in rest if s.at_s >= end / 4]
-    points = points[:: max(1, len(points) // 300)]
+    quarters = [[series.of(s) for s in rest if end * q / 4 <= s.at_s <= end * (q + 1) / 4] for q in range(4)]
+    late = [sample for sample in rest if sample.at_s >= end / 4]
+    step = max(1, len(late) // (_LOWEST_POINTS if series.lowest else _POINTS))
+    groups = [late[i : i + step] for i in range(0, len(late), step)]
+    points = [
+        (group[0].at_s / 3600, _typical([series.of(s) for s in (group if series.lowest else group[:1])], series))
+        for group in groups
+    ]
     slopes = [(b - a) / (t - s) for i, (s, a) in enumerate(points) for t, b in points[i + 1 :] if t > s]
-    return statistics.median(quarters[1]), statistics.median(quarters[3]), statistics.median(slopes)
+    return _typical(quarters[1], series), _typical(quarters[3], series), statistics.median(slopes)
+
+
+def _typical(values: Sequence[float], series: Series) -> float:
+    return sorted(values)[len(values) // 10] if series.lowest else statistics.median(values)
 
 
 def problems(samples: Sequence[Sample]) -> list[str]:
@@ -76,7 +90,7 @@ def problems(samples: Sequence[Sample]) -> list[str]:
             found.append(f"{series.title}: {most:,.0f} at rest, where at most {series.at_most:,.0f} are right")
         if series.slow and duration_s < _JUDGED_FROM_S:
             continue
-        before, after, slope = growth(samples, series.of)
+        before, after, slope = growth(samples, series)
         allowed = max(series.allowed, series.allowed_share * before)
         if after - before > allowed:
             found.append(
