@@ -141,10 +141,9 @@ impl Drop for PyQueue {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.mine() {
             let queue = queue.clone();
-            if queue.unfinished() > 0 || queue.untaken() > 0 {
-                if Python::try_attach(|py| py.detach(|| queue.close())).is_none() {
-                    queue.close();
-                }
+            let is_busy = queue.unfinished() > 0 || queue.untaken() > 0;
+            if is_busy && Python::try_attach(|py| py.detach(|| queue.close())).is_none() {
+                queue.close();
             }
         }
     }
