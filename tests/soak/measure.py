@@ -1,6 +1,7 @@
 """What the process has: sampled in the midst of the work by a thread, and at rest between two pieces of it."""
 
 import contextlib
+import ctypes
 import gc
 import os
 import pickle
@@ -37,6 +38,8 @@ class Sample:
     rss_mb: float
     anonymous_mb: float
     """Of it what no file backs, the engine's pool left out: that comes and goes with the pace of the work."""
+    heap_mb: float
+    """What malloc has given out and not got back: what a leak adds to. 0 where it does not tell."""
     python_objects: int
     """Those that the collector of garbage follows; counted at rest alone."""
     children: int
@@ -86,6 +89,35 @@ def memory_mb(pid: int) -> tuple[float, float]:
             name, _, rest = line.partition(":")
             found[name] = int(rest.split()[0]) / 1024
     return found.get("Rss", 0.0), found.get("Anonymous", 0.0)
+
+
+class _MallInfo(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keep",
+        )
+    )
+
+
+def heap_bytes() -> int:
+    """See mallinfo2(3); since glibc 2.33."""
+    try:
+        ask = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return 0
+    ask.restype = _MallInfo
+    found = ask()
+    return int(found.uordblks + found.hblkhd)
 
 
 class Sampler:
@@ -150,6 +182,7 @@ class Sampler:
             connections=stats.get("connections_open", 0),
             rss_mb=rss,
             anonymous_mb=anonymous - pooled_mb,
+            heap_mb=(heap_bytes() - sum(map(len, self._packed))) / 2**20,
             python_objects=0 if doing else len(gc.get_objects()),
             children=len(children),
             children_anonymous_mb=sum(memory_mb(child.pid)[1] for child in children),

@@ -18,7 +18,14 @@ FAULT: Final = "#f1e3d3"
 
 Panel = tuple[str, tuple[tuple[str, Callable[[Sample], float]], ...]]
 PANELS: Final[tuple[Panel, ...]] = (
-    ("Memory, MB", (("resident", lambda s: s.rss_mb), ("own, without files and pool", lambda s: s.anonymous_mb))),
+    (
+        "Memory, MB",
+        (
+            ("resident", lambda s: s.rss_mb),
+            ("own, without files and pool", lambda s: s.anonymous_mb),
+            ("heap in use", lambda s: s.heap_mb),
+        ),
+    ),
     (
         "Engine's memory, MB",
         (("pooled", lambda s: s.memory_pooled_mb), ("byte budget in use", lambda s: s.memory_in_use_mb)),

@@ -1,4 +1,4 @@
-"""Whether something grew: values at rest of the second quarter beside those of the last one, and the slope of memory."""
+"""Whether something grew: values at rest of the second quarter beside those of the last, and the slope of memory."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -47,6 +47,7 @@ SERIES: Final = (
     Series("requests in flight", lambda s: s.in_flight, 0.5),
     Series("budget in use, MB", lambda s: s.memory_in_use_mb, 0.5),
     Series("Python objects", lambda s: s.python_objects, 1000, slow=True),
+    Series("heap in use, MB", lambda s: s.heap_mb, 3.0, slow=True, lowest=True),
     Series("own memory, MB", lambda s: s.anonymous_mb, 12.0, slow=True, lowest=True),
     Series("workers that stay, MB", lambda s: s.children_anonymous_mb, 12.0, slow=True),
     # Objects that were replaced are in it until the allocator gives them up.
