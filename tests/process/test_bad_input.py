@@ -112,7 +112,7 @@ class TestFiles:
                 use()
 
     def test_a_negative_seek(self, server: LocalS3) -> None:
-        with pytest.raises(ValueError, match=r"negative seek position -1 in s3://bucket/images/cat/00.jpg"):
+        with pytest.raises(ValueError, match=r"negative seek value -1 in s3://bucket/images/cat/00.jpg"):
             S3MapDataset.from_prefix(URI)[0].seek(-1)
 
     def test_a_part_size_out_of_range(self, server: LocalS3) -> None:

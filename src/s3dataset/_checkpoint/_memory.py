@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from s3dataset import _native
+from s3dataset._client import prefer_huge_pages
 
 __all__ = ["allocate", "view_of"]
 
@@ -25,5 +25,5 @@ def allocate(nbytes: int) -> torch.UntypedStorage:
     make: Any = torch.UntypedStorage
     storage: torch.UntypedStorage = make(nbytes, device="cpu")
     if nbytes >= _HUGE_FROM_BYTES:
-        _native.prefer_huge_pages(view_of(storage))
+        prefer_huge_pages(view_of(storage))
     return storage

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import torch
 
 from s3dataset._checkpoint._memory import view_of
-from s3dataset._native import checksum
+from s3dataset._client import checksum
 from s3dataset._torch_archive import STORAGE_NAME, Record, directory_range, parse_records
 
 __all__ = ["Skeleton"]

@@ -23,7 +23,16 @@ from s3dataset._client._put import PutRequest
 from s3dataset._client._queue import Get, GetInto, Headers, Pieces, Put, RequestQueue, Result
 from s3dataset._client._registry import ClientRef, get_client
 from s3dataset._client._user_agent import UserAgent
-from s3dataset._native import Body, Buffer, ForeignProcessError, ListPage, Reply, combine_checksums
+from s3dataset._native import (
+    Body,
+    Buffer,
+    ForeignProcessError,
+    ListPage,
+    Reply,
+    checksum,
+    combine_checksums,
+    prefer_huge_pages,
+)
 
 __all__ = [
     "Body",
@@ -51,9 +60,11 @@ __all__ = [
     "RestoreStatus",
     "Result",
     "UserAgent",
+    "checksum",
     "combine_checksums",
     "configure_process",
     "end_with_parent",
     "get_client",
     "limits",
+    "prefer_huge_pages",
 ]
