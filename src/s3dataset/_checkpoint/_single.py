@@ -1,11 +1,9 @@
 """S3Checkpoint: one checkpoint, one object."""
 
-import io
 from typing import Any, cast
 
 import torch
 
-from s3dataset._checkpoint._background import Background, SaveFuture
 from s3dataset._checkpoint._image import UnusualArchiveError
 from s3dataset._checkpoint._progress import showing
 from s3dataset._checkpoint._transfer import Progress, load_image, save_skeleton, skeleton_of
@@ -55,13 +53,6 @@ class S3Checkpoint:
         self._ref = ClientRef(region, endpoint, s3client_config)
         self._ref.get()  # checks the rest; reads and sends nothing
         self._reader_constructor = reader_constructor or CHECKPOINT_READER
-        self._background = Background()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_background"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _background=Background())
 
     @property
     def region(self) -> str | None:
@@ -135,7 +126,6 @@ class S3Checkpoint:
             S3Exception: It was not saved; the object there is as it was.
         """
         uri = S3Uri.parse(s3_uri, need_key=True)
-        self._background.raise_unseen()
         conditions: dict[str, Any] = {"if_none_match": if_none_match, "if_match": if_match}
         skeleton = skeleton_of(obj)
         if skeleton is None:
@@ -145,65 +135,6 @@ class S3Checkpoint:
         writer = S3Writer(self._ref.get(), uri.bucket, uri.key, size=skeleton.nbytes, **conditions)
         with showing(progress, f"saving {uri}") as tell:
             return save_skeleton(writer, skeleton, tell)
-
-    def save_async(
-        self,
-        obj: Any,
-        s3_uri: str,
-        *,
-        if_none_match: bool = False,
-        if_match: str | None = None,
-        progress: Progress | None = None,
-    ) -> SaveFuture:
-        """Copies everything and returns; a thread saves the copy, as `save` does, while the program goes on.
-
-        When this returns, `obj` may change. Its tensors are copied into this machine's memory, which takes as much
-        again as they do, and is kept for the next call. Saves are sent one after the other, in the order of the calls,
-        and the end of the interpreter waits for them.
-
-        Args:
-            obj: As of `save`.
-            s3_uri: As of `save`.
-            if_none_match: As of `save`.
-            if_match: As of `save`.
-            progress: As of `save`, called in that thread.
-
-        Returns:
-            A future of what was saved. An error is raised by its `result()`; where nobody asks, by the next `save` or
-            `save_async`, and it is logged in any case.
-
-        Raises:
-            InvalidUriError: `s3_uri` is something else.
-            ValueError: The conditions exclude each other.
-            S3Exception: An earlier save failed, and nobody has asked for its result.
-        """
-        uri = S3Uri.parse(s3_uri, need_key=True)
-        background = self._background
-        background.raise_unseen()
-        conditions: dict[str, Any] = {"if_none_match": if_none_match, "if_match": if_match}
-        skeleton = skeleton_of(obj)
-        if skeleton is None:
-            file = io.BytesIO()
-            torch.save(obj, file)
-            writer = self.writer(s3_uri, **conditions)
-
-            def save_file() -> ObjectInfo:
-                with writer:
-                    writer.write(file.getbuffer())
-                return writer.result
-
-            return background.submit(save_file)
-        writer = S3Writer(self._ref.get(), uri.bucket, uri.key, size=skeleton.nbytes, **conditions)
-        copies = background.copies_of(skeleton.storages)
-        skeleton.replace(copies)
-
-        def save_copy() -> ObjectInfo:
-            try:
-                return save_skeleton(writer, skeleton, progress)
-            finally:
-                background.give_back(copies)
-
-        return background.submit(save_copy)
 
     def load(
         self,
