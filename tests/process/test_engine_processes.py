@@ -188,8 +188,10 @@ def test_forks_from_a_thread_while_others_work(server: LocalS3) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         workers = [threads.submit(work) for _ in range(3)]
-        answers = threads.submit(fork_often).result(TIMEOUT_S)
-        stop.set()
+        try:
+            answers = threads.submit(fork_often).result(TIMEOUT_S)
+        finally:
+            stop.set()
         for worker in workers:
             worker.result(TIMEOUT_S)
     assert answers == [b"hello"] * 8

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import torch
@@ -40,15 +40,16 @@ class Image:
         ends = [record.header_start for record in ordered[1:]] + [directory_start]
         self._storages: dict[int, torch.UntypedStorage] = {}
         self._headers: dict[int, int] = {}
-        self._byteorder = ""
         self._starts: list[int] = []
         self._memory: list[memoryview] = []
         at = 0
         for record, end in zip(ordered, ends, strict=True):
+            if record.header_start + _LOCAL_HEADER_BYTES > end or end > directory_start:
+                raise UnusualArchiveError  # else a directory that lies would have us take any amount of memory
             if not record.nbytes or not STORAGE_NAME.fullmatch(record.name):
                 continue
             start = end - record.descriptor_bytes - record.nbytes
-            if not record.is_plain or start < record.header_start + _LOCAL_HEADER_BYTES or start < at:
+            if not record.is_plain or start < record.header_start + _LOCAL_HEADER_BYTES:
                 raise UnusualArchiveError
             storage = allocate(record.nbytes)
             self._storages[start] = storage
@@ -68,16 +69,14 @@ class Image:
 
     def pieces(self, start: int, end: int) -> list[memoryview]:
         """The memory of bytes [start, end)."""
-        return [memory for _, memory in self._places(start, end)]
-
-    def _places(self, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
+        found: list[memoryview] = []
         at = bisect_right(self._starts, start) - 1
         while start < end:
-            begin, memory = self._starts[at], self._memory[at]
-            part = memory[start - begin : end - begin]
-            yield begin, part
-            start += len(part)
+            begin = self._starts[at]
+            found.append(self._memory[at][start - begin : end - begin])
+            start += len(found[-1])
             at += 1
+        return found
 
     def check(self) -> None:
         """With all bytes there: whether the storages are where they were taken to be.
@@ -89,11 +88,19 @@ class Image:
             header = b"".join(self.pieces(header_start, header_start + _LOCAL_HEADER_BYTES))
             if data_start(header, header_start) != start:
                 raise UnusualArchiveError
-        if self._order is not None:
-            header = b"".join(self.pieces(self._order.header_start, self._order.header_start + _LOCAL_HEADER_BYTES))
-            start_of_data = data_start(header, self._order.header_start) or 0
-            if b"".join(self.pieces(start_of_data, start_of_data + self._order.nbytes)) != sys.byteorder.encode():
-                raise UnusualArchiveError
+        if self._read_byteorder() != sys.byteorder.encode():
+            raise UnusualArchiveError
+
+    def _read_byteorder(self) -> bytes:
+        """As the file has it; without a word of its own, little endian unless torch was told otherwise."""
+        order = self._order
+        if order is None:
+            return b"little" if serialization.get_default_load_endianness() is None else b""
+        header = b"".join(self.pieces(order.header_start, order.header_start + _LOCAL_HEADER_BYTES))
+        start = data_start(header, order.header_start)
+        if start is None or start + order.nbytes > self.nbytes:
+            return b""
+        return b"".join(self.pieces(start, start + order.nbytes))
 
     def load(self, map_location: Any, **arguments: Any) -> Any:
         """torch.load of it. The object has the storages of this image, which is of no use any more then."""
@@ -103,8 +110,9 @@ class Image:
         def place(dummy: torch.UntypedStorage, location: str) -> Any:
             storage = self._storages.get(file.skipped)
             file.skipped = -1
-            # An empty one was not read.
-            return restore(dummy if storage is None else storage, location)
+            if storage is None or storage.nbytes() != dummy.nbytes():
+                storage = dummy  # an empty one is not read, and one that is read in pieces has its bytes
+            return restore(storage, location)
 
         return torch.load(cast("Any", file), map_location=cast("Any", place), **arguments)
 

@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["showing"]
+__all__ = ["Progress", "showing"]
 
 _PATIENCE_S: Final = 2.0
 
-Tell = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
+"""Is told (bytes that are done, all bytes)."""
 
 
 @contextmanager
-def showing(progress: Tell | bool | None, title: str) -> Iterator[Tell | None]:
+def showing(progress: Progress | bool | None, title: str) -> Iterator[Progress | None]:
     """-> what is to be told (bytes done, all bytes): the caller's function, a bar on a terminal, or nothing."""
     if callable(progress):
         yield progress

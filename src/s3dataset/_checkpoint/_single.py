@@ -1,12 +1,13 @@
 """S3Checkpoint: one checkpoint, one object."""
 
+import contextlib
 from typing import Any, cast
 
 import torch
 
 from s3dataset._checkpoint._image import UnusualArchiveError
-from s3dataset._checkpoint._progress import showing
-from s3dataset._checkpoint._transfer import Progress, load_image, save_skeleton, skeleton_of
+from s3dataset._checkpoint._progress import Progress, showing
+from s3dataset._checkpoint._transfer import load_image, save_skeleton, skeleton_of
 from s3dataset._client import ClientRef, ObjectInfo
 from s3dataset._config import S3ClientConfig
 from s3dataset._io import CHECKPOINT_READER, S3Reader, S3ReaderConstructorProtocol, S3Writer, open_reader
@@ -165,10 +166,8 @@ class S3Checkpoint:
         """
         uri = S3Uri.parse(s3_uri, need_key=True)
         arguments: dict[str, Any] = {"weights_only": weights_only}
-        try:
-            with showing(progress, f"loading {uri}") as tell:
-                image = load_image(self._ref.get(), uri, tell)
-        except UnusualArchiveError:
-            with self.reader(s3_uri) as reader:
-                return torch.load(cast("Any", reader), map_location=map_location, **arguments)
-        return image.load(map_location, **arguments)
+        with contextlib.suppress(UnusualArchiveError), showing(progress, f"loading {uri}") as tell:
+            image = load_image(self._ref.get(), uri, tell)
+            return image.load(map_location, **arguments)
+        with self.reader(s3_uri) as reader:  # the memory of the attempt is free by now
+            return torch.load(cast("Any", reader), map_location=map_location, **arguments)

@@ -45,11 +45,10 @@ class Skeleton:
         self._starts = list(file.chunks)
         self._gaps = file.gaps
         self._directory_start, self._records = self._find_records()
-        named = {record.name: record for record in self._records}
         self._storage_at: dict[int, torch.UntypedStorage] = {}
         starts = sorted(file.gaps)
         keyed = sorted(
-            (record for record in named.values() if record.nbytes and STORAGE_NAME.fullmatch(record.name)),
+            (record for record in self._records if record.nbytes and STORAGE_NAME.fullmatch(record.name)),
             key=lambda record: record.header_start,
         )
         for start, record in zip(starts, keyed, strict=True):
@@ -65,16 +64,6 @@ class Skeleton:
     def is_possible(cls) -> bool:
         """Whether this torch can write one: since 2.6."""
         return hasattr(torch.serialization, "skip_data")
-
-    @property
-    def storages(self) -> list[torch.UntypedStorage]:
-        """All that are not empty, in the order of the file."""
-        return [self._storage_at[start] for start in sorted(self._storage_at)]
-
-    def replace(self, storages: list[torch.UntypedStorage]) -> None:
-        """Puts copies in the place of all `storages`, in their order."""
-        for start, copy in zip(sorted(self._storage_at), storages, strict=True):
-            self._storage_at[start] = copy
 
     def pieces(self) -> Iterator[tuple[memoryview, object]]:
         """The file from beginning to end: (bytes, what keeps them). Storages of other devices are copied one by one."""

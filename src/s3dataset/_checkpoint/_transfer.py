@@ -1,24 +1,22 @@
 """A checkpoint between torch's memory and one object: no copy, every byte compared."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from s3dataset._checkpoint._image import Image, UnusualArchiveError
+from s3dataset._checkpoint._progress import Progress
 from s3dataset._checkpoint._skeleton import Skeleton
 from s3dataset._client import Client, ObjectInfo, combine_checksums
 from s3dataset._io import S3Writer
 from s3dataset._torch_archive import begins_torch_archive, directory_range, parse_records
 from s3dataset._uri import S3Uri
-from s3dataset.errors import ChecksumMismatchError, ObjectChangedError, S3Exception
+from s3dataset.errors import ChecksumMismatchError, InternalError, ObjectChangedError, S3Exception
 
 if TYPE_CHECKING:
     from s3dataset._client import Body, Pieces, Reply, RequestQueue
 
-__all__ = ["Progress", "load_image", "save_skeleton", "skeleton_of"]
-
-Progress = Callable[[int, int], None]
-"""Is told (bytes that are done, all bytes)."""
+__all__ = ["load_image", "save_skeleton", "skeleton_of"]
 
 _TAIL_BYTES: Final = 128 << 10
 _ATTEMPTS: Final = 3
@@ -151,7 +149,10 @@ def _fetch(
     done = 0
     left = len(spans)
     while left:
-        for index, result in queue.next(1):
+        results = queue.next(1)
+        if not results:
+            raise InternalError(f"a result of a read of {uri} is missing", uri=str(uri))
+        for index, result in results:
             if isinstance(result, S3Exception):
                 raise result
             start, end = spans[index - indices.start]

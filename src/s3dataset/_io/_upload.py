@@ -82,6 +82,8 @@ class Upload:
         self._in_flight_bytes = 0
         self._etags: dict[int, tuple[str, str]] = {}
         self._nbytes: dict[int, int] = {}
+        self.acknowledged_bytes = 0
+        """Of the parts that the service has."""
         self._error: S3Exception | None = None
 
     @property
@@ -173,11 +175,6 @@ class Upload:
             self._reap(wait=True)
         self._submit(self._next_part(sum(map(len, pieces)), None, keeps), pieces)
         self._reap(wait=False)
-
-    @property
-    def acknowledged_bytes(self) -> int:
-        """Of the parts that the service has."""
-        return sum(self._nbytes.values())
 
     def wait_for_one(self) -> bool:
         """Waits for the end of a part -> whether there was one under way."""
@@ -339,6 +336,7 @@ class Upload:
                 reply = cast("Reply", result)
                 self._etags[part.number] = (reply.etag, reply.checksum)
                 self._nbytes[part.number] = part.nbytes
+                self.acknowledged_bytes += part.nbytes
         return len(results)
 
     def _begun(self, reply: "Reply") -> None:
