@@ -148,8 +148,9 @@ class TestWorkersAskOnce:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         second.set()
-        service.status = 200
         family.processes[0].kill()
+        family.processes[0].join()
+        service.status = 200  # not before: it would have its keys
         assert family.answers.get(timeout=60) == (b"hello", "KEY1")
 
 
