@@ -6,6 +6,7 @@
     ├── transfer    between an object and memory: parts, checksums
     ├── Skeleton    torch.save's file, with its storages where they are
     ├── Image       a file in memory, with its storages where they will be
+    ├── Background  saves that go on while the program does
     └── progress, memory
 """
 

@@ -1,10 +1,13 @@
 """S3Checkpoint: one checkpoint, one object."""
 
 import contextlib
+import io
+import os
 from typing import Any, cast
 
 import torch
 
+from s3dataset._checkpoint._background import Background, SaveFuture
 from s3dataset._checkpoint._image import UnusualArchiveError
 from s3dataset._checkpoint._progress import Progress, showing
 from s3dataset._checkpoint._transfer import load_image, save_skeleton, skeleton_of
@@ -54,6 +57,19 @@ class S3Checkpoint:
         self._ref = ClientRef(region, endpoint, s3client_config)
         self._ref.get()  # checks the rest; reads and sends nothing
         self._reader_constructor = reader_constructor or CHECKPOINT_READER
+        self._background = Background()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_background"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _background=Background())
+
+    def _background_here(self) -> Background:
+        """This process's: a forked child has none of its parent's threads, and the lock may have been held."""
+        if self._background.pid != os.getpid():
+            self._background = Background()
+        return self._background
 
     @property
     def region(self) -> str | None:
@@ -127,6 +143,7 @@ class S3Checkpoint:
             S3Exception: It was not saved; the object there is as it was.
         """
         uri = S3Uri.parse(s3_uri, need_key=True)
+        self._background_here().raise_unseen()
         conditions: dict[str, Any] = {"if_none_match": if_none_match, "if_match": if_match}
         skeleton = skeleton_of(obj)
         if skeleton is None:
@@ -136,6 +153,66 @@ class S3Checkpoint:
         writer = S3Writer(self._ref.get(), uri.bucket, uri.key, size=skeleton.nbytes, **conditions)
         with showing(progress, f"saving {uri}") as tell:
             return save_skeleton(writer, skeleton, tell)
+
+    def save_async(
+        self,
+        obj: Any,
+        s3_uri: str,
+        *,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        progress: Progress | None = None,
+    ) -> SaveFuture:
+        """Copies everything and returns; a thread saves the copy, as `save` does, while the program goes on.
+
+        When this returns, `obj` may change. Its tensors are copied into this machine's memory, which takes as much
+        again as they do, and is kept for the next call. Saves are sent one after the other, in the order of the calls.
+        While one is being sent and another waits, a further call waits for the first, so that no more than two copies
+        are in memory. The end of the interpreter waits for all of them.
+
+        Args:
+            obj: As of `save`.
+            s3_uri: As of `save`.
+            if_none_match: As of `save`.
+            if_match: As of `save`.
+            progress: As of `save`, called in that thread.
+
+        Returns:
+            A future of what was saved. An error is raised by its `result()`; where nobody asks, by the next `save` or
+            `save_async`, and it is logged in any case. `cancel()` takes back a save that has not begun.
+
+        Raises:
+            InvalidUriError: `s3_uri` is something else.
+            ValueError: The conditions exclude each other.
+            S3Exception: An earlier save failed, and nobody has asked for its result.
+        """
+        uri = S3Uri.parse(s3_uri, need_key=True)
+        background = self._background_here()
+        background.make_room()
+        conditions: dict[str, Any] = {"if_none_match": if_none_match, "if_match": if_match}
+        skeleton = skeleton_of(obj)
+        if skeleton is None:
+            file = io.BytesIO()
+            torch.save(obj, file)
+            writer = self.writer(s3_uri, **conditions)
+
+            def save_file() -> ObjectInfo:
+                with writer:
+                    writer.write(file.getbuffer())
+                return writer.result
+
+            return background.submit(save_file, writer.abort)
+        writer = S3Writer(self._ref.get(), uri.bucket, uri.key, size=skeleton.nbytes, **conditions)
+        copies = background.copies_of(skeleton.storages)
+        skeleton.replace(copies)
+
+        def save_copy() -> ObjectInfo:
+            try:
+                return save_skeleton(writer, skeleton, progress)
+            finally:
+                background.give_back(copies)
+
+        return background.submit(save_copy, writer.abort)
 
     def load(
         self,

@@ -65,6 +65,16 @@ class Skeleton:
         """Whether this torch can write one: since 2.6."""
         return hasattr(torch.serialization, "skip_data")
 
+    @property
+    def storages(self) -> list[torch.UntypedStorage]:
+        """All that are not empty, in the order of the file."""
+        return [self._storage_at[start] for start in sorted(self._storage_at)]
+
+    def replace(self, storages: list[torch.UntypedStorage]) -> None:
+        """Puts copies in the place of all `storages`, in their order."""
+        for start, copy in zip(sorted(self._storage_at), storages, strict=True):
+            self._storage_at[start] = copy
+
     def pieces(self) -> Iterator[tuple[memoryview, object]]:
         """The file from beginning to end: (bytes, what keeps them). Storages of other devices are copied one by one."""
         last = max(self._storage_at, default=-1)
