@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 
 __all__ = [
+    "LOCAL_HEADER",
     "STORAGE_NAME",
     "Record",
     "TorchArchive",
@@ -19,7 +20,7 @@ __all__ = [
     "parse_records",
 ]
 
-_LOCAL_HEADER = b"PK\x03\x04"
+LOCAL_HEADER = b"PK\x03\x04"
 _LOCAL_HEADER_BYTES = 30
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _CENTRAL_MAGIC = b"PK\x01\x02"
@@ -59,7 +60,7 @@ class TorchArchive:
 
 def begins_torch_archive(head: memoryview) -> bool:
     """Whether the object's first bytes are those of torch.save's archive, whose first record is <name>/data.pkl."""
-    if len(head) < _LOCAL_HEADER_BYTES or head[:4] != _LOCAL_HEADER:
+    if len(head) < _LOCAL_HEADER_BYTES or head[:4] != LOCAL_HEADER:
         return False
     name_bytes = int.from_bytes(head[26:28], "little")
     name = head[_LOCAL_HEADER_BYTES : _LOCAL_HEADER_BYTES + name_bytes].tobytes()
@@ -155,7 +156,7 @@ def parse_records(directory: bytes | bytearray) -> list[Record] | None:
 
 def data_start(local_header: bytes | bytearray | memoryview, header_start: int) -> int | None:
     """Where the data behind a local header begin; None when it is none."""
-    if len(local_header) < _LOCAL_HEADER_BYTES or local_header[:4] != _LOCAL_HEADER:
+    if len(local_header) < _LOCAL_HEADER_BYTES or local_header[:4] != LOCAL_HEADER:
         return None
     name_bytes, extra_bytes = (
         int.from_bytes(local_header[26:28], "little"),

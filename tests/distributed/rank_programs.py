@@ -203,9 +203,50 @@ def spawned(method: str, out: str) -> Any:
     return [json.loads(Path(f"{out}.{rank}").read_text()) for rank in range(2)]
 
 
+def shared_checkpoint(*cases: str) -> Any:
+    """Every rank loads s3://bucket/<case>, one after the other; what differs between them is told by the case."""
+    join_group()
+    two = dist.new_group([0, 2])
+    return {case: _load_shared(case, two) for case in cases}
+
+
+def _load_shared(case: str, two: Any) -> Any:
+    rank = dist.get_rank()
+    group = dist.group.WORLD
+    settings: dict[str, Any] = {}
+    if case == "failing-share" and rank == 1:
+        # Rank 0 opens the object; this one cannot read its share of it.
+        settings = {"endpoint": "http://127.0.0.1:9", "s3client_config": s3dataset.S3ClientConfig(max_attempts=1)}
+    if case == "group-of-two":
+        group = two
+        if rank == 1:
+            return "not in it"
+    placed: list[int] = []
+
+    def place(storage: Any, location: str) -> Any:
+        placed.append(1)
+        if rank == 1 and (case == "failing-place" or (case == "failing-last-place" and len(placed) == 3)):
+            raise RuntimeError("no place here")
+        return storage
+
+    keys = ["b", ("nested", "c")] if case == "keys" else None
+    told: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        told.append(total - done)
+
+    checkpoint = s3dataset.S3Checkpoint("us-east-1", **settings)
+    try:
+        loaded = checkpoint.load(f"s3://bucket/{case}", keys=keys, group=group, map_location=place, progress=progress)
+    except Exception as error:  # noqa: BLE001 - an answer
+        return [type(error).__name__, str(error)]
+    tensors = [loaded["b"], loaded["nested"]["c"]] + ([] if keys else [loaded["a"]])
+    return [[float(tensor.double().sum()) for tensor in tensors], told[-1:]]
+
+
 PROGRAMS: dict[str, Callable[..., Any]] = {
     program.__name__: program
-    for program in (ddp, sharding, prepared, growing, accelerated, hugging_face, trained, spawned)
+    for program in (ddp, sharding, prepared, growing, accelerated, hugging_face, trained, spawned, shared_checkpoint)
 }
 
 if __name__ == "__main__":

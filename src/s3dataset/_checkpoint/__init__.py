@@ -2,11 +2,15 @@
 
 ::
 
-    S3Checkpoint    save, load, reader, writer
-    ├── transfer    between an object and memory: parts, checksums
-    ├── Skeleton    torch.save's file, with its storages where they are
-    ├── Image       a file in memory, with its storages where they will be
-    ├── Background  saves that go on while the program does
+    S3Checkpoint        save, save_async, load, reader, writer
+    ├── save            from memory into one object
+    ├── load            and back
+    │   ├── fetch       requests, and what waits for them
+    │   ├── sharing     ranks that read one object between them
+    │   └── selection   parts of what was saved
+    ├── Background      saves that go on while the program does
+    ├── Skeleton        torch.save's file, with its storages where they are
+    ├── Image           a file in memory, with its storages where they will be
     └── progress, memory
 """
 

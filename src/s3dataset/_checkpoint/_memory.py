@@ -1,13 +1,14 @@
 """Memory of torch's storages as Python sees it."""
 
+import base64
 import ctypes
 from typing import Any
 
 import torch
 
-from s3dataset._client import prefer_huge_pages
+from s3dataset._client import checksum, prefer_huge_pages
 
-__all__ = ["allocate", "view_of"]
+__all__ = ["allocate", "crc32_of", "view_of"]
 
 _HUGE_FROM_BYTES = 4 << 20
 
@@ -27,3 +28,8 @@ def allocate(nbytes: int) -> torch.UntypedStorage:
     if nbytes >= _HUGE_FROM_BYTES:
         prefer_huge_pages(view_of(storage))
     return storage
+
+
+def crc32_of(data: memoryview) -> int:
+    """As in zip archives."""
+    return int.from_bytes(base64.b64decode(checksum("CRC32", data)), "big")

@@ -9,8 +9,11 @@ import torch
 
 from s3dataset._checkpoint._background import Background, SaveFuture
 from s3dataset._checkpoint._image import UnusualArchiveError
+from s3dataset._checkpoint._load import load_object
 from s3dataset._checkpoint._progress import Progress, showing
-from s3dataset._checkpoint._transfer import load_image, save_skeleton, skeleton_of
+from s3dataset._checkpoint._save import save_skeleton, skeleton_of
+from s3dataset._checkpoint._selection import Keys, parse_keys, select
+from s3dataset._checkpoint._sharing import Sharing
 from s3dataset._client import ClientRef, ObjectInfo
 from s3dataset._config import S3ClientConfig
 from s3dataset._io import CHECKPOINT_READER, S3Reader, S3ReaderConstructorProtocol, S3Writer, open_reader
@@ -220,31 +223,45 @@ class S3Checkpoint:
         *,
         map_location: Any = None,
         weights_only: bool = True,
+        keys: Keys | None = None,
+        group: Any = None,
         progress: Progress | bool | None = None,
     ) -> Any:
         """Loads what `torch.save` or `save` has written.
 
-        Every storage is fetched straight into its place, all of them at once, and the whole is compared with the
-        checksum that the service has stored of it (uploads of s3dataset have one). Files that torch.save writes no more
-        (its old format, TorchScript, compressed or foreign archives) are read through a `reader`.
+        Every storage is fetched straight into its place, all of them at once, while the file is unpickled; the whole is
+        compared with the checksum that the service has stored of it (uploads of s3dataset have one), parts with the
+        checksums of the file. Files that torch.save writes no more (its old format, TorchScript, compressed or foreign
+        archives) are read through a `reader`, as a whole and by every rank.
 
         Args:
             s3_uri: "s3://bucket/key".
-            map_location: As torch.load's.
-            weights_only: As torch.load's: False runs whatever code the file names.
+            map_location: As torch.load's. "meta" fetches no storage.
+            weights_only: As torch.load's: False runs whatever code the file names (twice with `keys`).
+            keys: Load a part of a saved dict, and only the bytes that it needs: ["model", ("optimizer", "state")] gives
+                {"model": ..., "optimizer": {"state": ...}}. A tuple is a path.
+            group: A process group of torch.distributed, `torch.distributed.group.WORLD` for all ranks, whose ranks all
+                call this with the same arguments (except `map_location`): each fetches its share, and they exchange
+                what came (on the GPU where the backend is NCCL). If one fails, all do.
             progress: As of `save`.
+
+        Returns:
+            What was saved; with `keys` a dict.
 
         Raises:
             InvalidUriError: `s3_uri` is something else.
+            KeyError: It has no such key.
             ObjectNotFoundError: There is none.
             ObjectChangedError: It was replaced meanwhile.
             ChecksumMismatchError: Other bytes came than are stored, several times.
             S3Exception: It could not be read.
         """
         uri = S3Uri.parse(s3_uri, need_key=True)
-        arguments: dict[str, Any] = {"weights_only": weights_only}
+        wanted = None if keys is None else parse_keys(keys)
+        sharing = None if group is None else Sharing(group)
+        arguments: dict[str, Any] = {"map_location": map_location, "weights_only": weights_only}
         with contextlib.suppress(UnusualArchiveError), showing(progress, f"loading {uri}") as tell:
-            image = load_image(self._ref.get(), uri, tell)
-            return image.load(map_location, **arguments)
+            return load_object(self._ref.get(), uri, keys=wanted, sharing=sharing, progress=tell, **arguments)
         with self.reader(s3_uri) as reader:  # the memory of the attempt is free by now
-            return torch.load(cast("Any", reader), map_location=map_location, **arguments)
+            result = torch.load(cast("Any", reader), **arguments)
+        return result if wanted is None else select(result, wanted, s3_uri)

@@ -1,6 +1,5 @@
 """The file that torch.save would write, with its storages left where they are."""
 
-import base64
 import os
 import pickle
 from bisect import bisect_right
@@ -10,8 +9,7 @@ from typing import Any, Final, cast
 
 import torch
 
-from s3dataset._checkpoint._memory import view_of
-from s3dataset._client import checksum
+from s3dataset._checkpoint._memory import crc32_of, view_of
 from s3dataset._torch_archive import STORAGE_NAME, Record, directory_range, parse_records
 
 __all__ = ["Skeleton"]
@@ -87,7 +85,7 @@ class Skeleton:
                 storage = cast("Any", storage).cpu()
             view = view_of(storage)
             yield view, storage
-            self._note_crc(start, _crc32(view))
+            self._note_crc(start, crc32_of(view))
             if start == last:
                 self._note_id()
 
@@ -141,7 +139,7 @@ class Skeleton:
         end = min([*following, self._directory_start]) - found.descriptor_bytes
         start = end - found.nbytes
         self._patch(start + _ID_DIGITS, b"%020d" % combined)
-        crc = _crc32(memoryview(self._bytes_of(start, end)))
+        crc = crc32_of(memoryview(self._bytes_of(start, end)))
         if found.has_descriptor:
             self._patch(end + _CRC_IN_DESCRIPTOR, crc.to_bytes(4, "little"))
         self._patch(self._directory_start + found.crc_at, crc.to_bytes(4, "little"))
@@ -197,7 +195,3 @@ def _recording_pickle() -> tuple[Any, dict[str, torch.UntypedStorage]]:
 
     # torch asks a pickle module for its name too.
     return SimpleNamespace(__name__="pickle", Pickler=Pickler), storages
-
-
-def _crc32(data: memoryview) -> int:
-    return int.from_bytes(base64.b64decode(checksum("CRC32", data)), "big")
