@@ -11,6 +11,7 @@
     ├── Background      saves that go on while the program does
     ├── Skeleton        torch.save's file, with its storages where they are
     ├── Image           a file in memory, with its storages where they will be
+    ├── parts           any object and memory in pieces: parts, checksums
     └── progress, memory
 """
 

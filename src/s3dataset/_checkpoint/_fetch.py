@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from s3dataset._checkpoint._image import Image, UnusualArchiveError
+from s3dataset._checkpoint._parts import CHECKSUM_MODE, StoredChecksum, stored_checksum
 from s3dataset._checkpoint._progress import Progress
 from s3dataset._client import combine_checksums
 from s3dataset._torch_archive import begins_torch_archive, directory_range, parse_records
@@ -22,8 +23,6 @@ _TAIL_BYTES: Final = 128 << 10
 _BEFORE_DIRECTORY_BYTES: Final = 4 << 10
 """Small records, which torch.load asks for first, lie there."""
 _ATTEMPTS: Final = 3
-_ALGORITHMS: Final = {"CRC64NVME": 12, "CRC32C": 8, "CRC32": 8}
-"""With the length of their values in base64: some stores tell values of another kind."""
 
 
 # -- What is known beforehand ----------------------------------------------------------------------------------------
@@ -36,8 +35,8 @@ class Opened:
     uri: S3Uri
     nbytes: int
     etag: str | None
-    stored: tuple[str, str] | None
-    """Algorithm and value of the checksum that is stored of the whole."""
+    stored: StoredChecksum | None
+    """Of the whole."""
     directory_start: int
     directory: bytes
     known: tuple[tuple[int, bytes], ...]
@@ -77,7 +76,7 @@ def open_object(queue: "RequestQueue", uri: S3Uri) -> Opened:
         S3Exception: It could not be read.
     """
     for _ in range(_ATTEMPTS):
-        asked = queue.head(uri.bucket, uri.key, [("x-amz-checksum-mode", "ENABLED")])
+        asked = queue.head(uri.bucket, uri.key, [CHECKSUM_MODE])
         both = [(-_TAIL_BYTES, None), (0, _HEAD_BYTES)]
         indices = queue.get([(uri.bucket, uri.key, start, end, None, None) for start, end in both])
         stored = cast("Reply", queue.take(asked))
@@ -101,19 +100,11 @@ def open_object(queue: "RequestQueue", uri: S3Uri) -> Opened:
         uri=uri,
         nbytes=tail.object_size,
         etag=tail.etag or None,
-        stored=_stored_checksum(dict(stored.headers())),
+        stored=stored_checksum(dict(stored.headers())),
         directory_start=start,
         directory=known[start - known_start : end - known_start],
         known=((known_start, known),),
     )
-
-
-def _stored_checksum(headers: dict[str, str]) -> tuple[str, str] | None:
-    """Of the whole object; that of an upload in parts may be one of the parts' checksums, which tells nothing here."""
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    values = ((name, headers.get(f"x-amz-checksum-{name.lower()}", "")) for name in _ALGORITHMS)
-    return next(((name, value) for name, value in values if len(value) == _ALGORITHMS[name]), None)
 
 
 # -- What is asked for -----------------------------------------------------------------------------------------------

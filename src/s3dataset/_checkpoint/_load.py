@@ -65,7 +65,7 @@ def load_object(
             fetch: Fetching
             settings: dict[str, Any] = {
                 "part_bytes": client.part_size,
-                "algorithm": opened.stored[0] if is_whole and opened.stored else None,
+                "algorithm": opened.stored.algorithm if is_whole and opened.stored else None,
                 "progress": progress,
             }
             if sharing is None:
@@ -83,7 +83,7 @@ def load_object(
         wrong: object = None
         if not is_whole:
             wrong = image.differing() or None
-        elif opened.stored is not None and found != opened.stored[1]:
+        elif opened.stored is not None and found != opened.stored.value:
             wrong = found
         if sharing is not None:
             wrong = next((other for other in sharing.gather(wrong) if other is not None), None)
@@ -131,7 +131,7 @@ def _ranges(image: Image, places: Iterable[Place]) -> list[tuple[int, int]]:
 
 def _wrong_text(uri: S3Uri, opened: Opened, wrong: object) -> str:
     if isinstance(wrong, str) and opened.stored:
-        told = f"have the {opened.stored[0]} {wrong}, the service has stored {opened.stored[1]}"
+        told = f"have the {opened.stored.algorithm} {wrong}, the service has stored {opened.stored.value}"
     else:
         told = f"are others than were saved, in {wrong}, as the checksums of the file tell"
     return f"{uri}: the bytes that came {told}: something on the way, in the store or in memory here, changes bytes"

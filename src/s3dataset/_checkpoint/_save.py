@@ -1,39 +1,14 @@
 """An object of torch's on its way into one object of S3: no copy."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from s3dataset._checkpoint._parts import Cutter
 from s3dataset._checkpoint._progress import Progress
 from s3dataset._checkpoint._skeleton import Skeleton
 from s3dataset._client import ObjectInfo
 from s3dataset._io import S3Writer
 
-if TYPE_CHECKING:
-    from s3dataset._client import Pieces
-
 __all__ = ["save_skeleton", "skeleton_of"]
-
-
-class _Taker:
-    """Cuts pieces of memory, of any lengths, into parts."""
-
-    def __init__(self, pieces: Iterator[tuple[memoryview, object]]) -> None:
-        self._pieces = pieces
-        self._rest: tuple[memoryview, object] = (memoryview(b""), None)
-
-    def __call__(self, nbytes: int) -> "tuple[Pieces, object]":
-        taken: list[memoryview] = []
-        keeps: list[object] = []
-        while nbytes:
-            memory, keep = self._rest
-            if not len(memory):
-                self._rest = next(self._pieces)
-                continue
-            taken.append(memory[:nbytes])
-            keeps.append(keep)
-            self._rest = (memory[nbytes:], keep)
-            nbytes -= len(taken[-1])
-        return taken, keeps
 
 
 def skeleton_of(obj: Any) -> Skeleton | None:
@@ -58,4 +33,4 @@ def save_skeleton(writer: S3Writer, skeleton: Skeleton, progress: Progress | Non
     """
     total = skeleton.nbytes
     tell = None if progress is None else lambda done: progress(done, total)
-    return writer.save_held(total, _Taker(skeleton.pieces()), tell)
+    return writer.save_held(total, Cutter(skeleton.pieces()), tell)
