@@ -97,7 +97,8 @@ def fetch(client: Client, queue: "RequestQueue", targets: Sequence[Target], prog
             stored = cast("StoredChecksum", target.stored)
             raise ChecksumMismatchError(
                 f"{target.uri}: the {target.end - target.start:,} bytes that came have the {stored.algorithm} {value}, "
-                f"the service has stored {stored.value}: something on the way, or in this machine's memory, changes bytes",
+                f"the service has stored {stored.value}: something on the way, or in this machine's memory, changes "
+                "bytes",
                 operation="GetObject",
                 uri=str(target.uri),
             )
