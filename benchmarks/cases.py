@@ -110,5 +110,9 @@ CASES = (
         200,
     ),
     Case("save", "Saving 1 GiB by torch.save", "checkpoint", "plain", 1, GIB, "MB/s"),
+    Case("save-direct", "Saving 1 GiB by S3Checkpoint.save", "checkpoint", "plain", 1, GIB, "MB/s"),
     Case("load", "Loading 1 GiB by torch.load", "checkpoint", "plain", 1, GIB, "MB/s"),
+    Case("load-direct", "Loading 1 GiB by S3Checkpoint.load", "checkpoint", "plain", 1, GIB, "MB/s"),
+    Case("load-25ms", "the same by torch.load, 25 ms away", "checkpoint", "latency", 1, GIB, "MB/s"),
+    Case("load-direct-25ms", "the same by S3Checkpoint.load, 25 ms away", "checkpoint", "latency", 1, GIB, "MB/s"),
 )

@@ -1,4 +1,4 @@
-"""torch.save and torch.load through each library, as its documentation shows it."""
+"""Checkpoints through each library: in its own way, or by torch.save and torch.load with its files."""
 
 import io
 from typing import Any
@@ -11,24 +11,21 @@ SINK = "sink"
 
 class Checkpoint:
     package: str
+    is_direct = False
+    """By the library's own way, if it has one."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
-
-    def save(self, state: Any) -> None:
-        raise NotImplementedError
 
     def load(self) -> Any:
         raise NotImplementedError
 
 
-class Ours(Checkpoint):
-    package = "s3dataset"
+class Files(Checkpoint):
+    """torch.save and torch.load, with the library's files."""
 
     def store(self) -> Any:
-        import s3dataset
-
-        return s3dataset.S3Checkpoint(region=self.target.region, endpoint=self.target.endpoint)
+        raise NotImplementedError
 
     def save(self, state: Any) -> None:
         import torch
@@ -43,7 +40,27 @@ class Ours(Checkpoint):
             return torch.load(reader, weights_only=True)
 
 
-class S3torchconnector(Ours):
+class Ours(Files):
+    package = "s3dataset"
+
+    def store(self) -> Any:
+        import s3dataset
+
+        return s3dataset.S3Checkpoint(region=self.target.region, endpoint=self.target.endpoint)
+
+    def save(self, state: Any) -> None:
+        if self.is_direct:
+            self.store().save(state, f"s3://{SINK}/{CHECKPOINT_KEY}")
+        else:
+            super().save(state)
+
+    def load(self) -> Any:
+        if self.is_direct:
+            return self.store().load(f"s3://{BUCKET}/{CHECKPOINT_KEY}")
+        return super().load()
+
+
+class S3torchconnector(Files):
     package = "s3torchconnector"
 
     def store(self) -> Any:

@@ -32,7 +32,7 @@ http {{
   }}
 }}
 """
-WRITING = ("put-large", "put-small", "save")
+WRITING = ("put-large", "put-small", "save", "save-direct")
 REGION = "us-east-1"
 KEYS = {
     "AWS_ACCESS_KEY_ID": "benchmark",

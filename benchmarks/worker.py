@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks import data
 from benchmarks.cases import CASES, Case
-from benchmarks.clients import CLIENTS, Client, Target
+from benchmarks.clients import CLIENTS, Target
 
 LONGEST_S = 12.0  # no further round is begun after that
 SPIN = 1000
@@ -116,13 +116,15 @@ def checkpoint_job(case: Case, name: str, target: Target) -> Job:
     from benchmarks.checkpoints import CHECKPOINTS
 
     checkpoint = CHECKPOINTS[name](target)
-    if case.name == "save":
+    checkpoint.is_direct = "direct" in case.name
+    if case.name.startswith("save"):
+        demand(checkpoint, "save")
         state = data.state_dict()
         return Job(lambda: checkpoint.save(state), 1, case.num_bytes)
     return Job(checkpoint.load, 1, case.num_bytes, lambda: data.is_state_dict(checkpoint.load()))
 
 
-def demand(client: Client, method: str) -> None:
+def demand(client: object, method: str) -> None:
     if not hasattr(client, method):
         raise UnsupportedError
 
