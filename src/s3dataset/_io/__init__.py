@@ -12,14 +12,15 @@
     S3Client        Client with get_object and put_object
 """
 
+from s3dataset._io._choice import DEFAULT_BUFFER_BYTES, S3ReaderConstructor
 from s3dataset._io._constructor import (
     CHECKPOINT_READER,
     GetStreamCallable,
     ReaderConstructor,
-    S3ReaderConstructor,
     S3ReaderConstructorProtocol,
     open_reader,
 )
+from s3dataset._io._dcp_constructor import DCPOptimizedConstructor, DCPS3ReaderConstructorProtocol, ItemRange
 from s3dataset._io._drop_in import S3Client
 from s3dataset._io._policy import ReaderPolicy
 from s3dataset._io._reader import DCPOptimizedS3Reader, RangedS3Reader, S3Reader, SequentialS3Reader
@@ -27,8 +28,12 @@ from s3dataset._io._writer import S3Writer
 
 __all__ = [
     "CHECKPOINT_READER",
+    "DEFAULT_BUFFER_BYTES",
+    "DCPOptimizedConstructor",
     "DCPOptimizedS3Reader",
+    "DCPS3ReaderConstructorProtocol",
     "GetStreamCallable",
+    "ItemRange",
     "RangedS3Reader",
     "ReaderConstructor",
     "ReaderPolicy",

@@ -1,12 +1,11 @@
-"""Which reader a user gets: S3ReaderConstructor, and the one place that opens readers."""
+"""Which reader a user gets, and the one place that opens readers."""
 
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from s3dataset._client import Client, ClientRef
-from s3dataset._io._policy import CHECKPOINT, SEQUENTIAL, ReaderKind, ReaderPolicy, dcp_optimized, range_based
+from s3dataset._io._policy import CHECKPOINT, SEQUENTIAL, ReaderKind, ReaderPolicy
 from s3dataset._io._reader import DCPOptimizedS3Reader, Ledger, RangedS3Reader, S3Reader, SequentialS3Reader
 from s3dataset._io._source import Source
 
@@ -15,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKPOINT_READER",
+    "SEQUENTIAL_READER",
     "GetStreamCallable",
     "ReaderConstructor",
-    "S3ReaderConstructor",
     "S3ReaderConstructorProtocol",
     "open_reader",
 ]
@@ -100,67 +99,9 @@ class ReaderConstructor:
         )
 
 
-_SEQUENTIAL: Final = ReaderConstructor(SEQUENTIAL)
+SEQUENTIAL_READER: Final = ReaderConstructor(SEQUENTIAL)
 CHECKPOINT_READER: Final = ReaderConstructor(CHECKPOINT)
 """For objects that torch.load will most likely read."""
-
-
-class S3ReaderConstructor:
-    """Chooses the read-ahead of readers: pass what these methods return as `reader_constructor=`.
-
-    Every reader can do everything; the choice is about which bytes are fetched before they are asked for.
-    """
-
-    @staticmethod
-    def sequential() -> ReaderConstructor:
-        """Follows the reads: little after a seek, up to 64 MiB ahead of sequential ones. The default."""
-        return _SEQUENTIAL
-
-    @staticmethod
-    def range_based(buffer_size: int | None = None) -> ReaderConstructor:
-        """Fetches one buffer where a read misses, and nothing ahead: for sparse random access.
-
-        Args:
-            buffer_size: Bytes; default: 8 MiB. 0: exactly what is read.
-
-        Raises:
-            ValueError: `buffer_size` is negative.
-            TypeError: It is no integer.
-        """
-        nbytes = 8 * _MIB if buffer_size is None else operator.index(buffer_size)
-        if nbytes < 0:
-            raise ValueError(f"buffer_size must be at least 0 (0: no buffer), not {buffer_size}")
-        return ReaderConstructor(range_based(nbytes))
-
-    @staticmethod
-    def dcp_optimized(max_gap_size: float = 32 * _MIB) -> ReaderConstructor:
-        """For torch.distributed.checkpoint, which names the ranges it will read: exactly these are fetched ahead.
-
-        Args:
-            max_gap_size: Bytes between two ranges that may be fetched along; more than 128 KiB never are, because a
-                further request is cheaper. May be infinite.
-
-        Raises:
-            ValueError: `max_gap_size` is negative or not a number.
-            TypeError: It is no number.
-        """
-        if isinstance(max_gap_size, bool) or not isinstance(max_gap_size, int | float):
-            raise TypeError(f"max_gap_size must be a number of bytes, not {type(max_gap_size).__name__}")
-        if not max_gap_size >= 0:
-            raise ValueError(f"max_gap_size must be at least 0, not {max_gap_size}")
-        return ReaderConstructor(dcp_optimized(max_gap_size))
-
-    @staticmethod
-    def default() -> ReaderConstructor:
-        """What is used when nothing is chosen: `sequential()`."""
-        return _SEQUENTIAL
-
-    @staticmethod
-    def get_reader_type_string(constructor: S3ReaderConstructorProtocol | None) -> str:
-        """Gives "sequential", "range_based" or "dcp_optimized"; "unknown" for constructors of one's own."""
-        if constructor is None:
-            return _SEQUENTIAL.policy.kind
-        return constructor.policy.kind if isinstance(constructor, ReaderConstructor) else "unknown"
 
 
 def open_reader(
@@ -188,7 +129,7 @@ def open_reader(
         body: Bytes fetched ahead. A constructor of the user's own, which cannot take them, fetches again.
         ledger: Where the reader notes whether it was read before it was dropped.
     """
-    constructor = _SEQUENTIAL if reader_constructor is None else reader_constructor
+    constructor = SEQUENTIAL_READER if reader_constructor is None else reader_constructor
     if isinstance(constructor, ReaderConstructor):
         return constructor.open(
             client, bucket, key, size=size, etag=etag, version_id=version_id, body=body, ledger=ledger

@@ -1,8 +1,11 @@
 """Drop-in import path: the readers."""
 
 from s3dataset._io import (
+    DCPOptimizedConstructor,
     DCPOptimizedS3Reader,
+    DCPS3ReaderConstructorProtocol,
     GetStreamCallable,
+    ItemRange,
     RangedS3Reader,
     S3Reader,
     S3ReaderConstructor,
@@ -11,8 +14,11 @@ from s3dataset._io import (
 )
 
 __all__ = [
+    "DCPOptimizedConstructor",
     "DCPOptimizedS3Reader",
+    "DCPS3ReaderConstructorProtocol",
     "GetStreamCallable",
+    "ItemRange",
     "RangedS3Reader",
     "S3Reader",
     "S3ReaderConstructor",

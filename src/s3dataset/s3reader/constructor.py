@@ -1,5 +1,5 @@
 """Drop-in import path: S3ReaderConstructor."""
 
-from s3dataset._io import S3ReaderConstructor
+from s3dataset._io import DCPOptimizedConstructor, S3ReaderConstructor
 
-__all__ = ["S3ReaderConstructor"]
+__all__ = ["DCPOptimizedConstructor", "S3ReaderConstructor"]

@@ -5,6 +5,7 @@ import itertools
 import pickle
 import random
 import threading
+from types import SimpleNamespace
 
 import pytest
 from tests.unit.io.fake_service import BUCKET, FakeBody, FakeClient, FakeService
@@ -169,6 +170,30 @@ class TestWhatIsSentFor:
             reader.seek(start)
             assert reader.read(end - start) == LARGE[start:end]
         assert service.bytes_fetched == 32 * KIB + sum(end - start for start, end in ranges)
+
+    def test_the_ranges_of_a_plan_are_fetched_ahead_and_nothing_else(self, open_large, service):
+        """Of torch.distributed.checkpoint; two items overlap, as when one is read for two tensors."""
+        ranges = [(30 * MIB, 30 * MIB + 5), (10 * MIB, 12 * MIB), (11 * MIB, 12 * MIB)]
+        items = [SimpleNamespace(storage_index=i) for i in range(3)]
+        stored = {
+            i: SimpleNamespace(relative_path="large", offset=start, length=end - start)
+            for i, (start, end) in enumerate(ranges)
+        }
+        constructor = S3ReaderConstructor.dcp_optimized()
+        constructor.set_item_ranges_by_file(items, stored, f"s3://{BUCKET}/")
+        for maker in (constructor, pickle.loads(pickle.dumps(constructor))):
+            before = service.bytes_fetched
+            reader = open_large(reader_constructor=maker)
+            for start, end in ((10 * MIB, 12 * MIB), (30 * MIB, 30 * MIB + 5)):
+                reader.seek(start)
+                assert reader.read(end - start) == LARGE[start:end]
+            assert service.bytes_fetched - before == 2 * MIB + 5
+
+    def test_items_that_are_stored_nowhere(self):
+        constructor = S3ReaderConstructor.dcp_optimized()
+        constructor.set_item_ranges_by_file([], {}, "s3://bucket/")
+        with pytest.raises(ValueError, match="storage_data"):
+            constructor.set_item_ranges_by_file([SimpleNamespace(storage_index=1)], {}, "s3://bucket/")
 
     def test_readers_of_checkpoints_fetch_head_and_tail_together(self, open_large, service):
         reader = open_large(known=False, reader_constructor=CHECKPOINT_READER)
