@@ -27,9 +27,15 @@ def server() -> Iterator[LocalS3]:
 
 @pytest.fixture
 def ranks(server: LocalS3, tmp_path: Path) -> Callable[..., list[Any]]:
-    """Runs a program of rank_programs.py on every rank -> the ranks' answers."""
+    """Runs a program of rank_programs.py, or of another script, on every rank -> the ranks' answers."""
 
-    def run(program: str, *arguments: str, world_size: int = 2, launcher: bool = True) -> list[Any]:
+    def run(
+        program: str,
+        *arguments: str,
+        world_size: int = 2,
+        launcher: bool = True,
+        script: str = "rank_programs.py",
+    ) -> list[Any]:
         server.reset_stats()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -41,8 +47,8 @@ def ranks(server: LocalS3, tmp_path: Path) -> Callable[..., list[Any]]:
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
                 environment |= {"LOCAL_WORLD_SIZE": str(world_size)}
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            script = str(Path(__file__).with_name("rank_programs.py"))
-            command = [sys.executable, script, program, str(tmp_path / f"answer{rank}"), *arguments]
+            file = str(Path(__file__).with_name(script))
+            command = [sys.executable, file, program, str(tmp_path / f"answer{rank}"), *arguments]
             processes.append(
                 subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             )

@@ -232,7 +232,7 @@ fn in_progress(call: &Call, fault: Fault) -> Fault {
 
 /// Some stores refuse checksum headers they do not know: from then on they get none.
 fn without_checksum(attempts: &Attempts<'_>, call: &mut Call, fault: Fault) -> Fault {
-    let had_one = call.checksum.is_some() && !attempts.client.no_checksums.load(Relaxed);
+    let had_one = call.checksum.is_some();
     let refused = matches!(fault.status, 400 | 501)
         && matches!(
             fault.code.as_str(),
@@ -242,6 +242,7 @@ fn without_checksum(attempts: &Attempts<'_>, call: &mut Call, fault: Fault) -> F
     let about_it = unnamed || fault.message.to_ascii_lowercase().contains("checksum");
     if had_one && refused && about_it {
         attempts.client.no_checksums.store(true, Relaxed);
+        call.checksum = None; // another call may have found out while this one was on its way
         return Fault { retry: Retry::Corrected, ..fault };
     }
     fault

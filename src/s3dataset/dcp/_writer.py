@@ -5,7 +5,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-from torch.distributed.checkpoint import filesystem
+from torch.distributed.checkpoint import filesystem, staging
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
@@ -220,6 +220,15 @@ class S3StorageWriter(FileSystemWriter):
         publish(self.fs.client, uri, metadata, replaces=self._replaces)
         if leftovers is not None:
             leftovers.delete({info.relative_path for info in metadata.storage_data.values()})
+
+    def stage(self, state_dict: Any) -> Any:
+        """Copies what `async_save` will save."""
+        if self.cache_staged_state_dict or not hasattr(staging, "_offload_state_dict_to_cpu"):
+            return super().stage(state_dict)
+        # torch 2.4 hands tensors of the CPU on as they are, to be changed by the next step while they are saved.
+        self.per_thread_copy_ahead = 0
+        parts: Any = staging
+        return parts._copy_state_dict(state_dict, parts._create_cpu_state_dict(state_dict))  # noqa: SLF001 - as later ones
 
     def __getstate__(self) -> dict[str, Any]:
         # What was staged goes to the process by itself.

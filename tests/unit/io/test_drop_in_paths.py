@@ -24,6 +24,15 @@ PATHS = {
     "s3dataset._s3client.s3client_config": ["S3ClientConfig"],
     "s3dataset._s3dataset_common": ["parse_s3_uri"],
     "s3dataset._user_agent": ["UserAgent"],
+    "s3dataset.dcp.s3_file_system": ["S3FileSystem", "S3StorageReader", "S3StorageWriter"],
+    "s3dataset.dcp.s3_prefix_strategy": [
+        "BinaryPrefixStrategy",
+        "DefaultPrefixStrategy",
+        "HexPrefixStrategy",
+        "NumericPrefixStrategy",
+        "RoundRobinPrefixStrategy",
+        "S3PrefixStrategyBase",
+    ],
     "s3dataset.s3checkpoint": ["S3Checkpoint"],
     "s3dataset.s3iterable_dataset": ["S3IterableDataset"],
     "s3dataset.s3map_dataset": ["S3MapDataset"],
@@ -80,6 +89,7 @@ def test_every_path_is_in_the_table():
         root / "_user_agent.py",
         *root.glob("s3reader/*.py"),
         *root.glob("_s3client/*.py"),
+        *root.glob("dcp/s3*.py"),
     ]
     found = {".".join(["s3dataset", *file.relative_to(root).with_suffix("").parts]) for file in files}
     assert {name.removesuffix(".__init__") for name in found} == set(PATHS) - {"s3dataset"}
