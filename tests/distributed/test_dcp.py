@@ -1,113 +1,120 @@
 """Distributed checkpoints of several ranks, over gloo."""
 
+import json
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
-from s3dataset import S3Client
 from s3dataset.testing import Fault, LocalS3
 
 Ranks = Callable[..., list[Any]]
 
 pytestmark = [pytest.mark.timeout(170)]
 
-FULL_BYTES = 4 * (1003 * 300 + 500 * 304 + 15 + 400 * 300 + 300 * 300)
-
 
 @pytest.fixture
-def programs(ranks: Ranks, server: LocalS3) -> Ranks:
+def steps(ranks: Ranks, server: LocalS3) -> Any:
+    """Does steps on three ranks -> for each step the answers of the ranks that took part."""
     server.clear_faults()
-    return partial(ranks, script="dcp_programs.py")
+
+    def run(*todo: tuple[Any, ...]) -> list[list[Any]]:
+        answers = ranks("steps", json.dumps(todo), world_size=3, script="dcp_programs.py")
+        return [list(answer)[:count] for (_, count, *_), answer in zip(todo, zip(*answers, strict=True), strict=True)]
+
+    yield run
+    server.clear_faults()
 
 
-def names(prefix: str) -> list[str]:
-    pages = S3Client().list_objects("bucket", f"{prefix}/")
-    return [info.key.removeprefix(f"{prefix}/") for page in pages for info in page.object_info]
+def loaded(step: int) -> dict[str, Any]:
+    return {"wrong": [], "step": step}
 
 
-@pytest.mark.parametrize("prefixes", ["", "yes"])
-def test_a_checkpoint_of_ranks_is_loaded_by_others(server: LocalS3, programs: Ranks, prefixes: str) -> None:
-    prefix = f"ranks{prefixes}"
-    uri = f"s3://bucket/{prefix}"
-    programs("save", uri, "0", "2", prefixes, world_size=3)
-    assert len(names(prefix)) == 3 * 2 + 1
-    if not prefixes:
-        assert names(prefix) == [
-            ".metadata",
-            *(f"__{rank}_{number}.distcp" for rank in range(3) for number in range(2)),
-        ]
-    for world_size, which in ((2, "others"), (1, "none")):
-        answers = programs("load", uri, "0", which, world_size=world_size)
-        assert answers == [{"wrong": [], "step": 0}] * world_size
-    # Another save over it, by fewer ranks with fewer objects.
-    programs("save", uri, "5", "1", prefixes, world_size=2)
-    assert len(names(prefix)) == 2 + 1
-    assert programs("load", uri, "5", "others", world_size=3) == [{"wrong": [], "step": 5}] * 3
+def test_checkpoints_of_ranks_are_loaded_by_others(steps: Any) -> None:
+    uri, spread, model = "s3://bucket/ranks", "s3://bucket/spread", "s3://bucket/fsdp"
+    answers = steps(
+        ("save", 3, uri, 0, 2),
+        ("load", 3, uri, 0),
+        ("load", 2, uri, 0, "others"),
+        ("load", 1, uri, 0, "none"),
+        ("save", 2, uri, 5),  # over it, by fewer ranks, of fewer objects
+        ("load", 3, uri, 5, "others"),
+        ("save", 3, spread, 1, 1, True),
+        ("load", 2, spread, 1),
+        ("save", 2, spread, 2, 2, True),
+        ("load", 3, spread, 2),
+        ("fsdp", 2, model, "save"),
+        ("fsdp", 3, model, "load"),
+        ("fsdp", 1, model, "load"),
+    )
+    assert sorted(answers[0][0]) == [".metadata", *(f"__{rank}_{n}.distcp" for rank in range(3) for n in range(2))]
+    assert answers[1] == [loaded(0)] * 3
+    assert answers[2] == [loaded(0)] * 2
+    assert answers[3] == [loaded(0)]
+    assert len(answers[4][0]) == 2 + 1
+    assert answers[5] == [loaded(5)] * 3
+    first, second = "0000000000", "1000000000"
+    assert answers[6][0] == [".metadata", f"{first}/__0_0.distcp", f"{first}/__2_0.distcp", f"{second}/__1_0.distcp"]
+    assert answers[7] == [loaded(1)] * 2
+    assert len(answers[8][0]) == 2 * 2 + 1
+    assert answers[9] == [loaded(2)] * 3
+    saved = pytest.approx(answers[10][0], rel=1e-6)
+    assert all(answer == saved for answer in [*answers[11], *answers[12]])
 
 
-def test_ranks_read_their_own_rows(server: LocalS3, programs: Ranks) -> None:
+def test_ranks_read_their_own_rows(server: LocalS3, steps: Any) -> None:
     uri = "s3://bucket/rows"
-    programs("save", uri, world_size=1)
-    programs("load", uri, world_size=3)
+    steps(("save", 1, uri, 0), ("load", 3, uri, 0))
     data = sum(record.bytes_out for record in server.requests("GetObject") if record.key.endswith(".distcp"))
     # Each of three: a third of what is split by rows; all of what is split by columns, and of what is not split.
     assert data < 1.05 * 4 * (1003 * 300 + 3 * (500 * 304 + 400 * 300 + 300 * 300)) + 50_000
 
 
-def test_a_model_sharded_by_fsdp2_goes_on_where_it_was(programs: Ranks) -> None:
-    uri = "s3://bucket/fsdp"
-    saved = programs("fsdp", uri, "save", world_size=2)
-    for world_size in (2, 3):
-        for answer in programs("fsdp", uri, "load", world_size=world_size):
-            assert answer["sums"] == pytest.approx(saved[0]["sums"], rel=1e-6)
-
-
-def test_a_rank_that_cannot_write_fails_the_save_of_all(server: LocalS3, programs: Ranks) -> None:
+def test_a_rank_that_cannot_write_fails_the_save_of_all(server: LocalS3, steps: Any) -> None:
     uri = "s3://bucket/failing"
-    programs("save", uri, "0")
-    before = names("failing")
-    server.add_fault(Fault.status(403, code="AccessDenied", operation="PutObject", key="failing/__1_*", times=None))
-    for answer in programs("failing", uri):
+    # The second save's objects have other names than the first's.
+    refused = {"operation": "PutObject", "key": "failing/__1_0-*", "times": 1}
+    server.add_fault(Fault.status(403, code="AccessDenied", **refused))
+    before, answers, kept, _, after, new = steps(
+        ("save", 3, uri, 0),
+        ("failing", 3, uri),
+        ("load", 3, uri, 0),
+        ("save", 3, uri, 3),
+        ("save", 3, uri, 4),
+        ("load", 3, uri, 4),
+    )
+    for answer in answers:
         assert answer["failed"] == [1]
-        assert "failing/__1_0" in answer["text"]
+        assert "failing/__1_0-" in answer["text"]
         assert answer["elapsed"] < 60
-    server.clear_faults()
-    assert set(before) <= set(names("failing"))
-    assert programs("load", uri, "0") == [{"wrong": [], "step": 0}] * 2
-    programs("save", uri, "3")
-    assert len(names("failing")) == 3
-    assert programs("load", uri, "3") == [{"wrong": [], "step": 3}] * 2
+        assert set(before[0]) <= set(answer["names"])
+    assert kept == [loaded(0)] * 3
+    assert len(after[0]) == 3 + 1
+    assert new == [loaded(4)] * 3
 
 
-def test_ranks_that_save_by_themselves(programs: Ranks) -> None:
-    answers = programs("alone", "s3://bucket/alone")
-    if "skipped" in answers[0]:
+def test_ranks_that_save_by_themselves(steps: Any) -> None:
+    uri = "s3://bucket/alone"
+    answers, together, after, refused = steps(
+        ("alone", 2, uri), ("save", 2, uri, 2), ("load", 2, uri, 2), ("alone_over_together", 2, uri)
+    )
+    if answers[0] is None:
         pytest.skip("this torch has no such saves")
     for rank, answer in enumerate(answers):
         for seed in range(2):
             assert answer[f"loaded {seed}"] == [10 * seed + rank, 10 * seed + rank, rank]
-    found = names("alone")
-    assert len(found) == 4
-    assert {"__0.metadata", "__1.metadata"} < set(found)
-    # All together over it: then theirs are gone.
-    programs("save", "s3://bucket/alone", "2")
-    assert len(names("alone")) == 3
-    assert programs("load", "s3://bucket/alone", "2") == [{"wrong": [], "step": 2}] * 2
+    assert {name for name in answers[0]["names"] if name.endswith(".metadata")} == {"__0.metadata", "__1.metadata"}
+    assert len(together[0]) == 3
+    assert after == [loaded(2)] * 2
+    assert all("use_collectives=False" in text for text in refused)
 
 
-def test_ranks_do_not_save_by_themselves_over_a_checkpoint_of_all(programs: Ranks) -> None:
-    for answer in programs("alone_over_together", "s3://bucket/together"):
-        if "skipped" in answer:
-            pytest.skip("this torch has no such saves")
-        assert "use_collectives=False" in answer["error"]
-
-
-@pytest.mark.parametrize("kind", ["thread", "process"])
-def test_saves_in_the_background(programs: Ranks, kind: str) -> None:
-    answers = programs("background", f"s3://bucket/background-{kind}", kind)
-    if "skipped" in answers[0]:
-        pytest.skip("this torch has no such saves")
-    assert answers == [{"wrong": [], "step": 1}] * 2
-    assert len(names(f"background-{kind}")) == 3
+def test_saves_in_the_background(steps: Any) -> None:
+    for answers in steps(
+        ("background", 3, "s3://bucket/in-a-thread", "thread"),
+        ("background", 3, "s3://bucket/in-a-process", "process"),
+    ):
+        for answer in answers:
+            if answer is not None:
+                assert len(answer.pop("names")) == 3 + 1
+                assert answer == loaded(1)
