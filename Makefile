@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2
 MIRI_TESTED := budget:: date::tests::http date::tests::iso head:: hedge:: pace:: xml::list xml::write proxy:: raw::tests::a_span
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo test test-fast model faults kills soak fuzz fuzz-guided asan miri lint format deny bench bench-docs scale build clean
+.PHONY: help env demo test test-fast test-oldest-torch model faults kills soak fuzz fuzz-guided asan miri lint format deny bench bench-docs scale build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: env ## Rust and Python tests
 
 test-fast: env ## Python tests without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(ARGS)
+
+test-oldest-torch: env ## tests of checkpoints with the oldest PyTorch supported (ARGS="-n 2 tests/..." for others)
+	@$(BIN)/python tools/oldest_torch.py $(ARGS)
 
 model: ## queues, budget and assemblies in every order of their threads (loom; a minute)
 	cargo test --quiet -p s3dataset-engine --features loom --lib model::
@@ -91,5 +94,5 @@ build: ## wheel and source distribution in dist/
 	$(BIN)/maturin build --release --sdist --out dist
 
 clean: ## everything that make made
-	rm -rf .venv .bench-venv target dist demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-oldest .bench-venv target dist demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -f src/s3dataset/_native*.so

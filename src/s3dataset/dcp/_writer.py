@@ -5,12 +5,14 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch.distributed.checkpoint import filesystem, staging
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
+from torch.utils._pytree import tree_map
 
 from s3dataset._config import S3ClientConfig
 from s3dataset.dcp._file_system import S3FileSystem, uri_of
@@ -223,13 +225,16 @@ class S3StorageWriter(FileSystemWriter):
 
     def stage(self, state_dict: Any) -> Any:
         """Copies what `async_save` will save."""
-        if self.cache_staged_state_dict or not hasattr(staging, "_offload_state_dict_to_cpu"):
-            return super().stage(state_dict)
-        # torch 2.4 hands tensors of the CPU on as they are, to be changed by the next step while they are saved.
-        self.per_thread_copy_ahead = 0
-        parts: Any = staging
-        return parts._copy_state_dict(state_dict, parts._create_cpu_state_dict(state_dict))  # noqa: SLF001 - as later ones
+        if not self.cache_staged_state_dict and hasattr(staging, "_offload_state_dict_to_cpu"):
+            # torch 2.4 hands tensors of the CPU on as they are, to be changed by the next step while they are saved.
+            state_dict = tree_map(_copied_on_cpu, state_dict)
+        return super().stage(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         # What was staged goes to the process by itself.
         return {**self.__dict__, "state_dict_cache": None, "_leftovers": None}
+
+
+def _copied_on_cpu(value: Any) -> Any:
+    is_there = isinstance(value, torch.Tensor) and value.device.type == "cpu"
+    return value.detach().clone() if is_there else value

@@ -12,7 +12,7 @@ from s3dataset.dcp._archive import HEAD_BYTES, contiguous_strides, expected, rea
 DTYPES = [
     torch.bfloat16, torch.bool, torch.complex64, torch.complex128, torch.float16, torch.float32, torch.float64,
     torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8,
-    *(getattr(torch, name) for name in ("float8_e4m3fn", "uint16", "uint32", "uint64") if hasattr(torch, name)),
+    *(getattr(torch, name) for name in ("float8_e4m3fn", "uint16", "uint32", "uint64") if Skeleton.is_possible()),
 ]  # fmt: skip
 
 
