@@ -1,8 +1,9 @@
 """Distributed checkpoints beside s3torchconnector's: `python -m benchmarks.dcp [MIB]`; `python -m benchmarks.dcp plan`.
 
-A checkpoint of 2 GiB or so many MiB, a third of it a model and the rest its optimizer's state, saved to the local S3 and loaded from
-nginx (where installed). Both libraries are in processes of their own, which take turns, three rounds each; tensors are
-there beforehand. `plan` times what a save and a load of 4,096 ranks and a million items take beside the bytes.
+A checkpoint of 2 GiB or so many MiB, a third of it a model and the rest its optimizer's state, saved to the memory of
+the local S3 and loaded from nginx (where installed). Both libraries are in processes of their own, which take turns,
+three rounds each; tensors are there beforehand. `plan` times what a save and a load of 4,096 ranks and a million items
+take beside the bytes.
 """
 
 import json
@@ -28,6 +29,13 @@ TENSOR_BYTES = 10 << 20
 MIB = 2040
 SIZE = "S3DATASET_BENCH_MIB"
 OURS, PEER = "s3dataset", "s3torchconnector"
+CREDENTIALS = [
+    {
+        "access_key": servers.KEYS["AWS_ACCESS_KEY_ID"],
+        "secret_key": servers.KEYS["AWS_SECRET_ACCESS_KEY"],
+        "session_token": None,
+    }
+]
 LOADED = f"s3://{data.BUCKET}/dcp"
 SAVED = f"s3://{data.BUCKET}/saved"
 
@@ -144,12 +152,12 @@ def measure(folder: Path) -> Iterator[tuple[str, str, dict[str, float]]]:
         libraries = [Library(name, servers.KEYS) for name in (OURS, PEER)]
         for library in libraries:
             stack.callback(library.close)
-        with servers.local_s3(None) as sink:
+        with servers.local_s3(None, credentials=CREDENTIALS) as sink:
             yield from compared(libraries, "save", sink.endpoint)
         files = folder / data.BUCKET / "dcp"
         files.mkdir(parents=True)
         libraries[0].do("files", str(files))
-        plain = stack.enter_context(servers.local_s3(folder))
+        plain = stack.enter_context(servers.local_s3(folder, credentials=CREDENTIALS))
         fast = stack.enter_context(servers.nginx(folder)) or plain
         for what in ("load", "model"):
             yield from compared(libraries, what, fast.endpoint)

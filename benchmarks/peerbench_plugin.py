@@ -118,4 +118,28 @@ class Whole:
         return self.checkpoint.load(f"s3://{BUCKET}/ckpt/{os.environ.get('PEER_STATE', 'model')}.pt")
 
 
-CHECKPOINTS = {"ours": Whole, "ours-stream": Stream}
+class Distributed:
+    """torch.distributed.checkpoint through s3dataset.dcp."""
+
+    def __init__(self, port: int) -> None:
+        self.endpoint = endpoint(port, False)
+
+    def save(self, state: Any) -> None:
+        import torch.distributed.checkpoint as dcp
+
+        from s3dataset.dcp import S3StorageWriter
+
+        dcp.save(state, storage_writer=S3StorageWriter(REGION, f"s3://{BUCKET}/up/dcp/", endpoint=self.endpoint))
+
+    def load(self) -> Any:
+        import torch
+        import torch.distributed.checkpoint as dcp
+
+        from s3dataset.dcp import S3StorageReader
+
+        state = {f"layers.{number:03d}.weight": torch.empty(2_621_440) for number in range(200)}
+        dcp.load(state, storage_reader=S3StorageReader(REGION, f"s3://{BUCKET}/dcp/", endpoint=self.endpoint))
+        return state
+
+
+CHECKPOINTS = {"ours": Whole, "ours-stream": Stream, "ours-dcp": Distributed}
