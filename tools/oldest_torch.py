@@ -26,7 +26,7 @@ PACKAGES = (
 )
 TESTS = (
     "tests/unit/dcp",
-    "tests/process/test_checkpoint.py",
+    "tests/process/checkpoints",
     "tests/process/test_dcp.py",
     "tests/process/test_torch_save_load.py",
     "tests/faults/test_dcp_faults.py",

@@ -17,9 +17,9 @@ from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint.planner import SavePlanner, WriteItem, WriteItemType
 from torch.distributed.checkpoint.storage import WriteResult
 
+from s3dataset._checkpoint._parts import Cutter
+from s3dataset._checkpoint._save import skeleton_of
 from s3dataset._checkpoint._skeleton import Skeleton
-from s3dataset._checkpoint._transfer import skeleton_of
-from s3dataset.dcp._pieces import Pieces
 from s3dataset.errors import CancelledError
 
 if TYPE_CHECKING:
@@ -193,13 +193,12 @@ def send_held(
         while parts:
             yield from parts.popleft().pieces()
 
-    pieces = Pieces(all_pieces())
+    cutter = Cutter(all_pieces())
 
     def take(nbytes: int) -> tuple[list[memoryview], object]:
         if stop.is_set():
             raise CancelledError(f"{target.name} was given up, because another object of this rank was not saved")
-        taken = pieces.take(nbytes)
-        return [memory for memory, _ in taken], [keeps for _, keeps in taken]
+        return cutter(nbytes)
 
     writer = open_writer(nbytes)
     if nbytes:

@@ -12,7 +12,13 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
 from s3dataset._config import S3ClientConfig
-from s3dataset._io import ReaderConstructor, S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
+from s3dataset._io import (
+    DCPS3ReaderConstructorProtocol,
+    ReaderConstructor,
+    S3Reader,
+    S3ReaderConstructor,
+    S3ReaderConstructorProtocol,
+)
 from s3dataset.dcp._file_system import S3FileSystem, uri_of
 from s3dataset.dcp._items import Chunks, Item, grouped
 from s3dataset.dcp._transfer import Transfer
@@ -137,13 +143,20 @@ class S3StorageReader(FileSystemReader):
 
     def _read(self, plan: LoadPlan, planner: LoadPlanner) -> None:
         if not isinstance(self._reader_constructor, ReaderConstructor):
-            super().read_data(plan, planner)  # one of the user's own, which may do anything with the bytes
+            self._stream(plan, planner)  # one of the user's own, which may do anything with the bytes
             return
         items, streamed = grouped(plan.items, self.storage_data, Chunks(self._metadata))
         if items:
             self._fetch(items, planner)
         if streamed:
-            super().read_data(dataclasses.replace(plan, items=streamed), planner)
+            self._stream(dataclasses.replace(plan, items=streamed), planner)
+
+    def _stream(self, plan: LoadPlan, planner: LoadPlanner) -> None:
+        """By torch's own code."""
+        if isinstance(self._reader_constructor, DCPS3ReaderConstructorProtocol):
+            base = str(uri_of(self.path, need_key=False))
+            self._reader_constructor.set_item_ranges_by_file(plan.items, self.storage_data, base)
+        super().read_data(plan, planner)
 
     def _fetch(self, items: Iterable[Item], planner: LoadPlanner) -> None:
         policy = cast("ReaderConstructor", self._reader_constructor).policy
