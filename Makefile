@@ -30,7 +30,7 @@ test: env ## Rust and Python tests
 test-fast: env ## Python tests without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(ARGS)
 
-test-oldest-torch: env ## tests of checkpoints with the oldest PyTorch supported (ARGS="-n 2 tests/..." for others)
+test-oldest-torch: env ## tests of checkpoints with the oldest PyTorch supported (ARGS="-n 2", ARGS=tests/...)
 	@$(BIN)/python tools/oldest_torch.py $(ARGS)
 
 model: ## queues, budget and assemblies in every order of their threads (loom; a minute)

@@ -55,7 +55,9 @@ def environment() -> Path:
 
 def main() -> None:
     python = environment()
-    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *(sys.argv[1:] or TESTS)]
+    given = sys.argv[1:]
+    tests = () if any(argument.startswith("tests") for argument in given) else TESTS
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *given, *tests]
     paths = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
     sys.exit(subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode)
 

@@ -1,7 +1,11 @@
 """Distributed checkpoints when requests fail: old or new, whole, at every moment; the right bytes or an error."""
 
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,6 +154,31 @@ def test_deletions_that_fail_are_told_and_made_up_for(server: LocalS3, caplog: p
     assert seed_of(load()) == 1
     assert len(names()) == 5
     save(2)
+    assert len(names()) == 3
+
+
+SAVES = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from tests.faults.test_dcp_faults import save
+save(1)
+"""
+
+
+def test_a_process_that_is_killed_in_a_save_leaves_the_old(server: LocalS3) -> None:
+    save(0)
+    # Between the data objects and what makes them a checkpoint.
+    server.add_fault(Fault.stall(operation="PutObject", key="run/.metadata", times=1))
+    with subprocess.Popen([sys.executable, "-c", SAVES], cwd=Path(__file__).parents[2]) as process:
+        deadline = time.monotonic() + 100
+        while len(names()) < 5 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    assert len(names()) == 5
+    assert seed_of(load()) == 0
+    server.clear_faults()
+    save(2)
+    assert seed_of(load()) == 2
     assert len(names()) == 3
 
 
