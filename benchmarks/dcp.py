@@ -153,26 +153,26 @@ def measure(folder: Path) -> Iterator[tuple[str, str, dict[str, float]]]:
         for library in libraries:
             stack.callback(library.close)
         with servers.local_s3(None, credentials=CREDENTIALS) as sink:
-            yield from compared(libraries, "save", sink.endpoint)
+            yield from compared(libraries, sink.endpoint, "save")
         files = folder / data.BUCKET / "dcp"
         files.mkdir(parents=True)
         libraries[0].do("files", str(files))
         plain = stack.enter_context(servers.local_s3(folder, credentials=CREDENTIALS))
         fast = stack.enter_context(servers.nginx(folder)) or plain
-        for what in ("load", "model"):
-            yield from compared(libraries, what, fast.endpoint)
+        yield from compared(libraries, fast.endpoint, "load", "model")
         for what in ("load", "model"):
             before = sent(plain)
             answer = libraries[0].do(what, plain.endpoint)
             yield f"{what}, bytes read / needed", OURS, {"ratio": (sent(plain) - before) / answer["bytes"]}
 
 
-def compared(libraries: list[Library], what: str, endpoint: str) -> Iterator[tuple[str, str, dict[str, float]]]:
-    rounds: dict[str, list[dict[str, float]]] = {library.name: [] for library in libraries}
+def compared(libraries: list[Library], endpoint: str, *cases: str) -> Iterator[tuple[str, str, dict[str, float]]]:
+    rounds: dict[tuple[str, str], list[dict[str, float]]] = {}
     for _ in range(ROUNDS):
-        for library in libraries:
-            rounds[library.name].append(library.do(what, endpoint))
-    for name, answers in rounds.items():
+        for what in cases:
+            for library in libraries:
+                rounds.setdefault((what, library.name), []).append(library.do(what, endpoint))
+    for (what, name), answers in rounds.items():
         medians = {key: statistics.median(one[key] for one in answers) for key in answers[0]}
         yield what, name, {**medians, "over": max(one["over"] for one in answers)}
 

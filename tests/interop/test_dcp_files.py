@@ -79,7 +79,7 @@ def upload(s3: Any, folder: Path) -> None:
             s3.upload_file(str(path), BUCKET, f"run/{path.relative_to(folder).as_posix()}")
 
 
-@pytest.mark.parametrize("options", [*OPTIONS, {"prefix_strategy": HexPrefixStrategy(epoch_num=1)}], ids=str)
+@pytest.mark.parametrize("options", [*OPTIONS, {"prefix_strategy": HexPrefixStrategy(epoch_num=1)}], ids=" ".join)
 def test_torch_reads_ours_from_a_disk(s3: Any, tmp_path: Path, options: dict[str, Any]) -> None:
     for seed in range(2):  # the second one over the first
         dcp.save(state(seed), storage_writer=S3StorageWriter("us-east-1", URI, **options))
@@ -91,7 +91,7 @@ def test_torch_reads_ours_from_a_disk(s3: Any, tmp_path: Path, options: dict[str
     assert_same(torch.load(tmp_path / "model.pt", weights_only=False), state(1))
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 def test_we_read_torchs_from_a_disk(s3: Any, tmp_path: Path, options: dict[str, Any]) -> None:
     dcp.save(state(), storage_writer=dcp.FileSystemWriter(tmp_path, **options))
     upload(s3, tmp_path)
