@@ -95,11 +95,13 @@ class Steps:
         )
 
     def ranges(self) -> None:
+        from s3dataset.dcp._collection import uncollected
         from s3dataset.dcp._items import Chunks, grouped
         from s3dataset.dcp._ranges import runs_of
 
         plan = self.reader.prepare_local_plan(self.plan)
-        items, streamed = grouped(plan.items, self.reader.storage_data, Chunks(self.loaded))
+        with uncollected():
+            items, streamed = grouped(plan.items, self.reader.storage_data, Chunks(self.loaded))
         objects: dict[str, list[tuple[int, int]]] = {}
         for item in items:
             item.guess()

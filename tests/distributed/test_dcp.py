@@ -41,35 +41,39 @@ def loaded(step: int) -> dict[str, Any]:
 
 
 def test_checkpoints_of_ranks_are_loaded_by_others(steps: Any) -> None:
-    uri, spread, model = "s3://bucket/ranks", "s3://bucket/spread", "s3://bucket/fsdp"
-    answers = steps(
+    uri = "s3://bucket/ranks"
+    first, *read, second, again = steps(
         ("save", 3, uri, 0, 2),
         ("load", 3, uri, 0),
         ("load", 2, uri, 0, "others"),
         ("load", 1, uri, 0, "none"),
         ("save", 2, uri, 5),  # over it, by fewer ranks, of fewer objects
         ("load", 3, uri, 5, "others"),
-        ("save", 3, spread, 1, 1, True),
-        ("load", 2, spread, 1),
-        ("save", 2, spread, 2, 2, True),
-        ("load", 3, spread, 2),
-        ("fsdp", 2, model, "save"),
-        ("fsdp", 3, model, "load"),
-        ("fsdp", 1, model, "load"),
     )
-    assert sorted(answers[0][0]) == [".metadata", *(f"__{rank}_{n}.distcp" for rank in range(3) for n in range(2))]
-    assert answers[1] == [loaded(0)] * 3
-    assert answers[2] == [loaded(0)] * 2
-    assert answers[3] == [loaded(0)]
-    assert len(answers[4][0]) == 2 + 1
-    assert answers[5] == [loaded(5)] * 3
+    assert sorted(first[0]) == [".metadata", *(f"__{rank}_{n}.distcp" for rank in range(3) for n in range(2))]
+    assert read == [[loaded(0)] * count for count in (3, 2, 1)]
+    assert len(second[0]) == 2 + 1
+    assert again == [loaded(5)] * 3
+
+
+def test_ranks_under_prefixes_of_their_own(steps: Any) -> None:
+    uri = "s3://bucket/spread"
+    saved, read, over, again = steps(
+        ("save", 3, uri, 1, 1, True), ("load", 2, uri, 1), ("save", 2, uri, 2, 2, True), ("load", 2, uri, 2)
+    )
     first, second = "0000000000", "1000000000"
-    assert answers[6][0] == [".metadata", f"{first}/__0_0.distcp", f"{first}/__2_0.distcp", f"{second}/__1_0.distcp"]
-    assert answers[7] == [loaded(1)] * 2
-    assert len(answers[8][0]) == 2 * 2 + 1
-    assert answers[9] == [loaded(2)] * 3
-    saved = pytest.approx(answers[10][0], rel=1e-6)
-    assert all(answer == saved for answer in [*answers[11], *answers[12]])
+    assert saved[0] == [".metadata", f"{first}/__0_0.distcp", f"{first}/__2_0.distcp", f"{second}/__1_0.distcp"]
+    assert read == [loaded(1)] * 2
+    assert len(over[0]) == 2 * 2 + 1
+    assert again == [loaded(2)] * 2
+
+
+@pytest.mark.skipif(not Skeleton.is_possible(), reason="FSDP2 of torch 2.4 needs a GPU")
+def test_a_model_sharded_by_fsdp2_goes_on_where_it_was(steps: Any) -> None:
+    uri = "s3://bucket/fsdp"
+    saved, *read = steps(("fsdp", 2, uri, "save"), ("fsdp", 3, uri, "load"), ("fsdp", 1, uri, "load"))
+    expected = pytest.approx(saved[0], rel=1e-6)
+    assert all(answer == expected for answers in read for answer in answers)
 
 
 def test_ranks_read_their_own_rows(server: LocalS3, steps: Any) -> None:

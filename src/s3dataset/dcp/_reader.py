@@ -19,6 +19,7 @@ from s3dataset._io import (
     S3ReaderConstructor,
     S3ReaderConstructorProtocol,
 )
+from s3dataset.dcp._collection import uncollected
 from s3dataset.dcp._file_system import S3FileSystem, uri_of
 from s3dataset.dcp._items import Chunks, Item, grouped
 from s3dataset.dcp._transfer import Transfer
@@ -107,7 +108,8 @@ class S3StorageReader(FileSystemReader):
                 error.add_note(f"There is no checkpoint at {self.path}: none was saved there, or not to its end.")
                 raise
             etag = cast("S3Reader", stream).etag
-        metadata = cast("Metadata", pickle.loads(data))  # noqa: S301 - it is what torch writes
+        with uncollected():
+            metadata = cast("Metadata", pickle.loads(data))  # noqa: S301 - it is what torch writes
         if getattr(metadata, "storage_meta", None) is None:
             metadata.storage_meta = StorageMeta()
         cast("StorageMeta", metadata.storage_meta).load_id = self.load_id
@@ -145,7 +147,8 @@ class S3StorageReader(FileSystemReader):
         if not isinstance(self._reader_constructor, ReaderConstructor):
             self._stream(plan, planner)  # one of the user's own, which may do anything with the bytes
             return
-        items, streamed = grouped(plan.items, self.storage_data, Chunks(self._metadata))
+        with uncollected():
+            items, streamed = grouped(plan.items, self.storage_data, Chunks(self._metadata))
         if items:
             self._fetch(items, planner)
         if streamed:

@@ -15,6 +15,7 @@ from torch.futures import Future
 from torch.utils._pytree import tree_map
 
 from s3dataset._config import S3ClientConfig
+from s3dataset.dcp._collection import uncollected
 from s3dataset.dcp._file_system import S3FileSystem, uri_of
 from s3dataset.dcp._files import DataObject, can_send_held, dealt, send_held, send_streamed, side_by_side
 from s3dataset.dcp._prefixes import DefaultPrefixStrategy, S3PrefixStrategyBase
@@ -213,13 +214,15 @@ class S3StorageWriter(FileSystemWriter):
         version = getattr(filesystem, "CURRENT_DCP_VERSION", None)
         if version is not None:
             metadata.version = version
-        metadata.storage_data = {result.index: result.storage_data for some in results for result in some}
+        with uncollected():
+            metadata.storage_data = {result.index: result.storage_data for some in results for result in some}
         metadata.storage_meta = self.storage_meta()
         uri = uri_of(self._metadata_path(self._own_rank))
         leftovers, self._leftovers = self._leftovers, None
         if leftovers is not None and self._replaces:
             leftovers.find_replaced(uri, self._replaces)
-        publish(self.fs.client, uri, metadata, replaces=self._replaces)
+        with uncollected():
+            publish(self.fs.client, uri, metadata, replaces=self._replaces)
         if leftovers is not None:
             leftovers.delete({info.relative_path for info in metadata.storage_data.values()})
 
