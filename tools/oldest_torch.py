@@ -57,7 +57,8 @@ def main() -> None:
     python = environment()
     given = sys.argv[1:]
     tests = () if any(argument.startswith("tests") for argument in given) else TESTS
-    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *given, *tests]
+    # What that PyTorch says of later ones is no error here.
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore::FutureWarning", *given, *tests]
     paths = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
     sys.exit(subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode)
 
