@@ -15,11 +15,12 @@
     ├── _order  _page          who reads what, when; the mapped page that the processes of a dataset share
     ├── _datasets              S3MapDataset, S3IterableDataset, DataLoader, BatchSampler (torch)
     ├── _checkpoint            S3Checkpoint (torch)
+    ├── safetensors            tensors in files of safetensors (torch)
     ├── testing  monitoring    LocalS3; request log
     └── _native                the data plane in Rust: sockets, TLS, signing, retry, memory
 
 Each imports only those above it, and `_native` below all. What stands here is the public API together with the modules
-`errors`, `transforms`, `monitoring` and `testing`; everything else starts with an underscore.
+`errors`, `safetensors`, `transforms`, `monitoring` and `testing`; everything else starts with an underscore.
 """
 
 import importlib
@@ -137,6 +138,7 @@ _MODULES: Final = frozenset(
         "s3map_dataset",
         "s3reader",
         "s3writer",
+        "safetensors",
         "testing",
         "transforms",
     }
