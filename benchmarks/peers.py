@@ -9,7 +9,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".bench-venv"
-PACKAGES = ("s3torchconnector>=1.5", "obstore>=0.8", "boto3>=1.40", "awscrt>=0.28", "litdata>=0.2.50", "s3fs", "zstd")
+PACKAGES = (
+    "s3torchconnector>=1.5",
+    "obstore>=0.8",
+    "boto3>=1.40",
+    "awscrt>=0.28",
+    "litdata>=0.2.50",
+    "runai-model-streamer[s3]",
+    "s3fs",
+    "safetensors",
+    "zstd",
+)
 
 
 def python_of_peers() -> Path:

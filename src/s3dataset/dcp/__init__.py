@@ -11,6 +11,8 @@
     └── transfer        these bytes, all at once, to where they stay
     S3FileSystem        torch's FileSystemBase
     S3PrefixStrategyBase and those made of it: names of the objects of a rank
+    S3HuggingFaceStorageWriter, S3HuggingFaceStorageReader      the same in files of safetensors
+    consolidate_safetensors_files                               whole tensors of parts, in little memory
 
 ::
 
@@ -22,6 +24,8 @@
 """
 
 from s3dataset.dcp._file_system import S3FileSystem
+from s3dataset.dcp._hf import S3HuggingFaceStorageReader, S3HuggingFaceStorageWriter
+from s3dataset.dcp._hf_consolidate import consolidate_safetensors_files, consolidate_safetensors_files_on_every_rank
 from s3dataset.dcp._prefixes import (
     BinaryPrefixStrategy,
     DefaultPrefixStrategy,
@@ -40,7 +44,11 @@ __all__ = [
     "NumericPrefixStrategy",
     "RoundRobinPrefixStrategy",
     "S3FileSystem",
+    "S3HuggingFaceStorageReader",
+    "S3HuggingFaceStorageWriter",
     "S3PrefixStrategyBase",
     "S3StorageReader",
     "S3StorageWriter",
+    "consolidate_safetensors_files",
+    "consolidate_safetensors_files_on_every_rank",
 ]

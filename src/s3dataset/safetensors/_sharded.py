@@ -18,7 +18,7 @@ from s3dataset.errors import ObjectNotFoundError, S3Exception
 from s3dataset.safetensors._save import check_metadata, check_tensors, write_file
 from s3dataset.safetensors._weights import INDEX_NAME, SINGLE_NAME, parse_index, within
 
-__all__ = ["byte_count", "index_bytes", "save_sharded", "split_by_size", "write_small"]
+__all__ = ["byte_count", "delete_objects", "index_bytes", "old_shards", "save_sharded", "split_by_size", "write_small"]
 
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]I?|)B", re.IGNORECASE)
@@ -64,7 +64,7 @@ def save_sharded(
     notes = check_metadata({"format": "pt"} if metadata is None else metadata)
     client = ClientRef(region, endpoint, s3client_config).get()
     shards = split_by_size(tensors, limit)
-    old = _old_shards(client, folder)
+    old = old_shards(client, folder)
     names = _names(len(shards), old)
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     weight_map = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
@@ -83,11 +83,11 @@ def save_sharded(
                 done += sum(tensor.numel() * tensor.element_size() for tensor in chosen.values())
         except BaseException:
             if len(names) > 1:  # a single file appears whole or not at all
-                _delete(client, folder, set(names))
+                delete_objects(client, folder, set(names))
             raise
         if len(names) > 1:
             write_small(client, within(folder, INDEX_NAME), index_bytes(weight_map, total))
-    _delete(client, folder, ({*old, SINGLE_NAME} if len(names) > 1 else {INDEX_NAME, *old}) - set(names))
+    delete_objects(client, folder, ({*old, SINGLE_NAME} if len(names) > 1 else {INDEX_NAME, *old}) - set(names))
     return weight_map
 
 
@@ -135,7 +135,7 @@ def write_small(client: Client, uri: S3Uri, data: bytes) -> None:
         writer.write(data)
 
 
-def _old_shards(client: Client, folder: S3Uri) -> set[str]:
+def old_shards(client: Client, folder: S3Uri) -> set[str]:
     """The files that an index names which is there."""
     uri = within(folder, INDEX_NAME)
     try:
@@ -158,7 +158,7 @@ def _names(count: int, taken: set[str]) -> list[str]:
     return [name.replace("model-", f"model-{unique}-", 1) for name in names]
 
 
-def _delete(client: Client, folder: S3Uri, names: set[str]) -> None:
+def delete_objects(client: Client, folder: S3Uri, names: set[str]) -> None:
     """What no index names any more. It is no failure of a save when some of it stays."""
     with client.queue() as queue:
         asked = [queue.delete(uri.bucket, uri.key) for uri in (within(folder, name) for name in sorted(names))]
