@@ -80,7 +80,7 @@ def test_pytorch_reads_the_parts(server, tmp_path):
     state = {name: torch.zeros_like(tensor) for name, tensor in whole().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.load(state, storage_reader=reader(str(tmp_path)), no_dist=True)
+        dcp.load(state, storage_reader=reader(str(tmp_path)))
     compare(state)
 
 

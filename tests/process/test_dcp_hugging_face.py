@@ -54,12 +54,12 @@ def zeros():
 
 def save(state, path=PATH, **options):
     writer = S3HuggingFaceStorageWriter(path, s3client_config=CONFIG, **options)
-    return dcp.save(state, storage_writer=writer, no_dist=True)
+    return dcp.save(state, storage_writer=writer)
 
 
 def load(state=None, path=PATH):
     state = zeros() if state is None else state
-    dcp.load(state, storage_reader=S3HuggingFaceStorageReader(path, s3client_config=CONFIG), no_dist=True)
+    dcp.load(state, storage_reader=S3HuggingFaceStorageReader(path, s3client_config=CONFIG))
     return state
 
 
@@ -93,11 +93,11 @@ class TestOneRank:
         for key in s3.keys("models"):
             (tmp_path / key.rpartition("/")[2]).write_bytes(s3.get("models", key))
         state = zeros()
-        dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(str(tmp_path)), no_dist=True)
+        dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(str(tmp_path)))
         assert same(state, make())
         theirs = tmp_path / "theirs"
         writer = dcp.HuggingFaceStorageWriter(str(theirs), NAMES, save_distributed=True)
-        dcp.save(make(1), storage_writer=writer, no_dist=True)
+        dcp.save(make(1), storage_writer=writer)
         for file in theirs.iterdir():
             s3.put("models", f"theirs/{file.name}", file.read_bytes())
         assert len(s3.keys("models", "theirs/")) == 2
@@ -251,5 +251,5 @@ class TestFaults:
         s3.put("models", "run/step-1/model-00001-of-00001.safetensors", b"something else" * 1_000_000)
         reader.read_metadata = lambda *_, **__: metadata
         with pytest.raises(CheckpointException, match=r"replaced|changed") as caught:
-            dcp.load(zeros(), storage_reader=reader, no_dist=True)
+            dcp.load(zeros(), storage_reader=reader)
         assert isinstance(caught.value.failures[0][0], ObjectChangedError)
