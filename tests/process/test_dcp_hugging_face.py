@@ -8,7 +8,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
-from s3dataset import DecodeError, ObjectChangedError, ObjectNotFoundError, S3ClientConfig
+from s3dataset import AccessDeniedError, DecodeError, ObjectChangedError, ObjectNotFoundError, S3ClientConfig
 from s3dataset.dcp import S3HuggingFaceStorageReader, S3HuggingFaceStorageWriter, consolidate_safetensors_files
 from s3dataset.testing import Fault, LocalS3
 
@@ -117,6 +117,18 @@ class TestOneRank:
         leftovers = {"run/step-1/" + name for name in index(s3)["weight_map"].values()}
         assert len(leftovers) == 1
         assert leftovers < set(s3.keys("models"))
+
+    def test_a_save_that_fails_leaves_nothing(self, s3):
+        s3.add_fault(Fault.status(403, code="AccessDenied", operation="*", key="*model-00002*", times=None))
+        with pytest.raises(CheckpointException):
+            save(make(), fqn_to_index_mapping=NAMES)
+        assert s3.keys("models") == []
+        s3.clear_faults()
+        save(make(), "s3://models/parts", save_distributed=True, fqn_to_index_mapping=NAMES)
+        s3.add_fault(Fault.status(403, code="AccessDenied", operation="*", key="out/model-00002*", times=None))
+        with pytest.raises(AccessDeniedError):
+            consolidate_safetensors_files("s3://models/parts", "s3://models/out", NAMES)
+        assert s3.keys("models", "out/") == []
 
     def test_part_of_a_checkpoint_into_other_types(self, s3):
         save(make())

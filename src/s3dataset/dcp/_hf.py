@@ -3,7 +3,7 @@
 import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -170,7 +170,13 @@ class S3HuggingFaceStorageWriter(StorageWriter):
                 pool.submit(self._write, name, items, planner, naming)
                 for name, items in zip(names, files.values(), strict=True)
             ]
-            results = [result for task in tasks for result in task.result()]
+            try:
+                results = [result for task in tasks for result in task.result()]
+            except BaseException:
+                if not self.save_distributed:  # else earlier files may have had these names, and are gone
+                    wait(tasks)
+                    delete_objects(self._ref.get(), self._folder, set(names))
+                raise
         done: Future[list[WriteResult]] = Future()
         done.set_result(results)
         return done

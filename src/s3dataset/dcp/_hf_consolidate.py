@@ -2,8 +2,9 @@
 
 import secrets
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
@@ -65,7 +66,8 @@ def consolidate_safetensors_files(
     """
     client = ClientRef(region, endpoint, s3client_config).get()
     plan = _Plan.make(client, input_dir, output_dir, fqn_to_index_mapping, _token(client, output_dir))
-    plan.write(sorted(plan.files), num_threads)
+    with plan.undone_by_failure(plan.files):
+        plan.write(plan.files, num_threads)
     plan.publish()
 
 
@@ -102,17 +104,13 @@ def consolidate_safetensors_files_on_every_rank(
     group = _Group(process_group)
     token = group.share(lambda: _token(client, output_dir) if group.rank == 0 else "")[0]
 
-    def write_mine() -> None:
-        plan = _Plan.make(client, input_dir, output_dir, fqn_to_index_mapping, token)
-        plan.write(plan.dealt(group.size)[group.rank], num_threads)
-
-    group.share(write_mine)
-
-    def publish() -> None:
-        if group.rank == 0:
-            _Plan.make(client, input_dir, output_dir, fqn_to_index_mapping, token).publish()
-
-    group.share(publish)
+    made: list[_Plan] = []
+    group.share(lambda: made.append(_Plan.make(client, input_dir, output_dir, fqn_to_index_mapping, token)))
+    (plan,) = made
+    mine = plan.dealt(group.size)[group.rank]
+    with plan.undone_by_failure(mine):
+        group.share(lambda: plan.write(mine, num_threads))
+    group.share(lambda: plan.publish() if group.rank == 0 else None)
 
 
 class _Group:
@@ -190,7 +188,16 @@ class _Plan:
     def _nbytes(self, name: str) -> int:
         return sum(_nbytes(stored) for stored in self.files[name])
 
-    def write(self, names: Sequence[str], threads: int) -> None:
+    @contextmanager
+    def undone_by_failure(self, names: Iterable[str]) -> Iterator[None]:
+        """Deletes these files when they are of no use: their names are those of no file that an index names."""
+        try:
+            yield
+        except BaseException:
+            delete_objects(self.client, self.output, set(names))
+            raise
+
+    def write(self, names: Iterable[str], threads: int) -> None:
         with ThreadPoolExecutor(max(1, threads), "s3dataset-consolidate") as pool:
             tasks = [pool.submit(_write, self.client, within(self.output, name), self.files[name]) for name in names]
             for task in tasks:
