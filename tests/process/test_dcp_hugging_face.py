@@ -171,9 +171,7 @@ class TestOneRank:
             S3HuggingFaceStorageReader(PATH).read_metadata()
 
     def test_asynchronous_saves(self, s3):
-        future = dcp.async_save(
-            make(), storage_writer=S3HuggingFaceStorageWriter(PATH, s3client_config=CONFIG), no_dist=True
-        )
+        future = dcp.async_save(make(), storage_writer=S3HuggingFaceStorageWriter(PATH, s3client_config=CONFIG))
         future.result()
         assert same(load(), make())
 
