@@ -165,13 +165,13 @@ class Upload:
             self._reap(wait=True)
         return sent
 
-    def send_held(self, pieces: "Pieces", keeps: object) -> None:
+    def send_held(self, pieces: "Pieces", keeps: object, most_parts: int | None = None) -> None:
         """Sends the next part from memory that does not change until the upload has ended, and returns at once.
 
         When anything raises, nobody reads that memory any more after `abort`.
         """
         self._begin()
-        while not self._upload_id or len(self._in_flight) >= _HELD_PARTS:
+        while not self._upload_id or len(self._in_flight) >= (most_parts or _HELD_PARTS):
             self._reap(wait=True)
         self._submit(self._next_part(sum(map(len, pieces)), None, keeps), pieces)
         self._reap(wait=False)

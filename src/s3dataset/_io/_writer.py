@@ -187,7 +187,11 @@ class S3Writer(io.BufferedIOBase):
             return len(view)
 
     def save_held(
-        self, nbytes: int, take: "Callable[[int], tuple[Pieces, object]]", progress: Callable[[int], None] | None = None
+        self,
+        nbytes: int,
+        take: "Callable[[int], tuple[Pieces, object]]",
+        progress: Callable[[int], None] | None = None,
+        most_parts: int | None = None,
     ) -> ObjectInfo:
         """Writes the whole object, from memory that nobody changes until this returns or raises, without a copy of it.
 
@@ -195,6 +199,7 @@ class S3Writer(io.BufferedIOBase):
             nbytes: Of the object: the `size` that the writer was made for.
             take: Gives the next so many bytes, in pieces, and what keeps their memory.
             progress: Is told how many bytes the service has, now and then.
+            most_parts: On their way at once, where `take` makes the memory; default: 64, of memory that is there.
 
         Raises:
             S3Exception: The object was not saved.
@@ -202,7 +207,7 @@ class S3Writer(io.BufferedIOBase):
         with self._lock:
             self._check_usable()
             try:
-                self._saved = self._send_held(nbytes, take, progress)
+                self._saved = self._send_held(nbytes, take, progress, most_parts)
             except BaseException as error:
                 self._fail(error)
                 self._closed = True
@@ -212,7 +217,11 @@ class S3Writer(io.BufferedIOBase):
             return self.result
 
     def _send_held(
-        self, nbytes: int, take: "Callable[[int], tuple[Pieces, object]]", progress: Callable[[int], None] | None
+        self,
+        nbytes: int,
+        take: "Callable[[int], tuple[Pieces, object]]",
+        progress: Callable[[int], None] | None,
+        most_parts: int | None,
     ) -> Saved:
         upload = self._upload
         tell = progress or (lambda _: None)
@@ -225,7 +234,7 @@ class S3Writer(io.BufferedIOBase):
         left = nbytes
         while left:
             part_bytes = min(left, upload.next_part_bytes)
-            upload.send_held(*take(part_bytes))
+            upload.send_held(*take(part_bytes), most_parts)
             left -= part_bytes
             tell(upload.acknowledged_bytes)
         while upload.wait_for_one():

@@ -31,7 +31,9 @@ __all__ = ["consolidate_safetensors_files", "consolidate_safetensors_files_on_ev
 _JOB_BYTES: Final = 16 << 20
 _READERS: Final = 4
 _AHEAD: Final = 6
-"""Jobs that are read, or wait to be sent: with the parts on their way, some 200 MiB for each file being written."""
+"""Jobs that are read, or wait to be sent."""
+_PARTS: Final = 16
+"""On their way at once."""
 
 
 def consolidate_safetensors_files(
@@ -47,8 +49,8 @@ def consolidate_safetensors_files(
     """Makes files of whole tensors, and their index, of a checkpoint in parts.
 
     What `S3HuggingFaceStorageWriter(save_distributed=True)` or PyTorch's has written is streamed: each output file
-    takes some 200 MiB of memory, however large its tensors are. The index is written last; files of an earlier one are
-    not overwritten, and deleted in the end.
+    takes some 300 MiB of memory, however large its tensors are (more beyond 80 GB, where parts are larger). The index
+    is written last; files of an earlier one are not overwritten, and deleted in the end.
 
     Args:
         input_dir: The folder of the parts, "s3://bucket/run/step-100/sharded".
@@ -231,7 +233,9 @@ def _write(client: Client, uri: S3Uri, tensors: Sequence[Stored]) -> None:
     total = len(header) + sum(map(_nbytes, tensors))
     writer = S3Writer(client, uri.bucket, uri.key, size=total)
     with ThreadPoolExecutor(_READERS, "s3dataset-consolidate-read") as pool:
-        writer.save_held(total, Cutter(_pieces(client, header, [by_name[name] for name in order], pool)))
+        writer.save_held(
+            total, Cutter(_pieces(client, header, [by_name[name] for name in order], pool)), most_parts=_PARTS
+        )
 
 
 def _pieces(

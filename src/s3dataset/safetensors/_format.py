@@ -18,6 +18,9 @@ MAX_HEADER_BYTES: Final = 100_000_000
 LENGTH_BYTES: Final = 8
 _ALIGNMENT: Final = 8
 _MAX_SIZE: Final = (1 << 63) - 1
+_MAX_DIMENSIONS: Final = 64
+_TRUSTED_BYTES: Final = 1 << 20
+"""Headers up to this size take no memory worth speaking of, whatever they hold."""
 _METADATA: Final = "__metadata__"
 
 # In the order in which writers put them, the last first.
@@ -116,6 +119,8 @@ def parse_header(data: bytes, size: int, uri: str) -> Header:
     """
     if data[:1] != b"{":
         _refuse(uri, f"its header begins with {data[:1]!r}, not with '{{'")
+    if len(data) > _TRUSTED_BYTES and data.count(b"[") + data.count(b"{") > len(data) // 8:
+        _refuse(uri, "its header is made of brackets, which would take many times its size in memory")
     try:
         content = json.loads(
             data.decode(),
@@ -187,6 +192,8 @@ def _entry(name: str, fields: Any, data_start: int, size: int, uri: str) -> Entr
         _refuse(
             uri, f"the data of tensor {name!r}, [{start}, {end}), reach past the {size - data_start:,} bytes of data"
         )
+    if len(shape) > _MAX_DIMENSIONS:
+        _refuse(uri, f"tensor {name!r} has {len(shape):,} dimensions")
     elements = spread = 1
     for length in shape:
         elements *= length

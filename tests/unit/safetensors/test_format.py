@@ -63,6 +63,8 @@ def test_what_is_right():
         ({"a": tensor(shape=(2,))}, r"of U8 \[2\] has 3 bytes"),
         ({"a": tensor("F32")}, r"of F32 \[3\] has 3 bytes"),
         ({"a": tensor("F4", shape=(2, 3))}, "end within a byte"),
+        ({"a": tensor(shape=(0,) * 65, end=0)}, "has 65 dimensions"),
+        (b'{"a":[' + b"[]," * 1_000_000 + b"[]]}", "made of brackets"),
         ({"a": tensor(shape=(2,), start=1)}, "'a' leaves a hole behind the header"),
         ({"a": tensor(shape=(1,), end=1), "b": tensor(shape=(1,), start=2)}, "'b' leaves a hole behind tensor 'a'"),
         ({"a": tensor(shape=(2,), end=2), "b": tensor(shape=(2,), start=1)}, "'b' overlaps tensor 'a'"),
