@@ -397,6 +397,14 @@ class TestShards:
         assert same(st.load_file("s3://models/m"), first)
         assert len(s3.keys("models")) == 3
 
+    def test_whoever_may_not_list_overwrites_nothing(self, s3):
+        st.save_sharded(large(), "s3://models/m", max_shard_size="9MB")
+        s3.add_fault(Fault.status(403, code="AccessDenied", operation="GetObject", times=1))
+        state = large()
+        weight_map = st.save_sharded(state, "s3://models/m", max_shard_size="9MB")
+        assert "model-00001-of-00002.safetensors" not in weight_map.values()
+        assert same(st.load_file("s3://models/m"), state)
+
     def test_a_name_in_two_shards_is_the_index_s(self, s3):
         put(s3, {"a": torch.zeros(3), "b": torch.zeros(3)}, "m/1.safetensors")
         put(s3, {"a": torch.ones(3), "more": torch.ones(2)}, "m/2.safetensors")

@@ -1,5 +1,6 @@
 """Distributed checkpoints in safetensors files: PyTorch's HuggingFaceStorageWriter and -Reader, on S3."""
 
+import contextlib
 import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from s3dataset._client import ClientRef
 from s3dataset._config import S3ClientConfig
 from s3dataset.dcp._hf_consolidate import consolidate_safetensors_files
 from s3dataset.dcp._hf_files import Chunk, file_metadata, file_name, folder_of, stored_tensors
+from s3dataset.errors import AccessDeniedError
 from s3dataset.safetensors._boxes import BoxRead, read_boxes
 from s3dataset.safetensors._dtypes import dtype_of
 from s3dataset.safetensors._save import write_file
@@ -145,8 +147,9 @@ class S3HuggingFaceStorageWriter(StorageWriter):
                     "whole tensors with one rank (no_dist=True)"
                 )
             names = {file_name(index, self._count) for index in range(1, self._count + 1)}
-            taken = names & old_shards(self._ref.get(), self._folder)
-            naming = _Naming(None, secrets.token_hex(4) if taken else "", None)
+            old = old_shards(self._ref.get(), self._folder)
+            is_free = old is not None and old.isdisjoint(names)
+            naming = _Naming(None, "" if is_free else secrets.token_hex(4), None)
             return [dataclasses.replace(plan, storage_data=naming) for plan in plans]
         save = (secrets.token_hex(8), sum(len(self._files(plan.items)) for plan in plans))
         return [
@@ -190,7 +193,7 @@ class S3HuggingFaceStorageWriter(StorageWriter):
             weight_map = {r.index.fqn: r.storage_data.relative_path for of_rank in results for r in of_rank}
             total = sum(result.size_in_bytes for of_rank in results for result in of_rank)
             write_small(client, within(self._folder, INDEX_NAME), index_bytes(weight_map, total))
-            delete_objects(client, self._folder, old - written)
+            delete_objects(client, self._folder, (old or set()) - written)
             return
         delete_objects(client, self._folder, self._leftovers() - written)
         if self.enable_consolidation:
@@ -248,8 +251,10 @@ class S3HuggingFaceStorageWriter(StorageWriter):
         return results
 
     def _leftovers(self) -> set[str]:
-        pages = self._ref.get().list_objects(self._folder.bucket, self._folder.key, "/")
-        names = {info.key.removeprefix(self._folder.key) for page in pages for info in page.object_info}
+        names: set[str] = set()
+        with contextlib.suppress(AccessDeniedError):  # whoever may not list has to tidy up by other means
+            for page in self._ref.get().list_objects(self._folder.bucket, self._folder.key, "/"):
+                names |= {info.key.removeprefix(self._folder.key) for info in page.object_info}
         return {name for name in names if name.startswith("shard-") and name.endswith(SUFFIX)}
 
 

@@ -153,7 +153,8 @@ class _Group:
 
 def _token(client: Client, output_dir: str) -> str:
     """Tells the new files from those of an index that is there."""
-    return secrets.token_hex(4) if old_shards(client, folder_of(output_dir)) else ""
+    old = old_shards(client, folder_of(output_dir))
+    return secrets.token_hex(4) if old or old is None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,7 @@ class _Plan:
         weight_map = {stored.name: name for name, tensors in self.files.items() for stored in tensors}
         total = sum(map(self._nbytes, self.files))
         write_small(self.client, within(self.output, INDEX_NAME), index_bytes(weight_map, total))
-        delete_objects(self.client, self.output, old - set(self.files))
+        delete_objects(self.client, self.output, (old or set()) - set(self.files))
 
 
 def _nbytes(stored: Stored) -> int:

@@ -14,7 +14,7 @@ from s3dataset._client import Client, ClientRef
 from s3dataset._config import S3ClientConfig
 from s3dataset._io import S3Writer
 from s3dataset._uri import S3Uri
-from s3dataset.errors import ObjectNotFoundError, S3Exception
+from s3dataset.errors import AccessDeniedError, ObjectNotFoundError, S3Exception
 from s3dataset.safetensors._save import check_metadata, check_tensors, write_file
 from s3dataset.safetensors._weights import INDEX_NAME, SINGLE_NAME, parse_index, within
 
@@ -87,7 +87,8 @@ def save_sharded(
             raise
         if len(names) > 1:
             write_small(client, within(folder, INDEX_NAME), index_bytes(weight_map, total))
-    delete_objects(client, folder, ({*old, SINGLE_NAME} if len(names) > 1 else {INDEX_NAME, *old}) - set(names))
+    unused = {SINGLE_NAME if len(names) > 1 else INDEX_NAME, *(old or ())}
+    delete_objects(client, folder, unused - set(names))
     return weight_map
 
 
@@ -135,24 +136,26 @@ def write_small(client: Client, uri: S3Uri, data: bytes) -> None:
         writer.write(data)
 
 
-def old_shards(client: Client, folder: S3Uri) -> set[str]:
-    """The files that an index names which is there."""
+def old_shards(client: Client, folder: S3Uri) -> set[str] | None:
+    """The files that an index names which is there; None where nobody may know whether one is."""
     uri = within(folder, INDEX_NAME)
     try:
         body = client.fetch(uri.bucket, uri.key)
     except ObjectNotFoundError:
         return set()
+    except AccessDeniedError:
+        return None
     try:
         return set(parse_index(uri, body).values())
     except ValueError:
         return set()  # of nobody's that a reader could find
 
 
-def _names(count: int, taken: set[str]) -> list[str]:
+def _names(count: int, taken: set[str] | None) -> list[str]:
     if count == 1:
         return [SINGLE_NAME]
     names = [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
-    if taken.isdisjoint(names):
+    if taken is not None and taken.isdisjoint(names):
         return names
     unique = secrets.token_hex(4)
     return [name.replace("model-", f"model-{unique}-", 1) for name in names]
