@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks import data, servers
 from benchmarks.cases import CONNECTION_BYTES_S, LATENCY_S
+from benchmarks.clients import Obstore, Target
 from benchmarks.peers import ROOT, python_of_peers
 from benchmarks.results import OURS, machine
 from benchmarks.worker import cpu_s, status_bytes, touch_memory
@@ -73,13 +74,10 @@ def boto3(endpoint: str) -> Any:
 
 def obstore(endpoint: str) -> Any:
     import safetensors.torch
-    from obstore.store import S3Store
 
-    store = S3Store(data.BUCKET, endpoint=endpoint, region=servers.REGION, client_options={"allow_http": True})
-    size = store.head(KEY)["size"]
-    starts = list(range(0, size, 8 << 20))
-    parts = store.get_ranges(KEY, starts=starts, ends=[min(start + (8 << 20), size) for start in starts])
-    return safetensors.torch.load(b"".join(parts))
+    client = Obstore(Target(endpoint, servers.REGION, 32))
+    size = client.store(data.BUCKET).head(KEY)["size"]
+    return safetensors.torch.load(bytes(client.get_large(KEY, size)))
 
 
 CLIENTS = {"s3dataset": ours, "runai-model-streamer": runai, "obstore": obstore, "s3fs": s3fs, "boto3": boto3}
