@@ -8,7 +8,7 @@
     ├── CredentialsError                        credentials could not be had, or the service refused them
     │   └── NoCredentialsError                  no provider had any
     ├── ObjectNotFoundError (FileNotFoundError)
-    ├── BucketNotFoundError
+    ├── BucketNotFoundError (FileNotFoundError)
     ├── AccessDeniedError (PermissionError)
     ├── RegionError                             the bucket is elsewhere and could not be followed
     ├── ObjectArchivedError                     it has to be restored before it can be read
@@ -154,8 +154,10 @@ class ObjectNotFoundError(S3Exception, FileNotFoundError):
     _errno = errno.ENOENT
 
 
-class BucketNotFoundError(S3Exception):
+class BucketNotFoundError(S3Exception, FileNotFoundError):
     """There is no bucket with this name."""
+
+    _errno = errno.ENOENT
 
 
 class AccessDeniedError(S3Exception, PermissionError):

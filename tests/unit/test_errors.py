@@ -45,6 +45,7 @@ def test_a_message_alone_makes_one(cls: type[S3Exception]) -> None:
     ("name", "base"),
     [
         ("ObjectNotFoundError", "FileNotFoundError"),
+        ("BucketNotFoundError", "FileNotFoundError"),
         ("AccessDeniedError", "PermissionError"),
         ("TransportError", "ConnectionError"),
         ("ConnectTimeoutError", "TimeoutError"),
