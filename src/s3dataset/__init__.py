@@ -16,11 +16,15 @@
     ├── _datasets              S3MapDataset, S3IterableDataset, DataLoader, BatchSampler (torch)
     ├── _checkpoint            S3Checkpoint (torch)
     ├── safetensors            tensors in files of safetensors (torch)
+    ├── dcp                    distributed checkpoints (torch)
+    ├── fsspec                 S3 as a file system of fsspec
+    ├── lightning              S3LightningCheckpoint (torch, Lightning)
     ├── testing  monitoring    LocalS3; request log
     └── _native                the data plane in Rust: sockets, TLS, signing, retry, memory
 
 Each imports only those above it, and `_native` below all. What stands here is the public API together with the modules
-`errors`, `safetensors`, `transforms`, `monitoring` and `testing`; everything else starts with an underscore.
+`errors`, `transforms`, `safetensors`, `dcp`, `fsspec`, `lightning`, `monitoring` and `testing`; everything else starts with
+an underscore.
 """
 
 import importlib
@@ -131,7 +135,10 @@ _MODULES: Final = frozenset(
         "_s3client",
         "_s3dataset_common",
         "_user_agent",
+        "dcp",
         "errors",
+        "fsspec",
+        "lightning",
         "monitoring",
         "s3checkpoint",
         "s3iterable_dataset",
