@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,19 @@ def test_the_readmes_python_runs():
     program = f"def main():\n{indented(program)}\nif __name__ == '__main__':\n    main()\n"
     output = run("-c", program)
     assert output.count("torch.Size([") == 2  # 48 images in batches of 32
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(("name", "needs"), [("fsspec", ["fsspec", "pandas", "pyarrow"]), ("lightning", ["lightning"])])
+def test_the_documents_python_runs(name, needs):
+    for module in needs:
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    output = run("-c", "\n".join(blocks))
+    if name == "fsspec":
+        assert output == "100 b'7'\nrun,loss\n7,0.25\n\n(1000, 2)\n"
 
 
 def indented(program):
