@@ -3,10 +3,9 @@
 ::
 
     register                s3:// in this process
-    S3FileSystem            what a path means, what is there; copies, deletions
-    ├── options             storage options, as s3fs's users give them
-    ├── listing             directories out of keys
-    ├── transfers           many objects at once, between S3 and memory or the local disk
+    S3FileSystem            opens objects as files
+    ├── Bytes               reads, writes, copies and removes, many at once: transfers
+    │   └── Tree            what a path means, what is there: listing, options
     └── files               one object as a file
 
 "s3dataset://bucket/key" is served without a word; `s3dataset.fsspec.register()` makes "s3://" mean the same.
