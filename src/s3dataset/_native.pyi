@@ -136,6 +136,12 @@ class Reply:
     @property
     def key_errors(self) -> list[tuple[str, str, str]]:
         """delete_many: (key, code, message) of what was not deleted."""
+    @property
+    def uploads(self) -> list[tuple[str, str, int]]:
+        """list_uploads: (key, upload id, epoch seconds at which it was begun, 0 where that is not told)."""
+    @property
+    def next_uploads(self) -> tuple[str, str] | None:
+        """list_uploads: the markers (key, upload id) of the next page, None when this is the last."""
     def headers(self) -> list[tuple[str, str]]: ...
 
 @final
@@ -297,6 +303,8 @@ class Queue:
         max_keys: int = 1000,
     ) -> int:
         """One page of ListObjectsV2 -> ListPage."""
+    def list_uploads(self, route: Route, prefix: str, /, *, key_marker: str = "", upload_id_marker: str = "") -> int:
+        """One page of ListMultipartUploads -> Reply with `uploads` and `next_uploads`."""
     def delete(self, route: Route, key: str, headers: Sequence[tuple[str, str]] = (), /) -> int: ...
     def delete_many(self, route: Route, keys: Sequence[str], /) -> int:
         """DeleteObjects, at most 1,000 keys."""

@@ -139,6 +139,12 @@ fn read_answer(
             })?;
             return Ok(Outcome::List(Box::new(page)));
         }
+        CallKind::ListUploads => {
+            reply.uploads = xml::parse_uploads(answer).map_err(|e| match e {
+                xml::XmlError::KeyNotUtf8 { .. } => Fault::invalid(e.to_string()),
+                e => broken(e),
+            })?;
+        }
         CallKind::UploadPart if reply.etag.is_empty() => {
             // Without it the upload cannot be completed; the part can be sent again.
             return Err(Fault::transport("an answer to UploadPart without an ETag"));

@@ -7,7 +7,7 @@ use crate::pace::Pace;
 use crate::queue::Queue;
 use crate::raw::{PooledBuffer, Span};
 use crate::ticket::Ticket;
-use crate::xml::ListPage;
+use crate::xml::{ListPage, UploadPage};
 use std::sync::Arc;
 
 /// A request with its place in its queue.
@@ -131,6 +131,7 @@ pub struct Call {
 pub enum CallKind {
     Head,
     List,
+    ListUploads,
     Put,
     UploadPart,
     UploadPartCopy,
@@ -148,6 +149,7 @@ impl CallKind {
             CallKind::Head if key.is_empty() => "HeadBucket",
             CallKind::Head => "HeadObject",
             CallKind::List => "ListObjectsV2",
+            CallKind::ListUploads => "ListMultipartUploads",
             CallKind::Put => "PutObject",
             CallKind::UploadPart => "UploadPart",
             CallKind::UploadPartCopy => "UploadPartCopy",
@@ -162,7 +164,7 @@ impl CallKind {
 
     /// Changes nothing at the service.
     pub fn reads(self) -> bool {
-        matches!(self, CallKind::Head | CallKind::List)
+        matches!(self, CallKind::Head | CallKind::List | CallKind::ListUploads)
     }
 
     /// May take minutes at the service: one deadline instead of a first-byte one.
@@ -252,6 +254,7 @@ pub struct Reply {
     pub in_doubt: u32,
     pub checksum: String,
     pub key_errors: Vec<(String, String, String)>,
+    pub uploads: UploadPage,
     pub head: Box<[u8]>,
 }
 

@@ -47,11 +47,12 @@ pub struct Stats {
 }
 
 /// Every operation, by the service's own name.
-pub const OPERATIONS: [&str; 14] = [
+pub const OPERATIONS: [&str; 15] = [
     "GetObject",
     "HeadObject",
     "HeadBucket",
     "ListObjectsV2",
+    "ListMultipartUploads",
     "PutObject",
     "UploadPart",
     "UploadPartCopy",

@@ -285,6 +285,16 @@ impl PyQueue {
         self.call(route, "", call, None)
     }
 
+    #[pyo3(signature = (route, prefix, /, *, key_marker="", upload_id_marker=""))]
+    fn list_uploads(&self, route: &PyRoute, prefix: &str, key_marker: &str, upload_id_marker: &str) -> PyResult<u64> {
+        let mut pairs = vec![("uploads", ""), ("encoding-type", "url")];
+        let optional = [("prefix", prefix), ("key-marker", key_marker), ("upload-id-marker", upload_id_marker)];
+        pairs.extend(optional.into_iter().filter(|(_, value)| !value.is_empty()));
+        let mut call = Call::new(CallKind::ListUploads, "GET");
+        call.query = query(&mut pairs);
+        self.call(route, "", call, None)
+    }
+
     #[pyo3(signature = (route, key, headers=Vec::new(), /))]
     fn delete(&self, route: &PyRoute, key: &str, headers: Headers) -> PyResult<u64> {
         let mut call = Call::new(CallKind::Delete, "DELETE");

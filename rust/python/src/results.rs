@@ -67,6 +67,23 @@ impl PyReply {
         self.0.key_errors.clone()
     }
 
+    #[getter]
+    fn uploads(&self) -> Vec<(&str, &str, i64)> {
+        let uploads = self.0.uploads.uploads.iter();
+        uploads.map(|upload| (upload.key.as_str(), upload.upload_id.as_str(), upload.initiated_s)).collect()
+    }
+
+    #[getter]
+    fn next_uploads(&self) -> Option<(&str, &str)> {
+        let page = &self.0.uploads;
+        page.is_truncated.then(|| {
+            (
+                page.next_key_marker.as_deref().unwrap_or_default(),
+                page.next_upload_id_marker.as_deref().unwrap_or_default(),
+            )
+        })
+    }
+
     fn headers(&self) -> Vec<(String, String)> {
         headers_of(&self.0.head)
     }

@@ -22,6 +22,7 @@ from s3dataset._client._process import configure_process, end_with_parent, limit
 from s3dataset._client._put import PutRequest
 from s3dataset._client._queue import Get, GetInto, Headers, Pieces, Put, RequestQueue, Result
 from s3dataset._client._registry import ClientRef, get_client
+from s3dataset._client._uploads import UnfinishedUpload
 from s3dataset._client._user_agent import UserAgent
 from s3dataset._native import (
     Body,
@@ -59,6 +60,7 @@ __all__ = [
     "RequestQueue",
     "RestoreStatus",
     "Result",
+    "UnfinishedUpload",
     "UserAgent",
     "checksum",
     "combine_checksums",

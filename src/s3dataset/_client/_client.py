@@ -9,11 +9,20 @@ from s3dataset._client._head import HeadOperations
 from s3dataset._client._list import ListOperations
 from s3dataset._client._put import PutOperations
 from s3dataset._client._registry import ClientRef
+from s3dataset._client._uploads import UploadOperations
 
 __all__ = ["Client"]
 
 
-class Client(GetOperations, PutOperations, ListOperations, HeadOperations, DeleteOperations, CopyOperations):
+class Client(
+    GetOperations,
+    PutOperations,
+    ListOperations,
+    HeadOperations,
+    DeleteOperations,
+    CopyOperations,
+    UploadOperations,
+):
     """Operations on objects over one endpoint or region. See `ClientCore` for its life and arguments."""
 
     @property

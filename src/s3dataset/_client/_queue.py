@@ -138,6 +138,16 @@ class RequestQueue:
             self._prefixes[index] = prefix
         return index
 
+    def list_uploads(self, bucket: str, prefix: str, markers: tuple[str, str] = ("", "")) -> int:
+        """One page of the multipart uploads under way -> Reply with `uploads`, and `next_uploads` as next markers."""
+        key_marker, upload_id_marker = markers
+        index = self._native.list_uploads(
+            self._routes[bucket], prefix, key_marker=key_marker, upload_id_marker=upload_id_marker
+        )
+        if prefix:
+            self._prefixes[index] = prefix
+        return index
+
     def delete(self, bucket: str, key: str, headers: Headers = ()) -> int:
         """DeleteObject -> Reply."""
         return self._native.delete(self._routes[bucket], _object(bucket, key), headers)

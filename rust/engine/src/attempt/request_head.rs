@@ -10,7 +10,10 @@ impl Attempts<'_> {
     /// The request's head, signed now.
     pub(super) fn head_of(&self, request: &Request<'_>, place: &Place) -> Result<Vec<u8>, Fault> {
         let (client, route) = (self.client, &self.target.route);
-        let of_bucket = matches!(self.operation, "ListObjectsV2" | "HeadBucket" | "DeleteObjects" | "CreateSession");
+        let of_bucket = matches!(
+            self.operation,
+            "ListObjectsV2" | "ListMultipartUploads" | "HeadBucket" | "DeleteObjects" | "CreateSession"
+        );
         let of_object = !of_bucket && !matches!(self.operation, "DeleteObject" | "AbortMultipartUpload");
         if self.target.key.is_empty() && !of_bucket {
             return Err(Fault::invalid("the key is empty: that names the bucket, not an object"));

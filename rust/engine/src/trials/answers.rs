@@ -158,7 +158,7 @@ impl Exam {
             let checksum = has(0x04).then_some(Algorithm::Crc64Nvme);
             Op::Call(Box::new(Call { payload, checksum, ..Call::new(kind, method) }))
         };
-        let op = match operation % 18 {
+        let op = match operation % 19 {
             0 => Op::Fetch(fetch(What::Whole, None)),
             1 => Op::Fetch(fetch(What::Whole, Some(n))),
             2 => Op::Fetch(fetch(What::Range { start: 5, end: 5 + n }, None)),
@@ -181,6 +181,7 @@ impl Exam {
             14 => call(CallKind::Delete, "DELETE"),
             15 => call(CallKind::DeleteMany, "POST"),
             16 => call(CallKind::Copy, "PUT"),
+            17 => call(CallKind::ListUploads, "GET"),
             _ => Op::Fetch(fetch(What::Range { start: n, end: u64::MAX }, None)),
         };
         Exam {
@@ -190,7 +191,7 @@ impl Exam {
             memory,
             step: if has(0x01) { 7 } else { usize::MAX },
             // Ten minutes are what those may take, should an answer not end.
-            closes: has(0x02) || matches!(operation % 18, 10 | 12 | 16),
+            closes: has(0x02) || matches!(operation % 19, 10 | 12 | 16),
             proxies,
         }
     }
