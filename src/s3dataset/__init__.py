@@ -5,6 +5,7 @@
     s3dataset                  the public names, loaded at first use: no torch, no botocore before
     ├── errors                 exception tree; imports nothing
     ├── _uri  _secrets         S3Uri, the only URI parser; credentials as values
+    ├── _progress              bars on a terminal
     ├── _torch_archive         what lies where in a file of torch.save
     ├── _object_headers        what is said of an object when it is written
     ├── _config  _limits       S3ClientConfig, the only reader of S3's environment variables; shares of the machine
@@ -15,10 +16,12 @@
     ├── _order  _page          who reads what, when; the mapped page that the processes of a dataset share
     ├── _datasets              S3MapDataset, S3IterableDataset, DataLoader, BatchSampler (torch)
     ├── _checkpoint            S3Checkpoint (torch)
+    ├── _commits               which checkpoints there are: commit records, pins, retention
     ├── safetensors            tensors in files of safetensors (torch)
     ├── dcp                    distributed checkpoints (torch)
     ├── fsspec                 S3 as a file system of fsspec
     ├── lightning              S3LightningCheckpoint (torch, Lightning)
+    ├── _manager               CheckpointManager (torch)
     ├── testing  monitoring    LocalS3; request log
     └── _native                the data plane in Rust: sockets, TLS, signing, retry, memory
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from s3dataset._config import S3ClientConfig
     from s3dataset._datasets import BatchSampler, DataLoader, S3IterableDataset, S3MapDataset
     from s3dataset._io import S3Client, S3Reader, S3ReaderConstructor, S3Writer
+    from s3dataset._manager import CheckpointInfo, CheckpointManager, Restored
     from s3dataset._manifest import Manifest
     from s3dataset._order import Split
     from s3dataset._stats import Stats
@@ -73,6 +77,8 @@ __all__ = [
     "Body",
     "BucketNotFoundError",
     "CancelledError",
+    "CheckpointInfo",
+    "CheckpointManager",
     "ChecksumMismatchError",
     "ConflictError",
     "ConnectTimeoutError",
@@ -92,6 +98,7 @@ __all__ = [
     "ObjectNotFoundError",
     "PreconditionFailedError",
     "RegionError",
+    "Restored",
     "RetriesExhaustedError",
     "S3Checkpoint",
     "S3Client",
@@ -116,9 +123,12 @@ __version__ = "1.1.0.dev0"
 _HOMES: Final = {
     "BatchSampler": "_datasets",
     "Body": "_client",
+    "CheckpointInfo": "_manager",
+    "CheckpointManager": "_manager",
     "DataLoader": "_datasets",
     "Manifest": "_manifest",
     "ObjectInfo": "_client",
+    "Restored": "_manager",
     "S3Checkpoint": "_checkpoint",
     "S3Client": "_io",
     "S3ClientConfig": "_config",

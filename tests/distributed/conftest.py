@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +28,12 @@ def server() -> Iterator[LocalS3]:
 
 @pytest.fixture
 def ranks(server: LocalS3, tmp_path: Path) -> Callable[..., list[Any]]:
-    """Runs a program of rank_programs.py, or of another script, on every rank -> the ranks' answers."""
+    """Runs a program of rank_programs.py on every rank -> the ranks' answers."""
+    return runner(server, tmp_path)
+
+
+def runner(server: LocalS3, folder: Path) -> Callable[..., list[Any]]:
+    """What runs a program of rank_programs.py, or another script, on every rank; `dies` is killed in the end."""
 
     def run(
         program: str,
@@ -35,6 +41,7 @@ def ranks(server: LocalS3, tmp_path: Path) -> Callable[..., list[Any]]:
         world_size: int = 2,
         launcher: bool = True,
         script: str = "rank_programs.py",
+        dies: int | None = None,
     ) -> list[Any]:
         server.reset_stats()
         with socket.socket() as probe:
@@ -47,19 +54,22 @@ def ranks(server: LocalS3, tmp_path: Path) -> Callable[..., list[Any]]:
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
                 environment |= {"LOCAL_WORLD_SIZE": str(world_size)}
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            file = str(Path(__file__).with_name(script))
-            command = [sys.executable, file, program, str(tmp_path / f"answer{rank}"), *arguments]
+            path = str(Path(__file__).with_name(script))
+            command = [sys.executable, path, program, str(folder / f"answer{rank}"), *arguments]
             processes.append(
                 subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             )
         try:
-            for process in processes:
-                output, _ = process.communicate(timeout=120)
-                assert process.returncode == 0, output
+            for rank, process in enumerate(processes):
+                output, _ = process.communicate(timeout=240)
+                assert process.returncode == (-signal.SIGKILL if rank == dies else 0), output
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
-        return [json.loads((tmp_path / f"answer{rank}").read_text()) for rank in range(world_size)]
+                assert process.stdout is not None
+                process.stdout.close()
+        paths = [folder / f"answer{rank}" for rank in range(world_size)]
+        return [json.loads(path.read_text()) for path in paths]
 
     return run

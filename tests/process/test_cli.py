@@ -48,6 +48,12 @@ def test_version():
         ["demo", "--epochs", "0"],
         ["demo", "--workers", "-1"],
         ["serve", "--port", "65536"],
+        ["checkpoint"],
+        ["checkpoint", "ls"],
+        ["checkpoint", "verify", "s3://bucket/run", "--step", "-1"],
+        ["checkpoint", "verify", "s3://bucket/run", "--step", "1", "--all"],
+        ["checkpoint", "prune", "s3://bucket/run", "--keep-last", "0"],
+        ["checkpoint", "prune", "s3://bucket/run", "--keep-every", "5"],
     ],
 )
 def test_wrong_usage_exits_with_2_and_says_how(arguments):
@@ -173,3 +179,73 @@ def test_serve_on_a_port_that_is_taken_says_so():
     assert done.returncode == 1
     assert "did not start" in done.stderr
     assert "Traceback (most recent call last):\n  File" not in done.stderr.split("did not start")[0]
+
+
+class TestCheckpoint:
+    URI = "s3://checkpoints/run"
+
+    @pytest.fixture
+    def server(self):
+        with LocalS3("checkpoints") as server, s3dataset.CheckpointManager(self.URI, keep_last=None) as manager:
+            for step in (5, 60, 700):
+                manager.save(step, {"step": step}, metadata={"loss": step / 2})
+            manager.pin(5)
+            yield server
+
+    def test_ls(self, server):
+        done = command("checkpoint", "ls", self.URI)
+        assert done.returncode == 0, done.stderr
+        header, *rows = [line.split() for line in done.stdout.splitlines()]
+        assert header == ["STEP", "TIME", "(UTC)", "SIZE", "FILES", "RANKS", "FORMAT", "PINNED"]
+        assert [row[0] for row in rows] == ["700", "60", "5"]
+        assert [row[-1] for row in rows] == ["torch", "torch", "yes"]
+        assert done.stderr.startswith("3 checkpoints, ")
+        assert '{"loss": 30.0}' in command("checkpoint", "ls", self.URI, "--metadata").stdout
+        nothing = command("checkpoint", "ls", "s3://checkpoints/other")
+        assert nothing.returncode == 1
+        assert nothing.stderr == "s3dataset: s3://checkpoints/other/ has no committed checkpoint\n"
+
+    def test_ls_with_a_record_that_is_none(self, server):
+        server.put("checkpoints", "run/commits/000000000000.json", b"junk")
+        done = command("checkpoint", "ls", self.URI)
+        assert done.returncode == 1
+        assert "is no commit record" in done.stdout
+        assert "700" in done.stdout
+
+    def test_verify(self, server):
+        newest = command("checkpoint", "verify", self.URI)
+        assert (newest.returncode, newest.stderr) == (0, "")
+        assert newest.stdout.startswith("step 700: whole (1 file, ")
+        (key,) = server.keys("checkpoints", "run/data/60.")
+        server.put("checkpoints", key, b"x")
+        every = command("checkpoint", "verify", self.URI, "--all")
+        assert every.returncode == 1
+        assert [line.split(" ")[2] for line in every.stdout.splitlines() if line[0] != " "] == [
+            "whole",
+            "DAMAGED",
+            "whole",
+        ]
+        assert f"s3://checkpoints/{key} has 1 bytes" in every.stdout
+        assert command("checkpoint", "verify", self.URI, "--step", "5").returncode == 0
+        missing = command("checkpoint", "verify", self.URI, "--step", "6")
+        assert missing.returncode == 1
+        assert "has no checkpoint of step 6" in missing.stderr
+
+    def test_prune(self, server):
+        assert command("checkpoint", "prune", self.URI).stderr == "nothing to delete below s3://checkpoints/run/\n"
+        before = server.keys("checkpoints")
+        would = command("checkpoint", "prune", self.URI, "--keep-last", "1", "--dry-run")
+        assert (would.returncode, would.stdout) == (0, "would delete step 60\n")
+        assert server.keys("checkpoints") == before
+        assert command("checkpoint", "prune", self.URI, "--keep-last", "1", "--keep-every", "20").stdout == ""
+        done = command("checkpoint", "prune", self.URI, "--keep-last", "1")
+        assert (done.returncode, done.stdout) == (0, "deleted step 60\n")
+        assert len(server.keys("checkpoints", "run/commits/")) == 2
+
+    def test_it_needs_no_torch(self, server):
+        program = (
+            "import sys; from s3dataset._cli import main; "
+            f"codes = [main(['checkpoint', action, {self.URI!r}]) for action in ('ls', 'verify', 'prune')]; "
+            "sys.exit(any(codes) or 'torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT_S).returncode == 0

@@ -12,7 +12,7 @@ import s3dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "s3dataset"
-IMPORTS_TORCH = {"_checkpoint", "_datasets", "_demo", "dcp", "lightning", "safetensors"}
+IMPORTS_TORCH = {"_checkpoint", "_datasets", "_demo", "_manager", "dcp", "lightning", "safetensors"}
 IMPORTS_NATIVE = {"_client", "testing"}
 
 

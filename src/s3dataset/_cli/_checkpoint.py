@@ -1,0 +1,203 @@
+"""`s3dataset checkpoint`: what a CheckpointManager has saved: listed, verified, pruned."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from s3dataset._cli._ls import readable_bytes
+from s3dataset._cli._options import add_connection_options, whole_number
+
+if TYPE_CHECKING:
+    from s3dataset._commits import Catalog
+
+_STEPS = whole_number(0, 10**12 - 1)
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    parser = commands.add_parser(
+        "checkpoint",
+        help="list, verify and prune what a CheckpointManager has saved",
+        description="Looks after the checkpoints that s3dataset.CheckpointManager has saved below a URI.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    ls = _add(
+        actions,
+        "ls",
+        "list the committed checkpoints, newest first",
+        "Lists the committed checkpoints, newest first: step, time (UTC) of the commit, size, number of files, ranks "
+        "that saved it, format, and whether it is pinned. Exits with 1 when there is none.",
+    )
+    ls.add_argument("--metadata", action="store_true", help="print metadata below each, as JSON")
+    ls.set_defaults(run=run_ls)
+
+    verify = _add(
+        actions,
+        "verify",
+        "read a checkpoint and compare every byte",
+        "Reads every byte of a checkpoint, and compares names, sizes, ETags and checksums of its files with the commit "
+        "record. Exits with 1 when something is damaged or missing.",
+    )
+    which = verify.add_mutually_exclusive_group()
+    which.add_argument("--step", type=_STEPS, metavar="N", help="which checkpoint; default: the newest")
+    which.add_argument("--all", action="store_true", help="all of them")
+    verify.set_defaults(run=run_verify)
+
+    prune = _add(
+        actions,
+        "prune",
+        "delete older checkpoints, and what crashes have left",
+        "Deletes checkpoints that are not kept, then what was never committed and is older than a day, unfinished "
+        "uploads included. Pinned checkpoints and those that somebody restores stay; the newest always does.",
+    )
+    prune.add_argument(
+        "--keep-last",
+        type=whole_number(1),
+        metavar="N",
+        help="keep so many of the newest; default: all of them, so that only what crashes have left is deleted",
+    )
+    prune.add_argument(
+        "--keep-every", type=whole_number(1), metavar="N", help="keep those whose step it divides; with --keep-last"
+    )
+    prune.add_argument("--dry-run", action="store_true", help="delete nothing, and print what would be deleted")
+    prune.set_defaults(run=run_prune, parser=prune)
+
+
+def _add(
+    actions: "argparse._SubParsersAction[Any]", name: str, summary: str, description: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=description)
+    parser.add_argument("uri", metavar="s3://BUCKET/RUN", help="the manager's URI")
+    add_connection_options(parser)
+    parser.add_argument("--profile", help="whose credentials and settings to use, from ~/.aws; default: AWS_PROFILE")
+    return parser
+
+
+def open_catalog(arguments: argparse.Namespace) -> "Catalog":
+    # `--help` need not load them; and none of it loads torch.
+    from s3dataset._client import ClientRef  # noqa: PLC0415
+    from s3dataset._commits import Catalog, Layout  # noqa: PLC0415
+    from s3dataset._config import S3ClientConfig  # noqa: PLC0415
+
+    config = S3ClientConfig(profile=arguments.profile)
+    return Catalog(Layout.at(arguments.uri), ClientRef(arguments.region, arguments.endpoint, config))
+
+
+# -- ls ----------------------------------------------------------------------------------------------------------------
+
+
+def run_ls(arguments: argparse.Namespace) -> int:
+    import json  # noqa: PLC0415
+
+    from s3dataset._commits import Committed, Marks  # noqa: PLC0415
+
+    catalog = open_catalog(arguments)
+    steps = [entry.step for entry in catalog.entries()]
+    if not steps:
+        print(f"s3dataset: {catalog.layout} has no committed checkpoint", file=sys.stderr)
+        return 1
+    pinned = Marks(catalog).pinned()
+    found = catalog.read_many(steps)
+    rows = [("STEP", "TIME (UTC)", "SIZE", "FILES", "RANKS", "FORMAT", "PINNED")]
+    notes: dict[int, str] = {}
+    total, unreadable = 0, 0
+    for step in steps:
+        committed = found[step]
+        pin = "yes" if step in pinned else ""
+        if isinstance(committed, Committed):
+            record = committed.record
+            total += record.nbytes
+            when = datetime.fromtimestamp(record.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            size, files, ranks = readable_bytes(record.nbytes), f"{len(record.objects):,}", f"{record.world_size:,}"
+            rows.append((f"{step}", when, size, files, ranks, record.format, pin))
+            if arguments.metadata and record.metadata is not None:
+                notes[len(rows) - 1] = json.dumps(record.metadata, ensure_ascii=False)
+        else:
+            unreadable += 1
+            rows.append((f"{step}", "-", "-", "-", "-", "-", pin))
+            notes[len(rows) - 1] = str(committed)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for place, row in enumerate(rows):
+        cells = [
+            cell.ljust(width) if column in (1, 5, 6) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+        if place in notes:
+            print(f"{' ' * widths[0]}  {notes[place]}")
+    said = f"{len(steps):,} checkpoint{'s' * (len(steps) > 1)}, {readable_bytes(total)}"
+    print(said, file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+# -- verify ------------------------------------------------------------------------------------------------------------
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    catalog = open_catalog(arguments)
+    if arguments.step is not None:
+        steps = [arguments.step]
+    else:
+        steps = [entry.step for entry in catalog.entries(all_pages=arguments.all)]
+        if not steps:
+            print(f"s3dataset: {catalog.layout} has no committed checkpoint", file=sys.stderr)
+            return 1
+        if not arguments.all:
+            del steps[1:]
+    are_whole = [verify_step(catalog, step) for step in steps]
+    return 0 if all(are_whole) else 1
+
+
+def verify_step(catalog: "Catalog", step: int) -> bool:
+    """Prints what is wrong with a checkpoint -> whether it is whole."""
+    from s3dataset._commits import Marks, find_damage  # noqa: PLC0415
+    from s3dataset._progress import showing  # noqa: PLC0415
+    from s3dataset.errors import DecodeError, ObjectNotFoundError  # noqa: PLC0415
+
+    try:
+        record = catalog.read(step).record
+    except ObjectNotFoundError:
+        print(f"s3dataset: {catalog.layout} has no checkpoint of step {step}", file=sys.stderr)
+        return False
+    except DecodeError as error:
+        print(f"step {step}: DAMAGED\n  {error}")
+        return False
+    with Marks(catalog).restore(step), showing(None, f"verifying step {step}") as tell:
+        damages = find_damage(catalog, record, tell)
+    compared = sum(stored.checksum is not None for stored in record.objects)
+    files = f"{len(record.objects):,} file{'s' * (len(record.objects) > 1)}"
+    if not damages:
+        how = "compared with their checksums" if compared == len(record.objects) else f"{compared:,} with checksums"
+        print(f"step {step}: whole ({files}, {readable_bytes(record.nbytes)}, {how})")
+        return True
+    print(f"step {step}: DAMAGED ({len(damages):,} of {files})")
+    for damage in damages:
+        print(f"  {damage}")
+    return False
+
+
+# -- prune -------------------------------------------------------------------------------------------------------------
+
+
+def run_prune(arguments: argparse.Namespace) -> int:
+    from s3dataset._commits import Pruner  # noqa: PLC0415
+    from s3dataset._progress import showing  # noqa: PLC0415
+
+    if arguments.keep_every is not None and arguments.keep_last is None:
+        arguments.parser.error("--keep-every says what is kept beside the newest ones: give --keep-last too")
+    catalog = open_catalog(arguments)
+    with showing(None, "deleting", unit=" attempts") as tell:
+        pruned = Pruner(catalog).prune(
+            keep_last=arguments.keep_last, keep_every=arguments.keep_every, dry_run=arguments.dry_run, progress=tell
+        )
+    verb = "would delete" if arguments.dry_run else "deleted"
+    for step in pruned.steps:
+        print(f"{verb} step {step}")
+    for attempt in pruned.attempts:
+        print(f"{verb} files of an attempt that is not committed: {catalog.layout.data}{attempt}/")
+    for key in pruned.uploads:
+        print(f"{verb} an unfinished upload: {key}")
+    if not any(pruned):
+        print(f"nothing to delete below {catalog.layout}", file=sys.stderr)
+    return 0
