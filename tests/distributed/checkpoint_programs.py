@@ -21,6 +21,9 @@ import s3dataset
 from s3dataset import CheckpointManager
 from s3dataset.errors import S3Exception
 
+LOADS_IN_GROUPS = COMPARES_SHAPES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 5)
+"""torch 2.4's dcp.load asks all ranks for their keys, whichever group it is given, and fills what fits."""
+
 
 def state(value: float, count: int = 1000) -> dict[str, Any]:
     return {"weights": torch.full((count,), value)}
@@ -234,6 +237,56 @@ def spread_states(rank: int, uri: str) -> Any:
         return {"error": raised(lambda: manager.save(1, {"model": [_spread(0.0)[0]]}))}
 
 
+def distributed_format(rank: int, uri: str) -> Any:
+    """Spread tensors are saved in both ways, and restored into others; damage to the newest one is skipped by all."""
+    answer: dict[str, Any] = {}
+    with CheckpointManager(uri, format="dcp") as manager:
+        tensor, local = _spread(10.0)
+        manager.save(1, {"w": tensor, "n": 1}, dataset_state={"at": 1})
+        future = manager.save_async(2, {"w": _spread(20.0)[0], "n": 2}, dataset_state={"at": 2})
+        answer["saved"] = future.result().num_files
+        tensor, local = _spread(30.0)
+        future = manager.save_async(3, {"w": tensor, "n": 3}, dataset_state={"at": 3})
+        local.zero_()  # the copy is made
+        future.result()
+        into, mine = _spread(-100.0)
+        restored = manager.restore({"w": into, "n": 0})
+        assert restored is not None
+        answer["restored"] = [restored.step, mine.tolist(), restored.state["n"], restored.dataset_state]
+        damage = manager.list()[0].uri.removeprefix("s3://bucket/")
+        dist.barrier()
+        if rank == 0:
+            client = s3dataset.S3Client()
+            keys = [info.key for page in client.list_objects("bucket", damage) for info in page.object_info]
+            client.delete_object("bucket", next(key for key in keys if "__1_" in key))
+        dist.barrier()
+        restored = manager.restore({"w": into, "n": 0})
+        assert restored is not None
+        answer["older"] = [restored.step, mine.tolist(), restored.state["n"], [step for step, _ in restored.skipped]]
+        verified = manager.restore({"w": into, "n": 0}, verify=True)
+        assert verified is not None
+        answer["verified"] = [verified.step, mine.tolist()]
+        if COMPARES_SHAPES:
+            answer["other shape"] = raised(lambda: manager.restore({"w": torch.zeros(7), "n": 0}))
+    with CheckpointManager(uri, format="torch") as manager:  # the record tells the format
+        answer["no state"] = raised(lambda: manager.restore(step=2))
+    return answer
+
+
+def restored_by_fewer(rank: int, uri: str) -> Any:
+    """What three ranks saved is read by two."""
+    with CheckpointManager(uri, format="dcp") as manager:
+        manager.save(1, {"w": _spread(10.0)[0]})
+    dist.barrier()
+    group = dist.new_group([0, 1], backend="gloo")
+    if rank == 2 or not LOADS_IN_GROUPS:
+        return {}
+    with CheckpointManager(uri, format="dcp", process_group=group) as manager:
+        into = {"w": torch.zeros(9)}
+        manager.restore(into)
+        return {"w": into["w"].tolist(), "ranks": manager.list()[0].world_size}
+
+
 PLAN: list[tuple[Callable[..., Any], tuple[int, ...]]] = [
     (save_and_restore, ()),
     (train_meanwhile, ()),
@@ -248,6 +301,8 @@ PLAN: list[tuple[Callable[..., Any], tuple[int, ...]]] = [
     (cannot_load, (1,)),
     (parts_of_the_ranks, ()),
     (spread_states, ()),
+    (distributed_format, ()),
+    (restored_by_fewer, ()),
     (be_killed, (1,)),  # the last one
 ]
 

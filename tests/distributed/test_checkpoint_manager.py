@@ -131,3 +131,20 @@ def test_states_that_are_spread_over_ranks_are_refused(run: Callable[..., list[A
     for answer in run("spread_states"):
         assert "state['model'][0] is spread over the ranks" in answer["error"]
         assert 'format="dcp"' in answer["error"]
+
+
+def test_states_that_are_spread_over_ranks_in_the_format_for_them(run: Callable[..., list[Any]]) -> None:
+    for rank, answer in enumerate(run("distributed_format")):
+        assert answer["saved"] == 4
+        assert answer["restored"] == [3, [30.0 + 3 * rank + place for place in range(3)], 3, {"at": 3}]
+        assert answer["older"] == [2, [20.0 + 3 * rank + place for place in range(3)], 2, [3]]
+        assert answer["verified"] == answer["older"][:2]
+        assert "size" in answer.get("other shape", "size").lower()
+        assert "fills a state dict in place" in answer["no state"]
+
+
+def test_fewer_ranks_restore_what_more_have_saved(run: Callable[..., list[Any]]) -> None:
+    *answers, _ = run("restored_by_fewer")
+    if not all(answers):
+        pytest.skip("torch 2.4 cannot load in a group of some ranks")
+    assert answers == [{"w": [10.0 + place for place in range(9)], "ranks": 3}] * 2

@@ -216,3 +216,21 @@ def damage(on: CheckpointManager) -> None:
     prefix = info.uri.removeprefix("s3://bucket/")
     keys = [found.key for page in client.list_objects(BUCKET, prefix) for found in page.object_info]
     client.put_many([(BUCKET, keys[0], bytes(client.get_range(BUCKET, keys[0], 0, info.nbytes))[:-1])])
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is:UserWarning", "ignore:TypedStorage:UserWarning")
+def test_a_save_of_torchs_distributed_format(server: LocalS3) -> None:
+    """Several files, of which none may be missing."""
+    outcomes = set()
+    for done in crash_everywhere(server, (save(1, 1.0), save(2, 2.0)), save(3, 3.0), lost=False, format="dcp"):
+        with manager(format="dcp") as fresh:
+            restored = fresh.restore(state(0.0))
+            assert restored is not None
+            assert restored.step == fresh.latest()
+            assert restored.state["value"] == restored.step
+            assert restored.skipped == []
+            assert is_whole(restored)
+            outcomes.add((done, restored.step))
+            fresh.prune()
+        nothing_is_left(server, [restored.step, restored.step - 1])
+    assert outcomes == {(True, 3), (False, 2)}

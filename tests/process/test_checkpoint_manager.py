@@ -306,6 +306,64 @@ def test_the_end_of_the_interpreter_waits(server: LocalS3) -> None:
         assert manager.verify() == []
 
 
+# -- Formats -----------------------------------------------------------------------------------------------------------
+
+
+def test_safetensors(server: LocalS3) -> None:
+    model = torch.nn.Linear(8, 8)
+    with CheckpointManager(URI, format="safetensors") as manager:
+        manager.save(1, model.state_dict(), metadata={"of": "model"})
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        future = manager.save_async(2, model.state_dict())
+        with torch.no_grad():
+            model.weight.zero_()
+        assert future.result().format == "safetensors"
+        restored = manager.restore()
+        assert restored is not None
+        torch.testing.assert_close(restored.state, before)
+        assert manager.verify() == []
+        for wrong in ({"optimizer": {"lr": 1}}, {"step": 1}, [torch.ones(1)]):
+            with pytest.raises(TypeError, match="flat dict of tensors"):
+                manager.save(3, wrong)
+        with pytest.raises(TypeError, match="makes the tensors anew"):
+            manager.restore({})
+    with CheckpointManager(URI) as other:  # the record tells the format
+        again = other.restore()
+        assert again is not None
+        torch.testing.assert_close(again.state, before)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is:UserWarning", "ignore:TypedStorage:UserWarning")
+def test_dcp_of_one_process(server: LocalS3) -> None:
+    model = torch.nn.Linear(8, 8)
+    with CheckpointManager(URI, format="dcp", keep_last=2) as manager:
+        assert manager.restore({"model": model.state_dict()}) is None
+        for step in (1, 2, 3):
+            manager.save(step, {"model": model.state_dict(), "step": step})
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        future = manager.save_async(4, {"model": model.state_dict(), "step": 4})
+        with torch.no_grad():
+            model.weight.zero_()
+        future.result()
+        restored = manager.restore({"model": model.state_dict(), "step": 0})
+        assert restored is not None
+        assert restored.state["step"] == 4
+        torch.testing.assert_close(dict(model.state_dict()), before)
+        assert manager.verify() == []
+        assert steps(manager) == [4, 3]
+        # A byte of a tensor that changes in the store: the ranges that dcp reads have no checksum.
+        (key,) = (key for key in server.keys(BUCKET, "run/data/4.") if key.endswith(".distcp"))
+        server.add_fault(Fault.corrupt(at=900, of="object", key=key, operation="GetObject", times=None))
+        restored = manager.restore({"model": model.state_dict(), "step": 0}, verify=True)
+        assert restored is not None
+        assert restored.step == 3
+        assert "CRC64NVME" in restored.skipped[0].reason
+        with pytest.raises(TypeError, match="fills a state dict in place"):
+            manager.restore()
+        with pytest.raises(TypeError, match="saves a state dict"):
+            manager.save(5, [model])
+
+
 # -- Damage ------------------------------------------------------------------------------------------------------------
 
 
