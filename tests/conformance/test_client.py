@@ -281,7 +281,7 @@ class TestSingleObjects:
     def test_head_of_a_missing_object(self, client: Client) -> None:
         with pytest.raises(errors.ObjectNotFoundError) as caught:
             client.head_object(BUCKET, "missing")
-        assert str(caught.value) == "Service error: The object was not found"
+        assert str(caught.value).startswith(f"Service error: The key does not exist: s3://{BUCKET}/missing (HeadObject")
         assert (caught.value.status, caught.value.uri) == (404, f"s3://{BUCKET}/missing")
         assert caught.value.request_id
 

@@ -159,15 +159,10 @@ def exception_of(failure: "Failure", prefix: str = "") -> S3Exception:
     if begins in (_SERVICE, _CLIENT):
         begins += said or failure.code or f"HTTP status {failure.status}"
         said = ""
-    head = failure.kind == "not_found" and failure.operation == "HeadObject"
     message = f"{begins}: {uri}{_circumstances(failure, said)}"
     if advice := _CODES.get(failure.code, translation.advice):
         message = f"{message}. {advice}"
-    exception = _make(translation.cls, f"{_SERVICE}The object was not found" if head else message, failure, uri)
-    if head:
-        # Programs compare this text whole, so what belongs to it stands in a note.
-        exception.add_note(message)
-    return exception
+    return _make(translation.cls, message, failure, uri)
 
 
 def _translation(failure: "Failure") -> _Translation:

@@ -22,8 +22,7 @@ class HeadOperations(ClientCore):
             version_id: Of a bucket with versions; default: the current one.
 
         Raises:
-            ObjectNotFoundError: There is none. `str()` of it is "Service error: The object was not found"; the rest
-                stands in fields and notes.
+            ObjectNotFoundError: There is none.
             S3Exception: It failed otherwise.
         """
         if not key:

@@ -11,7 +11,7 @@ from s3dataset._io._reader import S3Reader
 from s3dataset._io._writer import S3Writer
 from s3dataset._object_headers import Encryption, object_headers
 from s3dataset._uri import S3Uri
-from s3dataset.errors import InvalidUriError
+from s3dataset.errors import InvalidUriError, ObjectNotFoundError
 
 if TYPE_CHECKING:
     from s3dataset._client import ObjectInfo
@@ -65,6 +65,28 @@ class S3Client(Client):
     def user_agent_prefix(self) -> str:
         """What the User-Agent header begins with."""
         return self.user_agent or UserAgent.get_default_prefix()
+
+    def head_object(self, bucket: str, key: str, *, version_id: str | None = None) -> "ObjectInfo":
+        """Asks for an object's size, ETag, time, storage class and restore status.
+
+        Args:
+            bucket: Name of the bucket.
+            key: Key of the object.
+            version_id: Of a bucket with versions; default: the current one.
+
+        Raises:
+            ObjectNotFoundError: There is none. `str()` of it is "Service error: The object was not found"; the rest
+                stands in fields and notes.
+            S3Exception: It failed otherwise.
+        """
+        try:
+            return super().head_object(bucket, key, version_id=version_id)
+        except ObjectNotFoundError as error:
+            # Programs compare this text whole, so what belongs to it stands in a note.
+            told = str(error)
+            error.args = ("Service error: The object was not found",)
+            error.add_note(told)
+            raise
 
     def get_object(
         self,

@@ -486,8 +486,11 @@ def test_a_failed_download_leaves_the_file_as_it_was(fs, s3, root, tmp_path):
         fs.get_file(f"{root}/x", str(target))
     assert files_below(tmp_path) == {"x": b"old"}
     s3.clear_faults()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=f"s3://{root}/missing"):
         fs.get_file(f"{root}/missing", str(target))
+    for call in (fs.info, fs.ls, fs.open):
+        with pytest.raises(FileNotFoundError, match=f"The key does not exist: s3://{root}/missing"):
+            call(f"{root}/missing")
     assert files_below(tmp_path) == {"x": b"old"}
 
 

@@ -99,11 +99,10 @@ def test_texts_that_programs_know(failure: Failure, begins: str) -> None:
     assert str(exception_of(failure)).startswith(begins)
 
 
-def test_a_missing_object_of_head_is_one_sentence_and_the_rest_a_note() -> None:
+def test_a_missing_object_of_head_is_named() -> None:
     exception = exception_of(Failure("not_found", operation="HeadObject", status=404, request_id="ABC"))
-    assert str(exception) == "Service error: The object was not found"
-    assert "s3://bucket/images/1.png" in exception.__notes__[0]
-    assert "request id ABC" in exception.__notes__[0]
+    assert str(exception).startswith("Service error: The key does not exist: s3://bucket/images/1.png (HeadObject: ")
+    assert "request id ABC" in str(exception)
     assert isinstance(exception, FileNotFoundError)
 
 

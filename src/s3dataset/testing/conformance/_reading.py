@@ -98,6 +98,7 @@ class ReadingSemantics(Suite):
         with pytest.raises(ObjectNotFoundError) as caught:
             client.head_object(bucket, f"{prefix}missing")
         assert str(caught.value) == "Service error: The object was not found"
+        assert f"s3://{bucket}/{prefix}missing (HeadObject" in caught.value.__notes__[0]
         results = dict(client.get_many([(bucket, f"{prefix}missing")] * 3, on_error="return"))
         assert all(isinstance(results[index], ObjectNotFoundError) for index in range(3))
 
