@@ -14,6 +14,7 @@ from s3dataset._checkpoint._progress import Progress, showing
 from s3dataset._checkpoint._save import save_skeleton, skeleton_of
 from s3dataset._checkpoint._selection import Keys, parse_keys, select
 from s3dataset._checkpoint._sharing import Sharing
+from s3dataset._checkpoint._told import naming, reading_foreign
 from s3dataset._client import ClientRef, ObjectInfo
 from s3dataset._config import S3ClientConfig
 from s3dataset._io import CHECKPOINT_READER, S3Reader, S3ReaderConstructorProtocol, S3Writer, open_reader
@@ -254,14 +255,17 @@ class S3Checkpoint:
             ObjectNotFoundError: There is none.
             ObjectChangedError: It was replaced meanwhile.
             ChecksumMismatchError: Other bytes came than are stored, several times.
+            DecodeError: It is nothing that torch.save has written. It is a ValueError too.
+            UnpicklingError: It names code that `weights_only` does not allow.
             S3Exception: It could not be read.
         """
         uri = S3Uri.parse(s3_uri, need_key=True)
         wanted = None if keys is None else parse_keys(keys)
         sharing = None if group is None else Sharing(group)
         arguments: dict[str, Any] = {"map_location": map_location, "weights_only": weights_only}
-        with contextlib.suppress(UnusualArchiveError), showing(progress, f"loading {uri}") as tell:
-            return load_object(self._ref.get(), uri, keys=wanted, sharing=sharing, progress=tell, **arguments)
-        with self.reader(s3_uri) as reader:  # the memory of the attempt is free by now
-            result = torch.load(cast("Any", reader), **arguments)
-        return result if wanted is None else select(result, wanted, s3_uri)
+        with naming(uri, weights_only=weights_only):
+            with contextlib.suppress(UnusualArchiveError), showing(progress, f"loading {uri}") as tell:
+                return load_object(self._ref.get(), uri, keys=wanted, sharing=sharing, progress=tell, **arguments)
+            with self.reader(s3_uri) as reader, reading_foreign(uri):  # the memory of the attempt is free by now
+                result = torch.load(cast("Any", reader), **arguments)
+            return result if wanted is None else select(result, wanted, s3_uri)

@@ -13,6 +13,7 @@ from tests.process.test_torch_save_load import STATES, same
 
 from s3dataset import (
     ChecksumMismatchError,
+    DecodeError,
     InvalidUriError,
     ObjectChangedError,
     ObjectNotFoundError,
@@ -49,6 +50,29 @@ def test_what_was_saved_is_loaded(checkpoint, make):
     state = make()
     checkpoint.save(state, URI)
     assert same(state, checkpoint.load(URI))
+
+
+def test_a_missing_checkpoint_is_told_with_its_uri(checkpoint):
+    with pytest.raises(ObjectNotFoundError, match=f"The key does not exist: {URI}x"):
+        checkpoint.load(f"{URI}x")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world" * 100, b"\x80\x02"], ids=["empty", "text", "cut"])
+def test_what_is_no_file_of_torch_is_told_with_its_uri(checkpoint, content):
+    with checkpoint.writer(URI) as writer:
+        writer.write(content)
+    with pytest.raises(DecodeError, match=f"{URI} is no file of torch.save"):
+        checkpoint.load(URI)
+
+
+@pytest.mark.parametrize("keys", [None, ["model"]])
+def test_an_error_of_torch_notes_the_uri_and_what_to_do(checkpoint, keys):
+    checkpoint.save({"model": torch.nn.Linear(2, 2)}, URI)
+    with pytest.raises(pickle.UnpicklingError) as caught:
+        checkpoint.load(URI, keys=keys)
+    told = "\n".join(caught.value.__notes__)
+    assert URI in told
+    assert "weights_only=False" in told
 
 
 def test_aliases_stay_aliases(checkpoint):
@@ -192,8 +216,9 @@ class TestFilesOfOthers:
     def test_no_checkpoint_at_all(self, checkpoint, data):
         with checkpoint.writer(URI) as writer:
             writer.write(data)
-        with pytest.raises((EOFError, RuntimeError, pickle.UnpicklingError)):
+        with pytest.raises((DecodeError, RuntimeError, pickle.UnpicklingError)) as caught:
             checkpoint.load(URI)
+        assert URI in "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
 
     def test_cut_short(self, checkpoint):
         with checkpoint.writer(URI) as writer:
