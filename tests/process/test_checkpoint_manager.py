@@ -360,6 +360,8 @@ def test_dcp_of_one_process(server: LocalS3) -> None:
         assert "CRC64NVME" in restored.skipped[0].reason
         with pytest.raises(TypeError, match="fills a state dict in place"):
             manager.restore()
+        with pytest.raises(S3Exception, match=rf"^{URI}/data/3\.\w+/: rank 0: RuntimeError: Missing key .* other"):
+            manager.restore({"other": torch.zeros(1)}, step=3)
         with pytest.raises(TypeError, match="saves a state dict"):
             manager.save(5, [model])
 
@@ -395,6 +397,11 @@ def test_damage_is_skipped_and_told(
     expected = {"missing": "is missing", "shorter": "were committed", "replaced": "ETag", "record": "no version"}[how]
     assert all(expected in skipped.reason for skipped in restored.skipped)
     assert sum("is damaged, and an older one is tried" in record.getMessage() for record in caplog.records) == 2
+    caplog.clear()
+    with pytest.raises(S3Exception, match="can be restored: step 3"):
+        manager.restore(step=3)
+    assert "step 3 of s3://bucket/run/ is damaged: " in caplog.text
+    assert "older one" not in caplog.text
     manager.save(2, state(2.5))  # training goes on from there
     again = manager.restore()
     assert again is not None

@@ -152,7 +152,7 @@ class DcpFormat:
             raise TypeError(f'format="dcp" saves a state dict, not {type(state).__name__}')
 
     def save(self, state: Any, prefix: str, ranks: Ranks, progress: Progress | bool | None) -> None:  # noqa: ARG002
-        with _told_apart():
+        with _told_apart(prefix):
             _torch_dcp().save(state, storage_writer=self._writer(prefix), process_group=ranks.group)
 
     def save_async(self, state: Any, prefix: str, ranks: Ranks) -> Callable[[], None]:
@@ -164,7 +164,7 @@ class DcpFormat:
         copy = writer.stage(parts)
 
         def wait() -> None:
-            with _told_apart():
+            with _told_apart(prefix):
                 dcp.save(copy, storage_writer=writer, process_group=ranks.group)
 
         return wait
@@ -186,7 +186,7 @@ class DcpFormat:
 
         region, endpoint, config = self._place
         reader = S3StorageReader(region, prefix, config, endpoint=endpoint)
-        with _told_apart():
+        with _told_apart(prefix):
             _torch_dcp().load(state, storage_reader=reader, process_group=ranks.group)
         return state
 
@@ -198,7 +198,7 @@ def _torch_dcp() -> Any:
 
 
 @contextmanager
-def _told_apart() -> Iterator[None]:
+def _told_apart(prefix: str) -> Iterator[None]:
     """Torch's CheckpointException is no Exception, and names what failed on each rank; here it is one, with a cause."""
     try:
         yield
@@ -206,7 +206,7 @@ def _told_apart() -> Iterator[None]:
         failures = {rank: failure[0] for rank, failure in sorted(error.failures.items())}
         told = "; ".join(f"rank {rank}: {type(failure).__name__}: {failure}" for rank, failure in failures.items())
         cause = min(failures.values(), key=lambda failure: not isinstance(failure, S3Exception), default=None)
-        raise S3Exception(told or str(error)) from cause
+        raise S3Exception(f"{prefix}: {told or error}", uri=prefix) from cause
 
 
 def sharded(value: Any, name: str) -> str:

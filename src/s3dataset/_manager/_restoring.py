@@ -186,7 +186,8 @@ class Restorer:
         self._end_mark()
         self._damaged[step] = etag
         self._skipped.append(Skipped(step, reason))
-        _LOGGER.warning("step %d of %s is damaged, and an older one is tried: %s", step, self._catalog.layout, reason)
+        then = ", and an older one is tried" if self._step is None else ""
+        _LOGGER.warning("step %d of %s is damaged%s: %s", step, self._catalog.layout, then, reason)
 
     def _end_mark(self) -> None:
         self._marks.end(self._mark)
