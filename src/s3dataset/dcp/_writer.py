@@ -68,6 +68,7 @@ class S3StorageWriter(FileSystemWriter):
     Raises:
         InvalidUriError: `path` is something else.
         InvalidConfigError: The endpoint is no URL.
+        TypeError: `prefix_strategy` is none, or an argument is unknown.
         ValueError: `thread_count` is less than 1.
     """
 
@@ -85,6 +86,11 @@ class S3StorageWriter(FileSystemWriter):
         uri_of(path, need_key=False)
         if type(thread_count) is not int or thread_count < 1:
             raise ValueError(f"thread_count must be an integer of at least 1, not {thread_count!r}")
+        if prefix_strategy is not None and not isinstance(prefix_strategy, S3PrefixStrategyBase):
+            raise TypeError(
+                "prefix_strategy must be an instance of an S3PrefixStrategyBase, such as HexPrefixStrategy(), not "
+                f"{prefix_strategy!r}"
+            )
         kwargs["sync_files"] = False  # there is nothing to sync: a request is answered when the object is kept
         super().__init__(path, thread_count=thread_count, **kwargs)
         self.fs: S3FileSystem = S3FileSystem(region, s3client_config=s3client_config, endpoint=endpoint)  # type: ignore[assignment]

@@ -11,6 +11,7 @@ from s3dataset.dcp import (
     HexPrefixStrategy,
     RoundRobinPrefixStrategy,
     S3PrefixStrategyBase,
+    S3StorageWriter,
 )
 
 
@@ -71,3 +72,9 @@ def test_ones_own():
     assert Own()(3) == "own-3-"
     with pytest.raises(TypeError):
         S3PrefixStrategyBase()
+
+
+@pytest.mark.parametrize("strategy", ["hex", HexPrefixStrategy], ids=["text", "class"])
+def test_a_writer_takes_strategies_alone(strategy):
+    with pytest.raises(TypeError, match="prefix_strategy must be an instance of"):
+        S3StorageWriter("us-east-1", "s3://bucket/run", prefix_strategy=strategy)
