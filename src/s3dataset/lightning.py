@@ -19,6 +19,10 @@ from s3dataset.fsspec import register, serves_s3
 if TYPE_CHECKING:
     from s3dataset._client import ObjectInfo
 
+    _CheckpointIO = Any  # the `CheckpointIO` of whichever package is installed, as which the class registers itself
+else:
+    _CheckpointIO = object
+
 __all__ = ["S3LightningCheckpoint"]
 
 # What a user imports -> the package of the interface that its trainers know.
@@ -31,7 +35,7 @@ _DECIDED_BY_TORCH: Final = (2, 6)
 """The version from which on Lightning leaves it to torch what `weights_only=None` means."""
 
 
-class S3LightningCheckpoint:
+class S3LightningCheckpoint(_CheckpointIO):  # type: ignore[misc] # so that type checkers take it for a plugin
     """Saves and loads Lightning's checkpoints in S3: a `CheckpointIO`, whichever of Lightning's packages asks.
 
     Checkpoints are the objects that `S3Checkpoint.save` makes: byte for byte torch.save's files, sent straight from the
