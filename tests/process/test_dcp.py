@@ -652,6 +652,28 @@ def test_a_checkpoint_that_is_replaced_while_it_is_loaded_is_an_error(s3):
         load(emptied(state()), planner=planner)
 
 
+def test_ranks_that_begin_with_different_checkpoints_load_neither(s3):
+    dcp.save({"a": torch.zeros(3)}, storage_writer=S3StorageWriter("us-east-1", URI))
+    readers = [S3StorageReader("us-east-1", URI) for _ in range(2)]
+    plans = []
+    for reader in readers:
+        metadata = reader.read_metadata()
+        planner = DefaultLoadPlanner()
+        planner.set_up_planner({"a": torch.empty(3)}, metadata, is_coordinator=not plans)
+        reader.set_up_storage_reader(metadata, is_coordinator=not plans)
+        plans.append(reader.prepare_local_plan(planner.create_local_plan()))
+        dcp.save({"a": torch.ones(3)}, storage_writer=S3StorageWriter("us-east-1", URI))
+    assert readers[0].prepare_global_plan(plans[:1]) == plans[:1]
+    with pytest.raises(ObjectChangedError, match="while the ranks began to load it"):
+        readers[0].prepare_global_plan(plans)
+
+
+def test_a_rank_without_items_writes_no_objects(s3):
+    """Such as one whose tensors other ranks write too."""
+    dcp.save({}, storage_writer=S3StorageWriter("us-east-1", URI, single_file_per_rank=False))
+    assert len(keys()) == 1
+
+
 def test_an_object_that_is_replaced_while_it_is_loaded_is_an_error(s3):
     saved = {f"{number}": torch.randn(2 * MIB) for number in range(4)}
     dcp.save(saved, storage_writer=writer())

@@ -122,10 +122,26 @@ class S3StorageReader(FileSystemReader):
         self._metadata = metadata
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """Puts the items in the order in which they lie in their objects."""
+        """Puts the items in the order in which they lie in their objects, and tells whose they are."""
         data = self.storage_data
         items = sorted(plan.items, key=lambda item: _place(data[item.storage_index]))
-        return dataclasses.replace(plan, items=items)
+        return dataclasses.replace(plan, items=items, storage_data=(self._metadata_path, self._metadata_etag))
+
+    def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
+        """Sees to it that all ranks load one checkpoint.
+
+        Raises:
+            ObjectChangedError: Another one was saved here while they began.
+        """
+        told = [plan.storage_data for plan in plans if isinstance(plan.storage_data, tuple)]
+        if len(set(told)) > 1:
+            raise ObjectChangedError(
+                f"The checkpoint {self.path} was replaced by another save while the ranks began to load it; load it "
+                "again",
+                operation="GetObject",
+                uri=str(uri_of(self._metadata_path)),
+            )
+        return super().prepare_global_plan(plans)
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> "Future[None]":
         """Loads the items of the plan.
