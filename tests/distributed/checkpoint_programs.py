@@ -273,6 +273,40 @@ def distributed_format(rank: int, uri: str) -> Any:
     return answer
 
 
+class OneFails:
+    """Has a state dict, which one rank cannot make."""
+
+    def __init__(self, rank: int) -> None:
+        self.fails = False
+        self._rank = rank
+        self.value = torch.full((3,), 1.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.fails and self._rank == 1:
+            raise MemoryError("no room for the state of this rank")
+        return {"value": self.value}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.value = state_dict["value"] + 1
+
+
+def states_of_their_own(rank: int, uri: str) -> Any:
+    """A rank that fails before torch's collectives leaves nobody waiting in them."""
+    part = OneFails(rank)
+    with CheckpointManager(uri, format="dcp") as manager:
+        manager.save(1, {"part": part, "n": 1})
+        into: dict[str, Any] = {"part": part, "n": 0}
+        manager.restore(into)
+        restored = [part.value.tolist(), into["n"], into["part"] is part]
+        part.fails = True
+        errors = [
+            raised(lambda: manager.save(2, {"part": part})),
+            raised(lambda: manager.save_async(2, {"part": part}).result()),
+            raised(lambda: manager.restore({"part": part})),
+        ]
+        return {"restored": restored, "errors": errors, "latest": manager.latest()}
+
+
 def restored_by_fewer(rank: int, uri: str) -> Any:
     """What three ranks saved is read by two."""
     with CheckpointManager(uri, format="dcp") as manager:
@@ -302,6 +336,7 @@ PLAN: list[tuple[Callable[..., Any], tuple[int, ...]]] = [
     (parts_of_the_ranks, ()),
     (spread_states, ()),
     (distributed_format, ()),
+    (states_of_their_own, ()),
     (restored_by_fewer, ()),
     (be_killed, (1,)),  # the last one
 ]

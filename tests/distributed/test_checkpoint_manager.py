@@ -143,6 +143,15 @@ def test_states_that_are_spread_over_ranks_in_the_format_for_them(run: Callable[
         assert "fills a state dict in place" in answer["no state"]
 
 
+def test_a_rank_that_fails_before_the_collectives_of_torch_fails_all(run: Callable[..., list[Any]]) -> None:
+    for rank, answer in enumerate(run("states_of_their_own")):
+        assert answer["restored"] == [[2.0] * 3, 1, True]
+        for error in answer["errors"]:
+            assert error.startswith("MemoryError" if rank == 1 else "S3Exception")
+            assert rank == 1 or "rank 1: MemoryError: no room for the state of this rank" in error
+        assert answer["latest"] == 1
+
+
 def test_fewer_ranks_restore_what_more_have_saved(run: Callable[..., list[Any]]) -> None:
     *answers, _ = run("restored_by_fewer")
     if not all(answers):

@@ -152,20 +152,28 @@ class DcpFormat:
             raise TypeError(f'format="dcp" saves a state dict, not {type(state).__name__}')
 
     def save(self, state: Any, prefix: str, ranks: Ranks, progress: Progress | bool | None) -> None:  # noqa: ARG002
+        parts = _on_each(ranks, lambda: _parts_of(state), prefix)
         with _told_apart(prefix):
-            _torch_dcp().save(state, storage_writer=self._writer(prefix), process_group=ranks.group)
+            _torch_dcp().save(parts, storage_writer=self._writer(prefix), process_group=ranks.group)
 
     def save_async(self, state: Any, prefix: str, ranks: Ranks) -> Callable[[], None]:
-        dcp = _torch_dcp()
         writer = self._writer(prefix)
-        parts = {
-            name: part.state_dict() if isinstance(part, dcp.stateful.Stateful) else part for name, part in state.items()
-        }
-        copy = writer.stage(parts)
+        copy: Any = None
+        error: Exception | None = None
+        try:
+            copy = writer.stage(_parts_of(state))
+        except Exception as failed:  # noqa: BLE001 - the other ranks hear of it in the background
+            error = failed
+
+        def staged() -> Any:
+            if error is not None:
+                raise error
+            return copy
 
         def wait() -> None:
+            parts = _on_each(ranks, staged, prefix)
             with _told_apart(prefix):
-                dcp.save(copy, storage_writer=writer, process_group=ranks.group)
+                _torch_dcp().save(parts, storage_writer=writer, process_group=ranks.group)
 
         return wait
 
@@ -186,9 +194,31 @@ class DcpFormat:
 
         region, endpoint, config = self._place
         reader = S3StorageReader(region, prefix, config, endpoint=endpoint)
+        parts = _on_each(ranks, lambda: _parts_of(state), prefix)
         with _told_apart(prefix):
-            _torch_dcp().load(state, storage_reader=reader, process_group=ranks.group)
+            _torch_dcp().load(parts, storage_reader=reader, process_group=ranks.group)
+        for name, part in state.items():
+            if _is_stateful(part):
+                part.load_state_dict(parts[name])
+            else:
+                state[name] = parts[name]
         return state
+
+
+def _on_each(ranks: Ranks, own: Callable[[], Any], prefix: str) -> Any:
+    """Does what may fail on one rank before the collectives of torch, in which the others would wait for it."""
+    results: list[Any] = []
+    ranks.together(lambda: results.append(own()), lambda _: None, prefix)
+    return results[0]
+
+
+def _parts_of(state: dict[str, Any]) -> dict[str, Any]:
+    """With the state dicts of what has one."""
+    return {name: part.state_dict() if _is_stateful(part) else part for name, part in state.items()}
+
+
+def _is_stateful(part: Any) -> bool:
+    return isinstance(part, _torch_dcp().stateful.Stateful)
 
 
 def _torch_dcp() -> Any:
