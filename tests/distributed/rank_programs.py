@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import s3dataset
 from s3dataset import Split
+from s3dataset._checkpoint._image import Image
 from s3dataset.errors import ManifestMismatchError
 
 URI = "s3://bucket/images/"
@@ -229,7 +230,12 @@ def _load_shared(case: str, two: Any) -> Any:
             raise RuntimeError("no place here")
         return storage
 
-    keys = ["b", ("nested", "c")] if case == "keys" else None
+    if case == "no-memory" and rank == 1:
+        Image.want = _no_room  # type: ignore[method-assign] # the last case
+    keys: Any = ["b", ("nested", "c")] if case == "keys" else None
+    if case == "other-keys":
+        keys = [["a"], ["b"], ["a"]][rank]
+    where: Any = "meta" if case == "meta-on-one" and rank == 1 else place
     told: list[int] = []
 
     def progress(done: int, total: int) -> None:
@@ -237,11 +243,17 @@ def _load_shared(case: str, two: Any) -> Any:
 
     checkpoint = s3dataset.S3Checkpoint("us-east-1", **settings)
     try:
-        loaded = checkpoint.load(f"s3://bucket/{case}", keys=keys, group=group, map_location=place, progress=progress)
+        loaded = checkpoint.load(f"s3://bucket/{case}", keys=keys, group=group, map_location=where, progress=progress)
     except Exception as error:  # noqa: BLE001 - an answer
         return [type(error).__name__, str(error)]
+    if where == "meta":
+        return str(loaded["a"].device)
     tensors = [loaded["b"], loaded["nested"]["c"]] + ([] if keys else [loaded["a"]])
     return [[float(tensor.double().sum()) for tensor in tensors], told[-1:]]
+
+
+def _no_room(*_: Any) -> None:
+    raise MemoryError("no room on this rank")
 
 
 PROGRAMS: dict[str, Callable[..., Any]] = {

@@ -11,7 +11,7 @@ from s3dataset.testing import Fault, LocalS3
 
 MIB = 1 << 20
 FAILING = ["failing-share", "failing-place", "failing-last-place"]
-CASES = ["plain", "keys", "group-of-two", *FAILING, "missing", "wrong", "old"]
+CASES = ["plain", "keys", "group-of-two", *FAILING, "missing", "wrong", "old", "meta-on-one", "other-keys", "no-memory"]
 
 pytestmark = [pytest.mark.timeout(170)]
 
@@ -59,3 +59,8 @@ def test_loads_by_three_ranks(server: LocalS3, ranks: Callable[..., list[Any]]) 
             assert kind == "PeerFailedError"
             assert text.startswith("rank 1")
             assert said in text
+    assert answers["meta-on-one"] == [[whole, [0]], "meta", [whole, [0]]]
+    for kind, text in answers["other-keys"]:
+        assert kind == "ValueError"
+        assert "s3://bucket/other-keys: the ranks of the group ask for different parts" in text
+    assert [kind for kind, _ in answers["no-memory"]] == ["PeerFailedError", "MemoryError", "PeerFailedError"]

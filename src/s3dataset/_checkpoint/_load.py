@@ -49,6 +49,8 @@ def load_object(
         ChecksumMismatchError: Several times other bytes came than are stored.
         S3Exception: It could not be read.
     """
+    # A rank that has no use for the bytes of its own takes part in the exchanges of those that have.
+    metas = [_is_meta(map_location)] if sharing is None else sharing.each(lambda: _is_meta(map_location))
     for _ in range(_ATTEMPTS):
         with client.queue() as queue:
 
@@ -57,17 +59,14 @@ def load_object(
                 return opened if keys is None else opened.read_around(queue)
 
             opened = open_it() if sharing is None else sharing.opened(open_it)
-            image = opened.image()
-            is_whole = keys is None and not _is_meta(map_location)
-            places = image.places if is_whole else [] if keys is None else _needed(image, keys, uri, arguments)
-            image.want(places)
-            ranges = [(0, opened.nbytes)] if is_whole else _ranges(image, places)
-            fetch: Fetching
+            is_whole = keys is None and not all(metas)
             settings: dict[str, Any] = {
                 "part_bytes": client.part_size,
                 "algorithm": opened.stored.algorithm if is_whole and opened.stored else None,
                 "progress": progress,
             }
+            image, ranges = _prepared(opened, keys, sharing, arguments, is_whole=is_whole)
+            fetch: Fetching
             if sharing is None:
                 fetch = Fetch(queue, opened, image, ranges, **settings)
             else:
@@ -91,6 +90,34 @@ def load_object(
             return result
         del result, image, fetch
     raise ChecksumMismatchError(_wrong_text(uri, opened, wrong), operation="GetObject", uri=str(uri))
+
+
+def _prepared(
+    opened: Opened, keys: list[Any] | None, sharing: Sharing | None, arguments: dict[str, Any], *, is_whole: bool
+) -> tuple[Image, list[tuple[int, int]]]:
+    """-> an image with memory, and the ranges that are wanted, on all ranks or on none.
+
+    Raises:
+        ValueError: The ranks want different ones.
+    """
+    prepared: list[tuple[Image, list[tuple[int, int]]]] = []
+
+    def prepare() -> int:
+        image = opened.image()
+        places = image.places if is_whole else [] if keys is None else _needed(image, keys, opened.uri, arguments)
+        image.want(places)
+        ranges = [(0, opened.nbytes)] if is_whole else _ranges(image, places)
+        prepared.append((image, ranges))
+        return hash(tuple(ranges))
+
+    if sharing is None:
+        prepare()
+    elif len(set(sharing.each(prepare))) > 1:
+        raise ValueError(
+            f"{opened.uri}: the ranks of the group ask for different parts of it: give all of them the same keys, or "
+            "load without a group"
+        )
+    return prepared[0]
 
 
 def _is_meta(map_location: Any) -> bool:

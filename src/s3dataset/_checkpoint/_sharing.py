@@ -65,16 +65,28 @@ class Sharing:
         torch.distributed.all_gather_object(values, value, group=self.group)
         return values
 
-    def agree(self, error: Exception | None) -> None:
-        """Raises what this rank or another failed with."""
-        failures = self.gather(None if error is None else (type(error) is UnusualArchiveError, _told(error)))
+    def each(self, own: Callable[[], Any]) -> list[Any]:
+        """Does on every rank what may fail on one -> every rank's result."""
+        error: Exception | None = None
+        result: Any = None
+        try:
+            result = own()
+        except Exception as failed:  # noqa: BLE001 - the others wait to hear of it
+            error = failed
+        return self.agree(error, result)
+
+    def agree(self, error: Exception | None, value: Any = None) -> list[Any]:
+        """Raises what this rank or another failed with -> every rank's value."""
+        failure = None if error is None else (type(error) is UnusualArchiveError, _told(error))
+        reports = self.gather((failure, value))
         if error is not None:
             raise error
-        failed = {rank: failure for rank, failure in enumerate(failures) if failure is not None}
+        failed = {rank: failure for rank, (failure, _) in enumerate(reports) if failure is not None}
         if any(is_unusual for is_unusual, _ in failed.values()):
             raise UnusualArchiveError
         for rank, (_, text) in failed.items():
             raise PeerFailedError(f"rank {rank}, which was to read a share of it, has failed: {text}")
+        return [value for _, value in reports]
 
 
 def _told(error: Exception) -> str:
