@@ -620,6 +620,20 @@ def test_a_pin_that_comes_while_it_is_deleted_brings_the_record_back(
 # -- What crashes leave ------------------------------------------------------------------------------------------------
 
 
+def test_what_another_job_writes_for_a_step_that_goes_stays(manager: CheckpointManager, server: LocalS3) -> None:
+    """Else it would commit a checkpoint that lacks files."""
+    for step in range(1, 4):
+        manager.save(step, state(float(step)))
+    layout = catalog().layout
+    written = [layout.files(Attempt(step, "00000000ffffffff")) + "checkpoint.pt" for step in (1, 2)]
+    for key in written:
+        server.put(BUCKET, key, b"half of it")
+    assert Pruner(catalog()).prune(keep_last=2, keep_every=None).steps == [1]
+    assert Pruner(catalog()).delete_steps([2]) == [2]
+    files = [key for key in server.keys(BUCKET) if key.startswith((f"{layout.data}1.", f"{layout.data}2."))]
+    assert sorted(files) == written
+
+
 def test_what_nobody_goes_on_with_is_deleted_after_a_day(manager: CheckpointManager, server: LocalS3) -> None:
     manager.save(5, state(5.0))
     layout = catalog().layout

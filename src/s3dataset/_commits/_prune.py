@@ -5,7 +5,7 @@ so that the newest one stays the same until the end.
 """
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
 from s3dataset._commits._catalog import Catalog, Committed, Entry
@@ -86,7 +86,6 @@ class Pruner:
         gone = self._expendable(entries, keep_last, keep_every, kept, set(damaged))
         orphans = self._orphans(attempts, set(steps), mine, lost, self._fresh(marks, now))
         uploads = self._stale_uploads(mine, lost)
-        files = [attempt for attempt in attempts if attempt.step in set(gone) and attempt not in mine]
         pruned = Pruned(
             gone,
             [f"{attempt.step}.{attempt.name}" for attempt in orphans if attempt.step not in gone],
@@ -94,8 +93,8 @@ class Pruner:
         )
         if dry_run:
             return pruned
-        back = self._delete_records(gone)
-        leaving = [*files, *(attempt for attempt in orphans if attempt.step not in gone)]
+        back, named = self._delete_records(gone)
+        leaving = [attempt for attempt in attempts if attempt in orphans or (attempt not in mine and named(attempt))]
         for done, attempt in enumerate(leaving, 1):
             if attempt.step not in back:
                 self._catalog.delete_files(attempt)
@@ -150,9 +149,9 @@ class Pruner:
         """
         wanted = list(steps)
         attempts = [attempt for attempt in self._catalog.attempts() if attempt.step in set(wanted)]
-        back = self._delete_records(wanted, one_by_one=True)
+        back, named = self._delete_records(wanted, one_by_one=True)
         for attempt in attempts:
-            if attempt.step not in back:
+            if attempt.step not in back and named(attempt):
                 self._catalog.delete_files(attempt)
         return [step for step in wanted if step not in back]
 
@@ -169,10 +168,17 @@ class Pruner:
     def _fresh(self, marks: Iterable[Mark], now: float) -> set[int]:
         return {mark.step for mark in marks if now - mark.last_modified <= self._stale_s}
 
-    def _delete_records(self, steps: list[int], *, one_by_one: bool = False) -> set[int]:
-        """Deletes commit records -> steps that were pinned, or begun to be restored, meanwhile: theirs are back."""
+    def _delete_records(
+        self, steps: list[int], *, one_by_one: bool = False
+    ) -> tuple[set[int], Callable[[Attempt], bool]]:
+        """Deletes commit records.
+
+        Returns:
+            Steps that were pinned, or begun to be restored, meanwhile: theirs are back. And whether an attempt is one
+            that a record named: another job may be writing a further one of the same step.
+        """
         if not steps:
-            return set()
+            return set(), lambda _: False
         catalog = self._catalog
         found = catalog.read_many(steps)
         keys = [catalog.layout.commit(step) for step in steps]
@@ -188,7 +194,14 @@ class Pruner:
             committed = found[step]
             if isinstance(committed, Committed):
                 catalog.put_back(committed)
-        return back
+
+        def named(attempt: Attempt) -> bool:
+            committed = found.get(attempt.step)
+            if isinstance(committed, Committed):
+                return committed.record.attempt == attempt.name
+            return isinstance(committed, S3Exception) and not isinstance(committed, ObjectNotFoundError)
+
+        return back, named
 
     def _orphans(
         self,
