@@ -48,18 +48,25 @@ class Background:
         self._spare: list[torch.UntypedStorage] = []
 
     def submit(self, save: Callable[[], ObjectInfo], forget: Callable[[], None]) -> SaveFuture:
-        """`forget` is called instead of `save` when the future was cancelled before its turn."""
+        """`forget` is called instead of `save` when the future is cancelled before its turn."""
         future = SaveFuture()
+        work = [save]  # holds the snapshot, which is to go as soon as nobody wants it
+
+        def ended(_: object) -> None:
+            if future.cancelled():
+                work.clear()
+                forget()
 
         def run() -> None:
             if not future.set_running_or_notify_cancel():
-                forget()
                 return
             try:
-                future.set_result(save())
+                future.set_result(work.pop()())
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks
                 future.set_exception(error)
 
+        del save  # `ended` lives as long as the future
+        future.add_done_callback(ended)
         with self._lock:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="s3dataset-save")

@@ -1,5 +1,6 @@
 """S3Checkpoint.save_async, against a server."""
 
+import gc
 import os
 import pickle
 import subprocess
@@ -12,6 +13,7 @@ from tests.process.checkpoints.states import URI, file_of, large, stored
 from tests.process.test_torch_save_load import same
 
 from s3dataset import InvalidUriError, S3Checkpoint, S3Exception
+from s3dataset._checkpoint._skeleton import Skeleton
 from s3dataset.testing import Fault
 
 
@@ -72,6 +74,17 @@ def test_one_that_has_not_begun_can_be_cancelled(checkpoint, s3, recwarn):
     checkpoint.save_async({}, "s3://models/last").result(60)
     assert checkpoint.load(URI) == {"old": 1}
     assert not [warning for warning in recwarn if warning.category is ResourceWarning]
+
+
+def test_the_copy_of_one_that_is_cancelled_goes_at_once(checkpoint, s3):
+    s3.add_fault(Fault.delay(1, operation="PutObject", times=1))
+    first = checkpoint.save_async({"a": torch.zeros(1)}, "s3://models/first")
+    for _ in range(3):
+        assert checkpoint.save_async({"a": torch.zeros(1)}, URI).cancel()
+    copies = sum(type(thing) is Skeleton for thing in gc.get_objects())
+    assert not first.done()
+    first.result(60)
+    assert copies == 1
 
 
 def test_a_forked_child_saves_by_itself(checkpoint, s3):
