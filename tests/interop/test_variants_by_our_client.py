@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 import s3dataset
 from s3dataset._client import Client
+from s3dataset.safetensors import load_file, save_file
 from s3dataset.testing import LocalS3
 
 LARGE = bytes(range(256)) * 80_000  # of several parts, the last a smaller one
@@ -43,6 +45,18 @@ def test_objects_come_and_go(server: LocalS3, client: Any) -> None:
     # A header that the store refuses costs one request, not one for each object.
     refused = [record for record in server.requests() if record.status in {400, 501}]
     assert len(refused) <= 1
+
+
+def test_checkpoints(server: LocalS3) -> None:
+    """One in one request, one in parts, by each way of reading."""
+    for state in ({"a": torch.ones(5)}, {"a": torch.arange(5 << 20), "b": torch.ones(3)}):
+        checkpoint = s3dataset.S3Checkpoint(server.region)
+        checkpoint.save(state, "s3://bucket/model.pt")
+        assert torch.equal(checkpoint.load("s3://bucket/model.pt")["a"], state["a"])
+        assert torch.equal(checkpoint.load("s3://bucket/model.pt", keys="a")["a"], state["a"])
+        save_file(state, "s3://bucket/model.safetensors", region=server.region)
+        assert torch.equal(load_file("s3://bucket/model.safetensors", region=server.region)["a"], state["a"])
+    assert server.uploads("bucket") == []
 
 
 @pytest.mark.parametrize(("variant", "requests"), [("s3", 2), ("gcs", 2 + 1101)])

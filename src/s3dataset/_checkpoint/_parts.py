@@ -13,11 +13,12 @@ from s3dataset.errors import ChecksumMismatchError, InternalError, S3Exception
 if TYPE_CHECKING:
     from s3dataset._client import Pieces, Reply, RequestQueue
 
-__all__ = ["CHECKSUM_MODE", "Cutter", "StoredChecksum", "Target", "fetch", "stored_checksum"]
+__all__ = ["CHECKSUM_MODE", "Cutter", "StoredChecksum", "Target", "fetch", "stored_checksum", "take_head"]
 
 CHECKSUM_MODE: Final = ("x-amz-checksum-mode", "ENABLED")
 """The header of a HEAD that is to tell the checksum stored."""
 
+_REFUSALS: Final = (400, 501)
 _ATTEMPTS: Final = 3
 _ALGORITHMS: Final = {"CRC64NVME": 12, "CRC32C": 8, "CRC32": 8}
 """With the length of their values in base64: some stores tell values of another kind."""
@@ -58,6 +59,16 @@ def stored_checksum(headers: dict[str, str]) -> StoredChecksum | None:
         return None
     values = (StoredChecksum(name, headers.get(f"x-amz-checksum-{name.lower()}", "")) for name in _ALGORITHMS)
     return next((stored for stored in values if len(stored.value) == _ALGORITHMS[stored.algorithm]), None)
+
+
+def take_head(queue: "RequestQueue", index: int) -> "Reply | None":
+    """The answer to a HEAD with `CHECKSUM_MODE`; None from stores that refuse the header (B2 does)."""
+    try:
+        return cast("Reply", queue.take(index))
+    except S3Exception as error:
+        if error.status in _REFUSALS:
+            return None
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 
-from s3dataset._checkpoint._parts import CHECKSUM_MODE, StoredChecksum, Target, fetch, stored_checksum
+from s3dataset._checkpoint._parts import CHECKSUM_MODE, StoredChecksum, Target, fetch, stored_checksum, take_head
 from s3dataset._checkpoint._progress import Progress
 from s3dataset._client import Client
 from s3dataset._uri import S3Uri
@@ -15,7 +15,7 @@ from s3dataset.safetensors._format import LENGTH_BYTES, Entry, Header, header_by
 from s3dataset.safetensors._memory import HostMemory, StagedMemory, Staging, bytes_of, empty_tensor, raw_of
 
 if TYPE_CHECKING:
-    from s3dataset._client import Body, Reply, RequestQueue
+    from s3dataset._client import Body, RequestQueue
 
 __all__ = ["StoredFile", "device_of", "open_files", "read_files", "read_tensors"]
 
@@ -65,12 +65,13 @@ def open_files(queue: "RequestQueue", uris: Sequence[S3Uri], *, checksums: bool)
         heads = [queue.head(uris[n].bucket, uris[n].key, [CHECKSUM_MODE]) for n in missing] if checksums else []
         asked = queue.get([(uris[n].bucket, uris[n].key, 0, FIRST_BYTES, None, None) for n in missing])
         beginnings = [cast("Body", _raised(result)) for result in queue.take_many(asked)]
-        replies = [cast("Reply", queue.take(head)) for head in heads]
+        told = [take_head(queue, head) for head in heads] if checksums else [None] * len(missing)
         whole = _headers(queue, [uris[n] for n in missing], beginnings)
         for at, number in enumerate(missing):
-            if checksums and replies[at].etag != beginnings[at].etag:
+            reply = told[at]
+            if reply is not None and reply.etag != beginnings[at].etag:
                 continue  # replaced in between
-            stored = stored_checksum(dict(replies[at].headers())) if checksums else None
+            stored = None if reply is None else stored_checksum(dict(reply.headers()))
             size, etag = beginnings[at].object_size, beginnings[at].etag or None
             header = parse_header(whole[at], size, str(uris[number]))
             opened[number] = StoredFile(uris[number], etag, size, header, stored)
