@@ -108,7 +108,7 @@ class S3LightningCheckpoint(_CheckpointIO):  # type: ignore[misc] # so that type
             S3Exception: It could not be read.
         """
         _check_type(path)
-        if weights_only is None and _version < _DECIDED_BY_TORCH:
+        if weights_only is None and _version() < _DECIDED_BY_TORCH:
             weights_only = False
         location = "cpu" if map_location is None else map_location
         loaded = self._checkpoint.load(path, map_location=location, weights_only=cast("bool", weights_only))
@@ -175,13 +175,17 @@ def _check_type(path: object) -> None:
         )
 
 
-def _serve(installed: list[str]) -> tuple[int, ...]:
-    """Makes the class known to every interface there is -> the version of the first of the packages."""
+def _serve(installed: list[str]) -> None:
+    """Makes the class known to every interface there is."""
     for interface in dict.fromkeys(_INTERFACES[name] for name in installed):
         importlib.import_module(interface).CheckpointIO.register(S3LightningCheckpoint)
     if not serves_s3():
         register()
-    version = str(importlib.import_module(installed[0]).__version__)
+
+
+def _version() -> tuple[int, ...]:
+    """Of the first of the packages."""
+    version = str(importlib.import_module(_installed[0]).__version__)
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
@@ -191,4 +195,4 @@ if not _installed:
         "s3dataset.lightning needs Lightning: pip install 's3dataset[lightning]', or pytorch-lightning",
         name="lightning",
     )
-_version: Final = _serve(_installed)
+_serve(_installed)

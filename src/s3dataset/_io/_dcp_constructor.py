@@ -52,16 +52,16 @@ class DCPOptimizedConstructor(ReaderConstructor):
         TypeError: It is no number.
     """
 
+    __setattr__ = object.__setattr__  # what it derives from is frozen; this one is told ranges
+    __delattr__ = object.__delattr__
+
     def __init__(self, max_gap_size: float = DEFAULT_MAX_GAP_BYTES) -> None:
         if isinstance(max_gap_size, bool) or not isinstance(max_gap_size, int | float):
             raise TypeError(f"max_gap_size must be a number of bytes, not {type(max_gap_size).__name__}")
         if not max_gap_size >= 0:
             raise ValueError(f"max_gap_size must be non-negative, not {max_gap_size}")
         super().__init__(dcp_optimized(max_gap_size))
-        self._set_ranges({})
-
-    def _set_ranges(self, ranges: dict[str, list[ItemRange]]) -> None:
-        object.__setattr__(self, "_item_ranges_by_file", ranges)  # what it derives from is frozen
+        self._item_ranges_by_file: dict[str, list[ItemRange]] = {}
 
     def set_item_ranges_by_file(
         self, plan_items: Iterable[Any], storage_data: Mapping[Any, Any], base_path: str | os.PathLike[str]
@@ -84,7 +84,7 @@ class DCPOptimizedConstructor(ReaderConstructor):
             info = storage_data[item.storage_index]
             uri = os.path.join(base_path, info.relative_path)  # noqa: PTH118 - a URI
             ranges.setdefault(uri, []).append(ItemRange(info.offset, info.offset + info.length))
-        self._set_ranges(ranges)
+        self._item_ranges_by_file = ranges
 
     def open(
         self,
@@ -101,14 +101,13 @@ class DCPOptimizedConstructor(ReaderConstructor):
         reader = super().open(
             client, bucket, key, size=size, etag=etag, version_id=version_id, body=body, ledger=ledger
         )
-        by_file: dict[str, list[ItemRange]] = getattr(self, "_item_ranges_by_file", {})
-        ranges = by_file.get(f"s3://{bucket}/{key}")
+        ranges = self._item_ranges_by_file.get(f"s3://{bucket}/{key}")
         if ranges:
             reader.expect(_joined(ranges))
         return reader
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (self.policy.gap_bytes, getattr(self, "_item_ranges_by_file", {}))
+        return _made, (self.policy.gap_bytes, self._item_ranges_by_file)
 
 
 def _joined(ranges: list[ItemRange]) -> list[tuple[int, int]]:
@@ -124,5 +123,5 @@ def _joined(ranges: list[ItemRange]) -> list[tuple[int, int]]:
 
 def _made(max_gap_bytes: int, ranges: dict[str, list[ItemRange]]) -> DCPOptimizedConstructor:
     constructor = DCPOptimizedConstructor(max_gap_bytes)
-    constructor._set_ranges(ranges)  # noqa: SLF001 - its own class
+    constructor._item_ranges_by_file = ranges  # noqa: SLF001 - its own class
     return constructor

@@ -98,7 +98,9 @@ class S3FileSystem(FileSystemBase):
 
     def concat_path(self, path: str | os.PathLike[str], suffix: str) -> str:
         """-> the path with the suffix behind a slash."""
-        text = str(uri_of(path, need_key=False)) if isinstance(path, PurePath) else os.fspath(path)
+        text = os.fspath(path)
+        if isinstance(path, PurePath) and text.startswith("s3:"):
+            text = str(uri_of(path, need_key=False))  # a Path has lost a slash of "s3://"
         return f"{text}{suffix}" if text.endswith("/") else f"{text}/{suffix}"
 
     def init_path(self, path: str | os.PathLike[str]) -> str | os.PathLike[str]:

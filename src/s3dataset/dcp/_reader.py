@@ -122,9 +122,11 @@ class S3StorageReader(FileSystemReader):
         self._metadata = metadata
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """Puts the items in the order in which they lie in their objects, and tells whose they are."""
+        """Puts the items in the order in which they lie, tells the reader constructor of them, and whose they are."""
         data = self.storage_data
-        items = sorted(plan.items, key=lambda item: _place(data[item.storage_index]))
+        if isinstance(self._reader_constructor, DCPS3ReaderConstructorProtocol):
+            self._reader_constructor.set_item_ranges_by_file(plan.items, data, str(self.path))
+        items = sorted(plan.items, key=lambda item: data[item.storage_index].offset)
         return dataclasses.replace(plan, items=items, storage_data=(self._metadata_path, self._metadata_etag))
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
@@ -200,7 +202,3 @@ class S3StorageReader(FileSystemReader):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_metadata": None, "storage_data": {}}
-
-
-def _place(info: Any) -> tuple[str, int]:
-    return info.relative_path, info.offset

@@ -88,7 +88,7 @@ class Custom:
     [((2, 5), None, False), ((2, 6), None, None), ((2, 5), True, True), ((2, 6), False, False), ((3, 0), None, None)],
 )
 def test_what_weights_only_means(checkpoint_io, module, monkeypatch, version, given, seen):
-    monkeypatch.setattr(module, "_version", version)
+    monkeypatch.setattr(module, "_version", lambda: version)
     checkpoint_io.save_checkpoint({"custom": Custom()}, URI)
     asked = []
     load = torch.load
