@@ -20,7 +20,12 @@ from s3dataset._io._constructor import (
     S3ReaderConstructorProtocol,
     open_reader,
 )
-from s3dataset._io._dcp_constructor import DCPOptimizedConstructor, DCPS3ReaderConstructorProtocol, ItemRange
+from s3dataset._io._dcp_constructor import (
+    DEFAULT_MAX_GAP_BYTES,
+    DCPOptimizedConstructor,
+    DCPS3ReaderConstructorProtocol,
+    ItemRange,
+)
 from s3dataset._io._drop_in import S3Client
 from s3dataset._io._policy import ReaderPolicy
 from s3dataset._io._reader import DCPOptimizedS3Reader, RangedS3Reader, S3Reader, SequentialS3Reader
@@ -29,6 +34,7 @@ from s3dataset._io._writer import S3Writer
 __all__ = [
     "CHECKPOINT_READER",
     "DEFAULT_BUFFER_BYTES",
+    "DEFAULT_MAX_GAP_BYTES",
     "DCPOptimizedConstructor",
     "DCPOptimizedS3Reader",
     "DCPS3ReaderConstructorProtocol",

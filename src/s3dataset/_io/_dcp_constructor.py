@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from s3dataset._client import Body
     from s3dataset._io._reader import Ledger
 
-__all__ = ["DCPOptimizedConstructor", "DCPS3ReaderConstructorProtocol", "ItemRange"]
+__all__ = ["DEFAULT_MAX_GAP_BYTES", "DCPOptimizedConstructor", "DCPS3ReaderConstructorProtocol", "ItemRange"]
 
 DEFAULT_MAX_GAP_BYTES: Final = 32 << 20
 
