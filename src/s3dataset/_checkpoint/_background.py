@@ -21,6 +21,7 @@ class SaveFuture(Future[ObjectInfo]):
     """Of a save under way. Remembers whether somebody has asked how it ended."""
 
     asked = False
+    uri = ""
 
     def result(self, timeout: float | None = None) -> ObjectInfo:
         """What was saved. Raises what the save raised, and TimeoutError."""
@@ -47,9 +48,10 @@ class Background:
         self._pending: list[SaveFuture] = []
         self._spare: list[torch.UntypedStorage] = []
 
-    def submit(self, save: Callable[[], ObjectInfo], forget: Callable[[], None]) -> SaveFuture:
-        """`forget` is called instead of `save` when the future is cancelled before its turn."""
+    def submit(self, uri: str, save: Callable[[], ObjectInfo], forget: Callable[[], None]) -> SaveFuture:
+        """To be saved at `uri`, in its turn. `forget` is called instead if the future is cancelled before that."""
         future = SaveFuture()
+        future.uri = uri
         work = [save]  # holds the snapshot, which is to go as soon as nobody wants it
 
         def ended(_: object) -> None:
@@ -81,6 +83,12 @@ class Background:
         if len(under_way) >= _SNAPSHOTS:
             wait_for(under_way[: 1 - _SNAPSHOTS])
         self.raise_unseen()
+
+    def wait_for_earlier(self, uri: str) -> None:
+        """Waits for what is to be saved at the same place, so that the last call is what stays there."""
+        with self._lock:
+            earlier = [future for future in self._pending if future.uri == uri]
+        wait_for(earlier)
 
     def raise_unseen(self) -> None:
         """Raises the error of an earlier save that nobody has asked about."""

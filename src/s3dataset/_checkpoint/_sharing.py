@@ -133,7 +133,7 @@ class SharedFetch:
         self._fetch = Fetch(queue, opened, image, own, part_bytes=self._block_bytes, algorithm=None, progress=None)
         row_bytes = len(_FINE) + self._block_bytes
         self._given = torch.empty(row_bytes, dtype=torch.uint8)
-        self._taken = torch.empty(row_bytes * sharing.size, dtype=torch.uint8)
+        self._taken = torch.empty(row_bytes * sharing.size, dtype=torch.uint8, device=sharing.device)
 
     def wait(self, start: int, end: int) -> None:
         at = bisect_right(self._ends, start)
@@ -174,10 +174,9 @@ class SharedFetch:
             for piece in self._image.pieces(*own):
                 given[at : at + len(piece)] = _tensor_of(piece)
                 at += len(piece)
-        device = self._sharing.device
-        taken = self._taken.to(device)
-        torch.distributed.all_gather_into_tensor(taken, given.to(device), group=self._sharing.group)
-        rows = taken.cpu().view(size, -1)
+        given = given.to(self._sharing.device)
+        torch.distributed.all_gather_into_tensor(self._taken, given, group=self._sharing.group)
+        rows = self._taken.cpu().view(size, -1)
         if rows[:, 0].any():
             self._agree(error)
         for rank, span in enumerate(spans):

@@ -127,7 +127,8 @@ class S3Checkpoint:
         """Saves what `torch.save` can save, as the file that it would write, byte for byte.
 
         The tensors' memory is sent as it lies there, without a copy; tensors of a GPU are copied to this machine's
-        memory one by one. Nothing may change them before this returns. The object appears whole or not at all. (Before
+        memory one by one. Nothing may change them before this returns. The object appears whole or not at all. It waits
+        for what `save_async` is still to save at the same place. (Before
         torch 2.6, and with tensors that torch cannot take apart, such as quantized ones: `torch.save` to a `writer`.)
 
         Args:
@@ -147,7 +148,9 @@ class S3Checkpoint:
             S3Exception: It was not saved; the object there is as it was.
         """
         uri = S3Uri.parse(s3_uri, need_key=True)
-        self._background_here().raise_unseen()
+        background = self._background_here()
+        background.wait_for_earlier(str(uri))
+        background.raise_unseen()
         conditions: dict[str, Any] = {"if_none_match": if_none_match, "if_match": if_match}
         skeleton = skeleton_of(obj)
         if skeleton is None:
@@ -205,7 +208,7 @@ class S3Checkpoint:
                     writer.write(file.getbuffer())
                 return writer.result
 
-            return background.submit(save_file, writer.abort)
+            return background.submit(str(uri), save_file, writer.abort)
         writer = S3Writer(self._ref.get(), uri.bucket, uri.key, size=skeleton.nbytes, **conditions)
         copies = background.copies_of(skeleton.storages)
         skeleton.replace(copies)
@@ -216,7 +219,7 @@ class S3Checkpoint:
             finally:
                 background.give_back(copies)
 
-        return background.submit(save_copy, writer.abort)
+        return background.submit(str(uri), save_copy, writer.abort)
 
     def load(
         self,

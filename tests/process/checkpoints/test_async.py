@@ -155,3 +155,10 @@ checkpoint.save_async({"t": torch.arange(8 << 20)}, "s3://models/at-exit.pt")
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert torch.equal(S3Checkpoint("us-east-1").load("s3://models/at-exit.pt")["t"], torch.arange(8 << 20))
+
+
+def test_a_later_save_to_the_same_place_stays(checkpoint, s3):
+    s3.add_fault(Fault.delay(1, operation="PutObject", times=1))
+    checkpoint.save_async({"n": 1}, URI)
+    checkpoint.save({"n": 2}, URI)
+    assert checkpoint.load(URI) == {"n": 2}
