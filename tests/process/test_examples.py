@@ -47,7 +47,10 @@ def test_the_readmes_python_runs():
 
 
 @pytest.mark.usefixtures("server")
-@pytest.mark.parametrize(("name", "needs"), [("fsspec", ["fsspec", "pandas", "pyarrow"]), ("lightning", ["lightning"])])
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("dcp", []), ("safetensors", []), ("fsspec", ["fsspec", "pandas", "pyarrow"]), ("lightning", ["lightning"])],
+)
 def test_the_documents_python_runs(name, needs):
     for module in needs:
         if find_spec(module) is None:
@@ -55,6 +58,8 @@ def test_the_documents_python_runs(name, needs):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
     output = run("-c", "\n".join(blocks))
+    if name == "safetensors":
+        assert output == "torch.Size([4, 3])\n['bias', 'weight'] [[3.0, 4.0], [6.0, 7.0]]\n"
     if name == "fsspec":
         assert output == "100 b'7'\nrun,loss\n7,0.25\n\n(1000, 2)\n"
 
