@@ -227,7 +227,7 @@ def _load_shared(case: str, two: Any) -> Any:
     def place(storage: Any, location: str) -> Any:
         placed.append(1)
         if rank == 1 and (case == "failing-place" or (case == "failing-last-place" and len(placed) == 3)):
-            raise RuntimeError("no place here")
+            raise LookupError("no place here")
         return storage
 
     if case == "no-memory" and rank == 1:

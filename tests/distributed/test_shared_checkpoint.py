@@ -49,8 +49,8 @@ def test_loads_by_three_ranks(server: LocalS3, ranks: Callable[..., list[Any]]) 
     assert [kind for kind, _ in answers["wrong"]] == ["ChecksumMismatchError"] * 3
     for case, own, said in (
         ("failing-share", "TransportError", "127.0.0.1:9"),
-        ("failing-place", "RuntimeError", "no place here"),
-        ("failing-last-place", "RuntimeError", "no place here"),
+        ("failing-place", "LookupError", "no place here"),
+        ("failing-last-place", "LookupError", "no place here"),
     ):
         kind, text = answers[case][1]
         assert kind == own

@@ -179,7 +179,11 @@ class Image:
                 absent = make(place.nbytes, device="meta")
                 self._absent[absent._cdata] = (absent, place)  # noqa: SLF001 - torch's own name of a storage
                 return absent
-            wait(place.header_start, place.end)
+            try:
+                wait(place.header_start, place.end)
+            except BaseException as error:
+                file.error = error  # some versions of torch make another one of it
+                raise
             header = b"".join(self.pieces(place.header_start, place.header_start + _LOCAL_HEADER_BYTES))
             if data_start(header, place.header_start) != place.start:
                 raise UnusualArchiveError
