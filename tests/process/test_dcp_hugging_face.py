@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 
 from s3dataset import AccessDeniedError, DecodeError, ObjectChangedError, ObjectNotFoundError, S3ClientConfig
 from s3dataset.dcp import S3HuggingFaceStorageReader, S3HuggingFaceStorageWriter, consolidate_safetensors_files
@@ -263,3 +264,19 @@ class TestFaults:
         with pytest.raises(CheckpointException, match=r"replaced|changed") as caught:
             dcp.load(zeros(), storage_reader=reader)
         assert isinstance(caught.value.failures[0][0], ObjectChangedError)
+
+
+def test_ranks_that_begin_with_different_files_load_none(s3):
+    save({"a": torch.zeros(3)})
+    readers = [S3HuggingFaceStorageReader(PATH, s3client_config=CONFIG) for _ in range(2)]
+    plans = []
+    for reader in readers:
+        metadata = reader.read_metadata()
+        planner = DefaultLoadPlanner()
+        planner.set_up_planner({"a": torch.empty(3)}, metadata, is_coordinator=not plans)
+        reader.set_up_storage_reader(metadata, is_coordinator=not plans)
+        plans.append(reader.prepare_local_plan(planner.create_local_plan()))
+        save({"a": torch.ones(3)})
+    assert readers[0].prepare_global_plan(plans[:1]) == plans[:1]
+    with pytest.raises(ObjectChangedError, match="while the ranks began to load them"):
+        readers[0].prepare_global_plan(plans)

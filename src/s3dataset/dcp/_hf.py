@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -35,7 +36,7 @@ from s3dataset._client import ClientRef
 from s3dataset._config import S3ClientConfig
 from s3dataset.dcp._hf_consolidate import consolidate_safetensors_files
 from s3dataset.dcp._hf_files import Chunk, file_metadata, file_name, folder_of, stored_tensors
-from s3dataset.errors import AccessDeniedError
+from s3dataset.errors import AccessDeniedError, ObjectChangedError
 from s3dataset.safetensors._boxes import BoxRead, read_boxes
 from s3dataset.safetensors._dtypes import dtype_of
 from s3dataset.safetensors._save import write_file
@@ -336,11 +337,23 @@ class S3HuggingFaceStorageReader(StorageReader):
         self.storage_data = metadata.storage_data
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """As it is."""
-        return plan
+        """With the versions of the files that this rank has found."""
+        files = {(str(chunk.file.uri), chunk.file.etag) for chunk in self.storage_data.values()}
+        digest = hashlib.sha256(repr(sorted(files, key=str)).encode()).hexdigest()
+        return dataclasses.replace(plan, storage_data=(digest,))
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
-        """As they are."""
+        """Sees to it that all ranks load the same files.
+
+        Raises:
+            ObjectChangedError: They were replaced while the ranks began.
+        """
+        if len({plan.storage_data for plan in plans if isinstance(plan.storage_data, tuple)}) > 1:
+            raise ObjectChangedError(
+                f"Files of {self.path} were replaced while the ranks began to load them; load them again",
+                operation="GetObject",
+                uri=self.path,
+            )
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
