@@ -135,8 +135,8 @@ class S3StorageReader(FileSystemReader):
         Raises:
             ObjectChangedError: Another one was saved here while they began.
         """
-        told = [plan.storage_data for plan in plans if isinstance(plan.storage_data, tuple)]
-        if len(set(told)) > 1:
+        told = {plan.storage_data for plan in plans if isinstance(plan.storage_data, tuple)}
+        if len({path for path, _ in told}) < len(told):  # ranks that saved by themselves have metadata of their own
             raise ObjectChangedError(
                 f"The checkpoint {self.path} was replaced by another save while the ranks began to load it; load it "
                 "again",

@@ -84,7 +84,7 @@ def test_what_is_not_there(fs, root):
         assert fs.find(path) == []
         assert fs.glob(f"{path}*") == []
         for call in (fs.info, fs.ls, fs.size, fs.modified, fs.checksum):
-            with pytest.raises(ObjectNotFoundError, match="not found"):
+            with pytest.raises(ObjectNotFoundError, match="does not exist"):
                 call(path)
     assert not fs.exists("no-such-bucket")
     assert not fs.exists("no-such-bucket/key")
