@@ -1,8 +1,8 @@
 """What `S3Checkpoint.save_async` costs a loop that keeps a Python thread busy: `python -m benchmarks.background`.
 
-The loop counts in Python for `INTERVAL_S`, alone, and with one save of 2 GiB at its beginning: the call's stall beside
-what copying the state and computing its CRC take by themselves, how long the save goes on in the background, and how
-many rounds of the loop it costs, stall included.
+The loop counts in Python, and saves 2 GiB once in `INTERVAL_S`: the call's stall beside what copying the state and
+computing its CRC take by themselves, how long the save goes on in the background, and how much of the loop's time it
+costs, stall included, by the loop's rate just before and after.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,20 +20,26 @@ from benchmarks.results import machine
 
 SIZE, TENSORS = 2 * GIB, 200
 INTERVAL_S = 20.0
-ROUNDS = 3
+ROUNDS = 5
 
 
 def state_dict(torch: Any) -> Any:
     return {f"layers.{i}": torch.full((SIZE // TENSORS // 4,), float(i)) for i in range(TENSORS)}
 
 
-def loop(seconds: float) -> int:
-    """A loop that never waits -> its rounds."""
-    rounds, end = 0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        sum(range(200))
-        rounds += 1
-    return rounds
+def loop(until: Callable[[], bool]) -> tuple[int, float]:
+    """A loop that never waits -> its rounds, and how long they took."""
+    rounds, began = 0, time.perf_counter()
+    while not until():
+        for _ in range(200):
+            sum(range(200))
+        rounds += 200
+    return rounds, time.perf_counter() - began
+
+
+def loop_for(seconds: float) -> tuple[int, float]:
+    end = time.perf_counter() + seconds
+    return loop(lambda: time.perf_counter() >= end)
 
 
 def copy_and_checksum_s(state: Any, torch: Any) -> tuple[float, float]:
@@ -63,23 +70,23 @@ def main() -> None:
         rows = []
         for _ in range(ROUNDS):
             copied, crc = copy_and_checksum_s(state, torch)
-            alone = loop(INTERVAL_S)
+            before = loop_for(INTERVAL_S / 2)
             began = time.perf_counter()
             future = checkpoint.save_async(state, "s3://sink/model")
             stall = time.perf_counter() - began
-            ended: list[float] = []
-            future.add_done_callback(lambda _, ended=ended, began=began: ended.append(time.perf_counter() - began))
-            beside = loop(INTERVAL_S - stall)
-            future.result()
-            rows.append(
-                {"copy_s": copied, "crc_s": crc, "stall_s": stall, "saved_s": ended[0], "slowed": 1 - beside / alone}
-            )
+            beside = loop(future.done)
+            saved = time.perf_counter() - began
+            after = loop_for(INTERVAL_S / 2)
+            rate = (before[0] + after[0]) / (before[1] + after[1])
+            lost = saved - beside[0] / rate
+            row = {"copy_s": copied, "crc_s": crc, "stall_s": stall, "saved_s": saved, "lost_s": lost}
+            rows.append({**row, "slowed": lost / (before[1] + saved + after[1])})
         medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
         print(json.dumps({"machine": machine(), "interval_s": INTERVAL_S, "rounds": rows}), file=sys.stderr)
         print(
             f"{SIZE / GIB:.0f} GiB: the call takes {medians['stall_s']:.2f} s (copying {medians['copy_s']:.2f} s, CRC "
-            f"{medians['crc_s']:.2f} s), the save {medians['saved_s']:.2f} s; {INTERVAL_S:.0f} s of a busy loop lose "
-            f"{medians['slowed']:.1%}"
+            f"{medians['crc_s']:.2f} s), the save {medians['saved_s']:.2f} s; a busy loop that saves every "
+            f"{INTERVAL_S:.0f} s loses {medians['lost_s']:.2f} s of them, {medians['slowed']:.1%}"
         )
 
 
