@@ -12,9 +12,10 @@
     ├── Skeleton        torch.save's file, with its storages where they are
     ├── Image           a file in memory, with its storages where they will be
     ├── parts           any object and memory in pieces: parts, checksums
-    └── progress, memory
+    └── memory          of torch's storages
 """
 
+from s3dataset._checkpoint._background import AskedFuture
 from s3dataset._checkpoint._single import S3Checkpoint
 
-__all__ = ["S3Checkpoint"]
+__all__ = ["AskedFuture", "S3Checkpoint"]

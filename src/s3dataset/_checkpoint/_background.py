@@ -5,25 +5,27 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 
 from s3dataset._checkpoint._memory import allocate
 from s3dataset._client import ObjectInfo
 
-__all__ = ["Background", "SaveFuture"]
+__all__ = ["AskedFuture", "Background", "SaveFuture"]
 
 _SNAPSHOTS: Final = 2
 
 
-class SaveFuture(Future[ObjectInfo]):
+Result = TypeVar("Result")
+
+
+class AskedFuture(Future[Result]):
     """Of a save under way. Remembers whether somebody has asked how it ended."""
 
     asked = False
-    uri = ""
 
-    def result(self, timeout: float | None = None) -> ObjectInfo:
+    def result(self, timeout: float | None = None) -> Result:
         """What was saved. Raises what the save raised, and TimeoutError."""
         found = super().exception(timeout)
         self.asked = True
@@ -36,6 +38,12 @@ class SaveFuture(Future[ObjectInfo]):
         found = super().exception(timeout)
         self.asked = True
         return found
+
+
+class SaveFuture(AskedFuture[ObjectInfo]):
+    """Of an object that is being saved."""
+
+    uri = ""
 
 
 class Background:

@@ -99,10 +99,6 @@ class Image:
         """Of all storages that have bytes, in the order of the file."""
         return list(self._places.values())
 
-    def storage(self, place: Place) -> torch.UntypedStorage:
-        """One that is wanted."""
-        return self._storages[place.start]
-
     def place_of(self, absent: torch.UntypedStorage) -> Place | None:
         """Of a storage that an object of `load` has on "meta"."""
         return self._absent.get(absent._cdata, (None, None))[1]  # noqa: SLF001 - as above

@@ -2,18 +2,21 @@
 
 import pickle
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from s3dataset._checkpoint._fetch import Fetch, Fetching, Opened, open_object
 from s3dataset._checkpoint._image import Image, Place, UnusualArchiveError
-from s3dataset._checkpoint._progress import Progress
 from s3dataset._checkpoint._selection import select, storages_of
 from s3dataset._checkpoint._sharing import SharedFetch, Sharing
 from s3dataset._client import Client
+from s3dataset._progress import Progress
 from s3dataset._uri import S3Uri
 from s3dataset.errors import ChecksumMismatchError, S3Exception
+
+if TYPE_CHECKING:
+    from s3dataset._client import RequestQueue
 
 __all__ = ["load_object"]
 
@@ -70,7 +73,7 @@ def load_object(
             if sharing is None:
                 fetch = Fetch(queue, opened, image, ranges, **settings)
             else:
-                fetch = SharedFetch(sharing, queue, opened, image, ranges, **settings)
+                fetch = _shared(sharing, queue, opened, image, ranges, settings)
             try:
                 result = image.load(map_location, wait=fetch.wait, **arguments)
                 if keys is not None:
@@ -118,6 +121,20 @@ def _prepared(
             "load without a group"
         )
     return prepared[0]
+
+
+def _shared(
+    sharing: Sharing,
+    queue: "RequestQueue",
+    opened: Opened,
+    image: Image,
+    ranges: list[tuple[int, int]],
+    settings: dict[str, Any],
+) -> SharedFetch:
+    """Takes the memory of exchanges on all ranks or on none: the others would wait for one that has none."""
+    made: list[SharedFetch] = []
+    sharing.each(lambda: made.append(SharedFetch(sharing, queue, opened, image, ranges, **settings)))
+    return made[0]
 
 
 def _is_meta(map_location: Any) -> bool:

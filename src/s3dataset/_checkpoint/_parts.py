@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from s3dataset._checkpoint._progress import Progress
 from s3dataset._client import Client, combine_checksums
+from s3dataset._progress import Progress
 from s3dataset._uri import S3Uri
 from s3dataset.errors import ChecksumMismatchError, InternalError, S3Exception
 

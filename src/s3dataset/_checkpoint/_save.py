@@ -3,10 +3,10 @@
 from typing import Any
 
 from s3dataset._checkpoint._parts import Cutter
-from s3dataset._checkpoint._progress import Progress
 from s3dataset._checkpoint._skeleton import Skeleton
 from s3dataset._client import ObjectInfo
 from s3dataset._io import S3Writer
+from s3dataset._progress import Progress
 
 __all__ = ["save_skeleton", "skeleton_of"]
 

@@ -9,8 +9,8 @@ import torch.distributed
 
 from s3dataset._checkpoint._fetch import Fetch, Opened, cut
 from s3dataset._checkpoint._image import Image, UnusualArchiveError
-from s3dataset._checkpoint._progress import Progress
 from s3dataset._client import checksum, combine_checksums
+from s3dataset._progress import Progress
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:

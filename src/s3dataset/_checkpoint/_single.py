@@ -10,7 +10,6 @@ import torch
 from s3dataset._checkpoint._background import Background, SaveFuture
 from s3dataset._checkpoint._image import UnusualArchiveError
 from s3dataset._checkpoint._load import load_object
-from s3dataset._checkpoint._progress import Progress, showing
 from s3dataset._checkpoint._save import save_skeleton, skeleton_of
 from s3dataset._checkpoint._selection import Keys, parse_keys, select
 from s3dataset._checkpoint._sharing import Sharing
@@ -18,6 +17,7 @@ from s3dataset._checkpoint._told import naming, reading_foreign
 from s3dataset._client import ClientRef, ObjectInfo
 from s3dataset._config import S3ClientConfig
 from s3dataset._io import CHECKPOINT_READER, S3Reader, S3ReaderConstructorProtocol, S3Writer, open_reader
+from s3dataset._progress import Progress, showing
 from s3dataset._uri import S3Uri
 
 __all__ = ["S3Checkpoint"]

@@ -3,16 +3,12 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from s3dataset._client import Client, ClientRef
 from s3dataset._io._constructor import ReaderConstructor, S3ReaderConstructorProtocol
 from s3dataset._io._policy import dcp_optimized
 from s3dataset._io._reader import S3Reader
-
-if TYPE_CHECKING:
-    from s3dataset._client import Body
-    from s3dataset._io._reader import Ledger
 
 __all__ = ["DEFAULT_MAX_GAP_BYTES", "DCPOptimizedConstructor", "DCPS3ReaderConstructorProtocol", "ItemRange"]
 
@@ -86,21 +82,8 @@ class DCPOptimizedConstructor(ReaderConstructor):
             ranges.setdefault(uri, []).append(ItemRange(info.offset, info.offset + info.length))
         self._item_ranges_by_file = ranges
 
-    def open(
-        self,
-        client: Client | ClientRef,
-        bucket: str,
-        key: str,
-        *,
-        size: int | None = None,
-        etag: str | None = None,
-        version_id: str | None = None,
-        body: "Body | None" = None,
-        ledger: "Ledger | None" = None,
-    ) -> S3Reader:
-        reader = super().open(
-            client, bucket, key, size=size, etag=etag, version_id=version_id, body=body, ledger=ledger
-        )
+    def open(self, client: Client | ClientRef, bucket: str, key: str, **known: Any) -> S3Reader:
+        reader = super().open(client, bucket, key, **known)
         ranges = self._item_ranges_by_file.get(f"s3://{bucket}/{key}")
         if ranges:
             reader.expect(_joined(ranges))

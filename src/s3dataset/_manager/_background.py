@@ -3,9 +3,10 @@
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from s3dataset._checkpoint import AskedFuture
 from s3dataset._manager._types import CheckpointInfo
 
 __all__ = ["Background", "CheckpointFuture"]
@@ -13,24 +14,8 @@ __all__ = ["Background", "CheckpointFuture"]
 _LOGGER: Final = logging.getLogger("s3dataset")
 
 
-class CheckpointFuture(Future[CheckpointInfo]):
-    """Of a checkpoint that is being saved. Remembers whether somebody has asked how that ended."""
-
-    asked = False
-
-    def result(self, timeout: float | None = None) -> CheckpointInfo:
-        """The committed checkpoint. Raises what the save raised, and TimeoutError."""
-        found = super().exception(timeout)
-        self.asked = True
-        if found is not None:
-            raise found
-        return super().result(0)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the save raised; None when the checkpoint is committed."""
-        found = super().exception(timeout)
-        self.asked = True
-        return found
+class CheckpointFuture(AskedFuture[CheckpointInfo]):
+    """Of a checkpoint that is being saved."""
 
 
 class Background:

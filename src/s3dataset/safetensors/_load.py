@@ -2,9 +2,9 @@
 
 import torch
 
-from s3dataset._checkpoint._progress import Progress, showing
 from s3dataset._client import ClientRef
 from s3dataset._config import S3ClientConfig
+from s3dataset._progress import Progress, showing
 from s3dataset.safetensors._files import device_of, read_files
 from s3dataset.safetensors._weights import open_weights
 

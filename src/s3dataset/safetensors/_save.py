@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from s3dataset._checkpoint._parts import Cutter
-from s3dataset._checkpoint._progress import Progress, showing
 from s3dataset._client import Client, ClientRef, ObjectInfo
 from s3dataset._config import S3ClientConfig
 from s3dataset._io import S3Writer
+from s3dataset._progress import Progress, showing
 from s3dataset._uri import S3Uri
 from s3dataset.safetensors._dtypes import code_of, shape_in_file
 from s3dataset.safetensors._format import build_header

@@ -9,10 +9,10 @@ from typing import Final
 
 import torch
 
-from s3dataset._checkpoint._progress import Progress, showing
 from s3dataset._client import Client, ClientRef
 from s3dataset._config import S3ClientConfig
 from s3dataset._io import S3Writer
+from s3dataset._progress import Progress, showing
 from s3dataset._uri import S3Uri
 from s3dataset.errors import AccessDeniedError, ObjectNotFoundError, S3Exception
 from s3dataset.safetensors._save import check_metadata, check_tensors, write_file
