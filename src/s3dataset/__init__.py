@@ -11,7 +11,7 @@
     ├── _config  _limits       S3ClientConfig, the only reader of S3's environment variables; shares of the machine
     ├── _client                stateless operations over the engine; credentials, endpoints, life of a process
     ├── _io                    S3Reader, S3Writer, S3Client
-    ├── transforms             bytes to samples
+    ├── transforms  formats    bytes to samples; shards to samples and back
     ├── _manifest              what a dataset consists of
     ├── _order  _page          who reads what, when; the mapped page that the processes of a dataset share
     ├── _datasets              S3MapDataset, S3IterableDataset, DataLoader, BatchSampler (torch)
@@ -26,7 +26,7 @@
     └── _native                the data plane in Rust: sockets, TLS, signing, retry, memory
 
 Each imports only those above it, and `_native` below all. What stands here is the public API together with the modules
-`errors`, `transforms`, `safetensors`, `dcp`, `fsspec`, `lightning`, `monitoring` and `testing`; everything else starts
+`errors`, `transforms`, `formats`, `safetensors`, `dcp`, `fsspec`, `lightning`, `monitoring` and `testing`; everything else starts
 with an underscore.
 """
 
@@ -69,6 +69,8 @@ if TYPE_CHECKING:
         StallTimeoutError,
         ThrottledError,
         TransportError,
+        UnindexableError,
+        UnindexedError,
     )
 
 __all__ = [
@@ -115,6 +117,8 @@ __all__ = [
     "Stats",
     "ThrottledError",
     "TransportError",
+    "UnindexableError",
+    "UnindexedError",
     "__version__",
 ]
 

@@ -17,6 +17,8 @@
     ├── ObjectChangedError                      the object was replaced while it was being read
     ├── ChecksumMismatchError                   bytes arrived that are not those that were stored
     ├── DecodeError (ValueError)                bytes that the decoder named does not know
+    ├── UnindexedError                          samples at random need an index of their shards, and there is none
+    ├── UnindexableError                        a shard that can only be read from its beginning
     ├── ManifestMismatchError                   a manifest or state belongs to other data
     ├── RetriesExhaustedError                   attempts or time ran out, or a further attempt could not help
     │   ├── ThrottledError                      the service kept asking for fewer requests
@@ -64,6 +66,8 @@ __all__ = [
     "StallTimeoutError",
     "ThrottledError",
     "TransportError",
+    "UnindexableError",
+    "UnindexedError",
 ]
 
 _FIELDS = ("operation", "uri", "status", "code", "request_id", "attempts", "elapsed_s")
@@ -192,6 +196,14 @@ class ChecksumMismatchError(S3Exception):
 
 class DecodeError(S3Exception, ValueError):
     """The object arrived whole, but its bytes are not what a transform or format was told they are."""
+
+
+class UnindexedError(S3Exception):
+    """Random access to the samples of shards needs an index, and there is none, or it is out of date."""
+
+
+class UnindexableError(S3Exception):
+    """The shard can only be read from its beginning, so no index of it can be made: plain gzip, zstd in one frame."""
 
 
 class ManifestMismatchError(S3Exception):
