@@ -26,8 +26,8 @@
     └── _native                the data plane in Rust: sockets, TLS, signing, retry, memory
 
 Each imports only those above it, and `_native` below all. What stands here is the public API together with the modules
-`errors`, `transforms`, `formats`, `safetensors`, `dcp`, `fsspec`, `lightning`, `monitoring` and `testing`; everything else starts
-with an underscore.
+`errors`, `transforms`, `formats`, `safetensors`, `dcp`, `fsspec`, `lightning`, `monitoring` and `testing`; everything
+else starts with an underscore.
 """
 
 import importlib
