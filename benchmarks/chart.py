@@ -1,5 +1,6 @@
 """The results as one picture: a panel a case, a bar a client, ours in colour."""
 
+import textwrap
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from benchmarks.results import OURS, Results
 INK, QUIET, RULE, PAPER, COLOR, PEER = "#1c2733", "#6b7885", "#dfe4e8", "#ffffff", "#1d5fa8", "#b9c4ce"
 COLUMNS = 3
 PANEL_WIDTH, PANEL_HEIGHT = 4.6, 1.75
+_TITLE_CHARACTERS = 50
 
 
 def draw(results: Results, path: Path) -> None:
@@ -29,7 +31,7 @@ def draw(results: Results, path: Path) -> None:
     )
     canvas.text(0.02, 1 - 0.74 / height, place, color=QUIET, fontsize=10.5, va="center")
     grid = canvas.add_gridspec(
-        rows, COLUMNS, left=0.135, right=0.965, top=1 - 1.35 / height, bottom=0.28 / height, hspace=0.62, wspace=0.62
+        rows, COLUMNS, left=0.135, right=0.965, top=1 - 1.35 / height, bottom=0.28 / height, hspace=0.7, wspace=0.78
     )
     for number, case in enumerate(cases):
         draw_case(canvas.add_subplot(grid[number // COLUMNS, number % COLUMNS]), results, case)
@@ -56,6 +58,5 @@ def draw_case(axes: Axes, results: Results, case: Case) -> None:
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
     axes.spines["left"].set_color(RULE)
-    axes.set_title(
-        case.title[0].upper() + case.title[1:], loc="left", x=-0.36, color=INK, fontsize=10, fontweight="bold", pad=7
-    )
+    title = textwrap.fill(case.title[0].upper() + case.title[1:], _TITLE_CHARACTERS)
+    axes.set_title(title, loc="left", x=-0.36, color=INK, fontsize=10, fontweight="bold", pad=7)

@@ -37,6 +37,7 @@ def conditions(results: Results) -> str:
         f"{results.date}, {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, "
         f"{machine['system']}, Python {machine['python']}; {peers}. Client and server share the machine "
         f"({results.content['servers']}), so absolute figures say less than ratios."
+        + (f" {note}" if (note := results.content.get("note")) else "")
     )
 
 
