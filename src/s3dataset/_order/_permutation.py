@@ -14,8 +14,8 @@ _ROUNDS: Final = 6
 _ROUNDS_OF_SMALL_DOMAIN: Final = 16
 
 
-def round_keys(count: int, *labels: int) -> tuple[int, ...]:
-    """Derives `count` independent 64-bit keys from integers of any size, the same on every platform."""
+def round_keys(count: int, *labels: int | str) -> tuple[int, ...]:
+    """Derives `count` independent 64-bit keys from integers of any size and names, the same on every platform."""
     text = ",".join(str(label) for label in labels)
     return tuple(
         int.from_bytes(
