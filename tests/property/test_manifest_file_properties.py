@@ -5,15 +5,17 @@ import functools
 import re
 import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.manifest.fake_service import BUCKET, FakeClient, FakeService
+from tests.unit.manifest.test_samples import indexed
 
 from s3dataset._manifest import Manifest, list_prefix
-from s3dataset._manifest._columns import ITEM_BYTES, PREAMBLE
+from s3dataset._manifest._columns import ITEM_BYTES, PREAMBLE, SAMPLE_ITEM_BYTES
 from s3dataset.errors import DecodeError, InvalidUriError
 
 
@@ -30,6 +32,20 @@ def content() -> bytes:
     return whole
 
 
+@functools.cache
+def indexed_content() -> bytes:
+    """With every column about samples."""
+    manifest = indexed()
+    with tempfile.TemporaryDirectory() as folder:
+        manifest.save(Path(folder) / "m")
+        whole = (Path(folder) / "m").read_bytes()
+    assert all(f'"{name}"'.encode() in whole for name in SAMPLE_ITEM_BYTES)
+    return whole
+
+
+CONTENTS = st.sampled_from([content, indexed_content])
+
+
 def use(manifest: Manifest) -> None:
     """Reads all that there is of it."""
     assert len(list(manifest.objects)) == len(manifest) <= len(content())
@@ -38,6 +54,10 @@ def use(manifest: Manifest) -> None:
         manifest.find(f"s3://{BUCKET}/folder/3-é")
     manifest.fingerprint  # noqa: B018
     assert repr(manifest)
+    if manifest.format is not None:
+        for row in range(len(manifest)):
+            manifest.shard(row)
+        manifest.places(range(min(manifest.num_samples, 1000)))
     manifest.filter(lambda entry: bool(entry.key))
     manifest.split({"x": 0.5, "y": 0.5}, seed=1)
 
@@ -58,16 +78,16 @@ def read(spoilt: bytes) -> None:
 SPOTS = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255))
 
 
-@given(spots=st.lists(SPOTS, min_size=1, max_size=4))
-def test_bytes_that_changed(spots: list[tuple[float, int]]) -> None:
+@given(spots=st.lists(SPOTS, min_size=1, max_size=4), content=CONTENTS)
+def test_bytes_that_changed(spots: list[tuple[float, int]], content: Callable[[], bytes]) -> None:
     spoilt = bytearray(content())
     for where, value in spots:
         spoilt[int(where * len(spoilt))] = value
     read(bytes(spoilt))
 
 
-@given(data=st.data())
-def test_bits_of_preamble_and_header_that_flipped(data: st.DataObject) -> None:
+@given(data=st.data(), content=CONTENTS)
+def test_bits_of_preamble_and_header_that_flipped(data: st.DataObject, content: Callable[[], bytes]) -> None:
     spoilt = bytearray(content())
     header = PREAMBLE.unpack_from(spoilt)[1]
     places = st.one_of(st.integers(0, PREAMBLE.size - 1), st.integers(header, len(spoilt) - 1))
@@ -76,8 +96,8 @@ def test_bits_of_preamble_and_header_that_flipped(data: st.DataObject) -> None:
     read(bytes(spoilt))
 
 
-@given(data=st.data())
-def test_numbers_of_the_header_that_changed(data: st.DataObject) -> None:
+@given(data=st.data(), content=CONTENTS)
+def test_numbers_of_the_header_that_changed(data: st.DataObject, content: Callable[[], bytes]) -> None:
     whole = content()
     _, start, length = PREAMBLE.unpack_from(whole)
     header = whole[start : start + length]
@@ -90,8 +110,8 @@ def test_numbers_of_the_header_that_changed(data: st.DataObject) -> None:
     read(whole[:8] + struct.pack("<QQ", start, len(changed)) + whole[24:start] + changed + whole[start + length :])
 
 
-@given(data=st.data())
-def test_pieces_that_were_lost_or_are_there_twice(data: st.DataObject) -> None:
+@given(data=st.data(), content=CONTENTS)
+def test_pieces_that_were_lost_or_are_there_twice(data: st.DataObject, content: Callable[[], bytes]) -> None:
     whole = content()
     start = data.draw(st.integers(0, len(whole)))
     end = data.draw(st.integers(start, len(whole)))

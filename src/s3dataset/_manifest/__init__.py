@@ -24,6 +24,7 @@ from s3dataset._manifest._listing import Progress
 from s3dataset._manifest._manifest import Manifest, list_prefix
 from s3dataset._manifest._nearest import EmptyPrefixWarning
 from s3dataset._manifest._pattern import Pattern, check_pattern
+from s3dataset._manifest._samples import SamplePlace
 
 __all__ = [
     "Change",
@@ -33,6 +34,7 @@ __all__ = [
     "ManifestObjects",
     "Pattern",
     "Progress",
+    "SamplePlace",
     "check_pattern",
     "list_prefix",
 ]

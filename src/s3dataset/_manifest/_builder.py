@@ -10,9 +10,18 @@ from itertools import islice
 from operator import lt
 from typing import IO, Any, Final, NamedTuple
 
-from s3dataset._manifest._columns import ALIGNMENT, FORMAT_VERSION, MAGIC, NO_SIZE, PREAMBLE, Columns
+from s3dataset._manifest._columns import (
+    ALIGNMENT,
+    FORMAT_VERSION,
+    MAGIC,
+    NO_SIZE,
+    PREAMBLE,
+    SAMPLES_VERSION,
+    Columns,
+)
 from s3dataset._manifest._etags import NO_ETAG, OTHER_ETAG, PLACE
 from s3dataset._manifest._files import SMALL_BYTES, private_file
+from s3dataset._manifest._sample_columns import SampleColumns
 
 _IN_MEMORY_BYTES: Final = 64 << 20
 """Rows wait in memory up to here, and in an unnamed file from then on: half a million objects."""
@@ -49,10 +58,12 @@ class Builder:
 
     Args:
         sources: What the header says of where the rows come from.
+        samples: The samples of the rows, if they are shards; in the order of the rows, and closed with the builder.
     """
 
-    def __init__(self, sources: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(self, sources: Sequence[dict[str, Any]] = (), samples: SampleColumns | None = None) -> None:
         self._sources = list(sources)
+        self._samples = samples
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, prefix="s3dataset-")  # noqa: SIM115
         self._end = 0
         self._stored: list[_Stored] = []
@@ -99,6 +110,8 @@ class Builder:
     def close(self) -> None:
         """Gives up what was collected. Idempotent."""
         self._spool.close()
+        if self._samples is not None:
+            self._samples.close()
 
     def finish(self) -> Columns:
         """Writes the manifest: in memory when it is small, else in a private file that goes with the columns.
@@ -110,13 +123,13 @@ class Builder:
             if self._stored and self._stored[0].position is not None:
                 self._stored.sort(key=lambda stored: stored.position)
             self._renumber_buckets()
-            if self._end >= SMALL_BYTES:
+            if self._end + (self._samples.nbytes if self._samples is not None else 0) >= SMALL_BYTES:
                 return private_file(self._write)
             memory = io.BytesIO()
             self._write(memory)
             return Columns(memory.getvalue(), "a manifest in memory")
         finally:
-            self._spool.close()
+            self.close()
 
     def _renumber_buckets(self) -> None:
         """Numbers buckets in the order of the rows, so that equal rows make equal files."""
@@ -137,10 +150,10 @@ class Builder:
     def _write(self, file: IO[bytes]) -> None:
         sections: dict[str, tuple[int, int]] = {}
         digests: dict[str, str] = {}
-        file.write(PREAMBLE.pack(MAGIC, 0, 0))
+        file.write(PREAMBLE.pack(b"", 0, 0))
         at = PREAMBLE.size
 
-        def write(section: str, parts: Iterable[bytes], *, identifies: bool = True) -> None:
+        def write(section: str, parts: Iterable[bytes | memoryview], *, identifies: bool = True) -> None:
             nonlocal at
             padding = -at % ALIGNMENT
             file.write(bytes(padding))
@@ -149,7 +162,7 @@ class Builder:
             for part in parts:
                 file.write(part)
                 digest.update(part)
-                at += len(part)
+                at += memoryview(part).nbytes
             sections[section] = (start, at - start)
             if identifies:
                 digests[section] = digest.hexdigest()
@@ -184,22 +197,31 @@ class Builder:
                 write("etag_texts", column(6, lambda _: b""))
         if len(self._buckets) > 1:
             write("buckets", (array("H", [stored.bucket]).tobytes() * stored.rows for stored in self._stored))
-        identity = {"version": FORMAT_VERSION, "buckets": list(self._buckets), "columns": digests}
+        version = FORMAT_VERSION
+        identity: dict[str, Any] = {"version": version, "buckets": list(self._buckets), "columns": digests}
         header = {
-            "version": FORMAT_VERSION,
+            "version": version,
             "buckets": list(self._buckets),
             "num_objects": self.num_objects,
             "num_bytes": num_bytes,
             "unknown_sizes": unknown_sizes,
             "ascending": self._ascending,
-            "fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32],
+            "fingerprint": _digest(identity),
             "sources": self._sources,
             "sections": sections,
         }
+        samples = self._samples
+        if samples is not None:
+            version = SAMPLES_VERSION
+            told = {"format": samples.description, "objects_fingerprint": header["fingerprint"]}
+            for section, parts in samples.columns(self.num_objects):
+                write(section, parts)
+            identity |= {"version": version, "format": samples.description}
+            header |= {"version": version, "fingerprint": _digest(identity), "samples": told}
         text = json.dumps(header).encode()
         file.write(text)
         file.seek(0)
-        file.write(PREAMBLE.pack(MAGIC, at, len(text)))
+        file.write(PREAMBLE.pack(MAGIC + bytes([version]), at, len(text)))
         file.flush()
 
     def _knows(self, index: int) -> bool:
@@ -233,6 +255,11 @@ class Builder:
                 digests = bytes(patched)
                 base += stored.lengths[6]
             yield digests
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    """A fingerprint of what tells one manifest from another."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def is_ascending(keys: Sequence[bytes]) -> bool:

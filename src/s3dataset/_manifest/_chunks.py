@@ -1,14 +1,16 @@
 """Chunks of rows, made of a listing's pages and of other manifests."""
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from s3dataset._client import ListPage
-from s3dataset._manifest._builder import Chunk
-from s3dataset._manifest._columns import Columns
+from s3dataset._manifest._builder import Builder, Chunk
+from s3dataset._manifest._columns import NO_SIZE, Columns
 from s3dataset._manifest._etags import pack_etags
+from s3dataset._manifest._sample_columns import SampleColumns
+from s3dataset._manifest._samples import Samples
 
 _LATEST_MTIME: Final = (1 << 32) - 1
 _ROWS_AT_ONCE: Final = 4096
@@ -85,6 +87,73 @@ def chunks_of_rows(columns: Columns, rows: Iterable[int], *, ascending: bool = F
             if at == len(some) or columns.bucket_index(some[at]) != columns.bucket_index(some[start]):
                 yield _chunk(columns, some[start:at], ascending)
                 start = at
+
+
+def rebuilt(parts: Sequence[tuple[Columns, Iterable[int]]], sources: Sequence[dict[str, Any]]) -> Columns:
+    """Columns of some rows of others, in this order; with the samples of their shards if all that have rows know them.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    descriptions = [columns.samples.description for columns, _ in parts if columns.samples is not None]
+    known = all(columns.samples is not None for columns, _ in parts if len(columns)) and bool(descriptions)
+    samples = SampleColumns(descriptions[0]) if known else None
+    builder = Builder(sources, samples)
+    try:
+        for columns, rows in parts:
+            chosen = _noted(samples, columns.samples, rows) if samples is not None and columns.samples else rows
+            for chunk in chunks_of_rows(columns, chosen, ascending=columns.header["ascending"]):
+                builder.add(chunk)
+        return builder.finish()
+    finally:
+        builder.close()
+
+
+def with_samples(
+    columns: Columns, samples: SampleColumns, found: Mapping[int, tuple[int, str | None]] | None = None
+) -> Columns:
+    """The same rows with the samples of their shards.
+
+    Args:
+        columns: The rows.
+        samples: A shard for each row.
+        found: Size and ETag of rows, where they were not known.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    builder = Builder(columns.header["sources"], samples)
+    try:
+        row = 0
+        for chunk in chunks_of_rows(columns, range(len(columns)), ascending=columns.header["ascending"]):
+            rows = range(row, row + len(chunk.key_ends))
+            row = rows.stop
+            builder.add(_completed(chunk, columns, rows, found) if found else chunk)
+        return builder.finish()
+    finally:
+        builder.close()
+
+
+def _completed(chunk: Chunk, columns: Columns, rows: range, found: Mapping[int, tuple[int, str | None]]) -> Chunk:
+    """A chunk with the sizes and ETags that were found."""
+    known = [(row - rows.start, *found[row]) for row in rows if row in found]
+    if not known:
+        return chunk
+    sizes = array("Q", chunk.sizes or array("Q", [NO_SIZE]).tobytes() * len(rows))
+    etags = [columns.etag(row) for row in rows]
+    for at, size, etag in known:
+        sizes[at] = size
+        etags[at] = etag or etags[at]
+    texts = [(etag or "").removeprefix('"').removesuffix('"').encode() for etag in etags]
+    digests, parts, others = pack_etags(b"".join(texts), ends_of(texts))
+    return chunk._replace(sizes=sizes.tobytes(), digests=digests, parts=parts.tobytes(), texts=others)
+
+
+def _noted(samples: SampleColumns, known: Samples, rows: Iterable[int]) -> Iterator[int]:
+    """The rows, whose samples are taken over as they pass."""
+    for row in rows:
+        samples.keep(len(samples), known, row)
+        yield row
 
 
 def _chunk(columns: Columns, rows: Sequence[int], ascending: bool) -> Chunk:

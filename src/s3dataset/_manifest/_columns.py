@@ -13,6 +13,24 @@ multiple of 64; the header. The header stands last because it tells sums over wh
 ``etag_texts``        ETags that are not of that form, one behind the other
 ``buckets``           uint16 index into the header's list of buckets; left out where there is but one
 ====================  ==============================================================================================
+
+A manifest whose objects are shards of which the samples are known (version 2; without samples it is version 1) also has
+
+====================  ==============================================================================================
+``sample_counts``     uint64 a shard: how many samples it and those before it have
+``sample_widths``     uint8 a shard: bytes of each of its ends below, 4 or 8; 0: its samples are equally long
+``sample_ends_at``    uint64 a shard: where its ends begin in ``sample_ends``, in bytes; for width 0 how long each
+                      sample is. As many ends as samples follow, so that shards need not stand in order
+``sample_ends``       where each sample ends in the content of its shard; 4 bytes each where that fits, else 8
+``sample_firsts``     uint64 a shard: where its first sample begins. Left out where that is 0 for all
+``frame_counts``      uint64 a shard: how many frames it and those before it have. Left out where none has any
+``frame_starts``      uint64 a frame: where it begins in the object
+``frame_stops``       uint64 a frame: where it ends in the object
+``frame_ends``        uint64 a frame: where it ends in the content
+``head_of``           uint32 a shard: which head is its. Left out where all are empty
+``head_ends``         uint64 a head: its end in ``heads``
+``heads``             the different heads, one behind the other
+====================  ==============================================================================================
 """
 
 import json
@@ -24,17 +42,23 @@ from struct import Struct
 from typing import Any, Final, Literal, TypeAlias
 
 from s3dataset._manifest._etags import DIGEST_BYTES, NO_ETAG, OTHER_ETAG, PLACE
+from s3dataset._manifest._samples import Samples
 from s3dataset._uri import S3Uri
 from s3dataset.errors import DecodeError
 
 Row: TypeAlias = tuple[str, str, int | None, str | None]
 """(bucket, key, size or None, ETag with its quotes or None)."""
 
-MAGIC: Final = b"S3DSMNF\x01"
+MAGIC: Final = b"S3DSMNF"  # and the version in a byte
 PREAMBLE: Final = Struct("<8sQQ")
 ALIGNMENT: Final = 64
 NO_SIZE: Final = (1 << 64) - 1
 FORMAT_VERSION: Final = 1
+"""Of manifests without samples, which every release reads."""
+
+SAMPLES_VERSION: Final = 2
+"""Of manifests with samples: a release that knows nothing of them refuses it, instead of taking shards for samples."""
+
 ITEM_BYTES: Final[Mapping[str, int]] = {
     "key_ends": 8,
     "sizes": 8,
@@ -42,6 +66,14 @@ ITEM_BYTES: Final[Mapping[str, int]] = {
     "etags": DIGEST_BYTES,
     "etag_parts": 2,
     "buckets": 2,
+}
+SAMPLE_ITEM_BYTES: Final[Mapping[str, int]] = {
+    "sample_counts": 8,
+    "sample_widths": 1,
+    "sample_ends_at": 8,
+    "sample_firsts": 8,
+    "frame_counts": 8,
+    "head_of": 4,
 }
 
 _PLACES: Final = 1000
@@ -64,6 +96,7 @@ class Columns:
         "buffer",
         "header",
         "path",
+        "samples",
     )
 
     def __init__(self, buffer: mmap | bytes, name: str, *, path: str | None = None) -> None:
@@ -81,12 +114,7 @@ class Columns:
         self.path = path
         self.header = header = read_header(buffer, name)
         self.buckets: list[str] = header["buckets"]
-        view = memoryview(buffer)
-        sections: dict[str, tuple[int, int]] = header["sections"]
-
-        def column(section: str) -> memoryview | None:
-            place = sections.get(section)
-            return None if place is None else view[place[0] : place[0] + place[1]]
+        column = self.section
 
         def numbers(section: str, code: Literal["H", "I", "Q"]) -> memoryview | None:
             found = column(section)
@@ -103,6 +131,7 @@ class Columns:
         self._parts = numbers("etag_parts", "H")
         self._texts = column("etag_texts")
         self._bucket_of = numbers("buckets", "H")
+        self.samples = Samples(self) if "samples" in header else None
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -115,6 +144,16 @@ class Columns:
     def has(self, section: str) -> bool:
         """Whether a column is there."""
         return section in self.header["sections"]
+
+    def section(self, name: str) -> memoryview | None:
+        """The bytes of a column; None where it is left out."""
+        place = self.header["sections"].get(name)
+        return None if place is None else memoryview(self.buffer)[place[0] : place[0] + place[1]]
+
+    @property
+    def sizes(self) -> memoryview | None:
+        """The column; None where no size is known."""
+        return self._sizes
 
     # -- One row; `row` must be in range ----------------------------------------------------------------------------
 
@@ -237,17 +276,20 @@ def read_header(buffer: mmap | bytes, name: str) -> dict[str, Any]:
     if len(buffer) < PREAMBLE.size:
         raise damaged(name, f"it has {len(buffer)} bytes only")
     magic, offset, length = PREAMBLE.unpack(buffer[: PREAMBLE.size])
-    if magic[:7] != MAGIC[:7]:
+    if magic[:7] != MAGIC:
         raise damaged(name, f"it begins with {bytes(buffer[:8])!r}")
-    if magic != MAGIC:
+    if magic[7] not in (FORMAT_VERSION, SAMPLES_VERSION):
         raise damaged(
-            name, f"it is of format version {magic[7]}, and this release reads {FORMAT_VERSION}: update s3dataset"
+            name,
+            f"it is of format version {magic[7]}, and this release reads 1 and 2: update s3dataset",
         )
     if offset + length > len(buffer) or not length:
         raise damaged(name, "it is cut off")
     try:
         header = json.loads(buffer[offset : offset + length])
-        fits = _fits(header, offset)
+        fits = _fits(header, offset) and ("samples" in header) == (magic[7] == SAMPLES_VERSION)
+        if fits and "samples" in header:
+            fits = _samples_fit(header)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise damaged(name, f"its header cannot be read ({e})") from e
     if not fits:
@@ -270,6 +312,28 @@ def _fits(header: Mapping[str, Any], end: int) -> bool:
         and all(sections[section][1] == width * count for section, width in ITEM_BYTES.items() if section in sections)
         and all(isinstance(text, str) for text in texts)
         and header["ascending"] in (True, False)
+    )
+
+
+def _samples_fit(header: Mapping[str, Any]) -> bool:
+    """The same of the columns about samples."""
+    sections: Mapping[str, tuple[int, int]] = header["sections"]
+    count, told = header["num_objects"], header["samples"]
+    always = ("sample_counts", "sample_widths", "sample_ends_at", "sample_ends")
+    frames = {sections[section][1] for section in ("frame_starts", "frame_stops", "frame_ends") if section in sections}
+    return (
+        isinstance(told["objects_fingerprint"], str)
+        and isinstance(told["format"], Mapping)
+        and all(section in sections for section in always)
+        and all(
+            sections[section][1] == width * count for section, width in SAMPLE_ITEM_BYTES.items() if section in sections
+        )
+        and sections["sample_ends"][1] % 4 == 0
+        and all(place[0] % ALIGNMENT == 0 for place in sections.values())
+        and len(frames) == ("frame_counts" in sections)
+        and all(size % 8 == 0 for size in frames)
+        and ("head_of" in sections) == ("head_ends" in sections) == ("heads" in sections)
+        and ("head_ends" not in sections or sections["head_ends"][1] % 8 == 0)
     )
 
 

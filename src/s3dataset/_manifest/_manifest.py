@@ -1,10 +1,6 @@
 """Manifest: what a dataset consists of."""
 
-import hashlib
-import math
 import os
-from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -12,16 +8,20 @@ from typing import Any, Final, Self
 from s3dataset._client import Client, ClientRef
 from s3dataset._config import S3ClientConfig
 from s3dataset._manifest._builder import Builder, Chunk
-from s3dataset._manifest._chunks import chunks_of_rows, ends_of
+from s3dataset._manifest._chunks import ends_of, rebuilt
 from s3dataset._manifest._columns import Columns, Row
 from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects, row_at
 from s3dataset._manifest._files import fetched, map_file
+from s3dataset._manifest._formats import restore
 from s3dataset._manifest._listing import Progress, list_columns
 from s3dataset._manifest._lookup import Lookup
+from s3dataset._manifest._samples import SamplePlace, Samples
+from s3dataset._manifest._split import dealt
 from s3dataset._manifest._verify import changes
 from s3dataset._shared_files import new_file
 from s3dataset._uri import S3Uri, split_object_uri
-from s3dataset.errors import InvalidUriError, ManifestMismatchError
+from s3dataset.errors import InvalidUriError, ManifestMismatchError, UnindexedError
+from s3dataset.formats import Format, ShardIndex
 
 _SMALL_PICKLE_BYTES: Final = 1 << 20
 _URIS_AT_ONCE: Final = 8192
@@ -257,7 +257,9 @@ class Manifest:
 
     def __repr__(self) -> str:
         buckets = ", ".join(self._columns.buckets) or "no bucket"
-        return f"Manifest({self.num_objects:,} objects, {self.num_bytes:,} bytes, {buckets})"
+        samples = self._columns.samples
+        of_shards = "" if samples is None else f"{samples.num_samples:,} samples, "
+        return f"Manifest({self.num_objects:,} objects, {of_shards}{self.num_bytes:,} bytes, {buckets})"
 
     @property
     def num_objects(self) -> int:
@@ -271,8 +273,9 @@ class Manifest:
 
     @property
     def num_samples(self) -> int:
-        """How many samples: as many as objects, each being one."""
-        return len(self._columns)
+        """How many samples: of all shards where they are indexed, else as many as objects, each being one."""
+        samples = self._columns.samples
+        return len(self._columns) if samples is None else samples.num_samples
 
     @property
     def buckets(self) -> tuple[str, ...]:
@@ -283,9 +286,16 @@ class Manifest:
     def fingerprint(self) -> str:
         """32 hexadecimal digits that are equal for equal objects in equal order: buckets, keys, sizes and ETags.
 
-        Made when the manifest is, so that reading it costs nothing.
+        With an index its format and the places of all samples count too. Made when the manifest is, so that reading it
+        costs nothing.
         """
         return str(self._columns.header["fingerprint"])
+
+    @property
+    def objects_fingerprint(self) -> str:
+        """The fingerprint that the same objects have without an index."""
+        samples = self._columns.samples
+        return self.fingerprint if samples is None else samples.objects_fingerprint
 
     @property
     def objects(self) -> ManifestObjects:
@@ -337,6 +347,62 @@ class Manifest:
         """
         return self._lookup.find(key_or_uri)
 
+    # -- Samples of its shards --------------------------------------------------------------------------------------
+
+    @property
+    def format(self) -> Format | None:
+        """What its objects are shards of, if their samples are indexed; None: they are not."""
+        samples = self._columns.samples
+        return None if samples is None else restore(samples.description)
+
+    @property
+    def shard_ends(self) -> memoryview:
+        """For each object how many samples it and those before it have, as uint64.
+
+        Raises:
+            UnindexedError: The samples are not indexed.
+        """
+        return self._samples.counts
+
+    def places(self, positions: Iterable[int]) -> list[SamplePlace]:
+        """Where samples lie: one to three microseconds each.
+
+        Args:
+            positions: Numbers of samples over all shards, from 0 on. Neighbours cost least.
+
+        Raises:
+            IndexError: A position is out of range.
+            UnindexedError: The samples are not indexed.
+        """
+        return self._samples.places(positions)
+
+    def shard(self, index: int) -> ShardIndex:
+        """Where the samples of an object lie, all at once; its ends are not copied.
+
+        Raises:
+            UnindexedError: The samples are not indexed.
+        """
+        return self._samples.shard(row_at(index, len(self)))
+
+    def shard_head(self, index: int) -> bytes:
+        """What the format needs of an object beside the sample: `ShardIndex.head`.
+
+        Raises:
+            UnindexedError: The samples are not indexed.
+        """
+        return self._samples.head(row_at(index, len(self)))
+
+    @property
+    def _samples(self) -> Samples:
+        samples = self._columns.samples
+        if samples is None:
+            where = f" ({self.uri(0)}{', ...' * (len(self) > 1)})" if len(self) else ""
+            raise UnindexedError(
+                f"the samples of these {len(self):,} objects{where} are not indexed: make an index with "
+                "Manifest.index, or with `s3dataset index s3://bucket/prefix`, and load what that wrote"
+            )
+        return samples
+
     # -- Others made of it ------------------------------------------------------------------------------------------
 
     def filter(self, predicate: Callable[[ManifestEntry], bool]) -> Self:
@@ -361,57 +427,29 @@ class Manifest:
         Raises:
             ValueError: A share is not between 0 and 1, or they sum to more than 1.
         """
-        if not fractions:
-            raise ValueError("fractions is empty: name the parts, as {'train': 0.9, 'val': 0.1}")
-        bounds: list[float] = []
-        total = 0.0
-        for name, share in fractions.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"the share of {name!r} is {share}; it must be between 0 and 1")
-            total += share
-            bounds.append(total)
-        if total > 1 + 1e-9:
-            raise ValueError(f"the shares {dict(fractions)} sum to {total:.6g}, more than 1")
-        if math.isclose(total, 1):
-            bounds[-1] = 1.0
-        limits = [round(bound * 2**64) for bound in bounds]
-        parts = [array("Q") for _ in limits]
-        columns = self._columns
-        salts = [hashlib.blake2b(f"{seed}\0{bucket}\0".encode(), digest_size=8) for bucket in columns.buckets]
-        bucket_index = columns.bucket_index if len(salts) > 1 else lambda _: 0
-        for row, key in enumerate(columns.keys()):
-            digest = salts[bucket_index(row)].copy()
-            digest.update(key)
-            part = bisect_right(limits, int.from_bytes(digest.digest(), "little"))
-            if part < len(parts):
-                parts[part].append(row)
-        return {name: self._picked(rows) for name, rows in zip(fractions, parts, strict=True)}
+        return {name: self._picked(rows) for name, rows in dealt(self._columns, fractions, seed).items()}
 
     def __add__(self, other: "Manifest") -> Self:
-        """All objects of this manifest, then all of the other; those in both come twice."""
+        """All objects of this manifest, then all of the other; those in both come twice.
+
+        Raises:
+            ValueError: The samples of one of them are known and not those of the other, or they are in another format.
+        """
         if not isinstance(other, Manifest):
             return NotImplemented
+        both = (self._columns, other._columns)
+        if len(both[0]) and len(both[1]):
+            told = [None if columns.samples is None else columns.samples.description for columns in both]
+            if told[0] != told[1]:
+                raise ValueError(_not_alike(self, other))
         sources = self._columns.header["sources"]
         more = [source for source in other._columns.header["sources"] if source not in sources]
-        builder = Builder([*sources, *more])
-        try:
-            for columns in (self._columns, other._columns):
-                for chunk in chunks_of_rows(columns, range(len(columns)), ascending=columns.header["ascending"]):
-                    builder.add(chunk)
-            return self._of(builder.finish(), self._ref)
-        finally:
-            builder.close()
+        return self._of(rebuilt([(columns, range(len(columns))) for columns in both], [*sources, *more]), self._ref)
 
     def _picked(self, rows: Iterable[int]) -> Self:
         """A manifest of these rows, which ascend."""
         sources = [{**source, "complete": False} for source in self._columns.header["sources"]]
-        builder = Builder(sources)
-        try:
-            for chunk in chunks_of_rows(self._columns, rows, ascending=self._columns.header["ascending"]):
-                builder.add(chunk)
-            return self._of(builder.finish(), self._ref)
-        finally:
-            builder.close()
+        return self._of(rebuilt([(self._columns, rows)], sources), self._ref)
 
     # -- Against the service ----------------------------------------------------------------------------------------
 
@@ -456,6 +494,18 @@ def list_prefix(
         uri = S3Uri.parse_prefix(uri)
     columns = list_columns(client, uri, pattern=pattern, progress=progress)
     return Manifest._of(columns, client.ref)  # noqa: SLF001
+
+
+def _not_alike(one: Manifest, other: Manifest) -> str:
+    """Why two manifests do not add."""
+    kinds = [manifest.format for manifest in (one, other)]
+    if None not in kinds:
+        return f"a manifest of {kinds[0]!r} and one of {kinds[1]!r} do not add: index both with the same format"
+    manifest, kind = (one, kinds[1]) if kinds[0] is None else (other, kinds[0])
+    return (
+        "one of these manifests knows the samples of its shards, and the other does not. Index that one too, with "
+        f".index({kind!r}), or use what was listed of both: the one without has {manifest!r}"
+    )
 
 
 def _unpickle(

@@ -170,7 +170,7 @@ class TestKeeping:
         [
             (b"", "has 0 bytes only"),
             (b"<html>" + bytes(100), "begins with b'<html>"),
-            (b"S3DSMNF\x02" + bytes(100), "format version 2, and this release reads 1"),
+            (b"S3DSMNF\x03" + bytes(100), "format version 3, and this release reads 1 and 2"),
         ],
     )
     def test_other_files_are_refused(self, content: bytes, why: str, tmp_path: Path) -> None:
