@@ -2,9 +2,32 @@
 
 ::
 
-    _format     the protocol, Sample, ShardIndex, Cursor
+    _format         the protocol, Sample, ShardIndex, Cursor
+    _names          a format by its name, and as what an index keeps of it
+    ├── _tar        WebDataset's archives; _tar_headers
+    ├── _lines      JSONL, Text
+    ├── _streamed   what those have in common whose content is bytes
+    └── _compression  _gzip  _zstd  _content    from the object's bytes to content, in bounded memory
 """
 
 from s3dataset.formats._format import Compression, Cursor, Format, Frames, OnBad, Sample, ShardIndex, ShardWriter
+from s3dataset.formats._lines import JSONL, Text
+from s3dataset.formats._names import describe, from_description, named_format
+from s3dataset.formats._tar import Tar
 
-__all__ = ["Compression", "Cursor", "Format", "Frames", "OnBad", "Sample", "ShardIndex", "ShardWriter"]
+__all__ = [
+    "JSONL",
+    "Compression",
+    "Cursor",
+    "Format",
+    "Frames",
+    "OnBad",
+    "Sample",
+    "ShardIndex",
+    "ShardWriter",
+    "Tar",
+    "Text",
+    "describe",
+    "from_description",
+    "named_format",
+]

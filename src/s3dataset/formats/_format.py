@@ -42,8 +42,11 @@ class Cursor:
         offset: Where the next sample begins in the shard's content: bytes after decompression; rows for Parquet.
         head: See `ShardIndex.head`; filled in by the first read.
         ends: Where each sample ended, if somebody wants to know: give `array("Q")`, and the shard is indexed while it
-            is read.
-        frames: The frames that were passed, filled in together with `ends` where the shard has frames.
+            is read. Becomes None where no index of it can be made.
+        frames: The frames that were passed, filled in together with `ends` where the shard has frames; the shard is to
+            be read to its end before they are complete. Given without `ends`: the frames of the shard from its index,
+            so that reading begins in the one that holds `offset`.
+        first: Where sample 0 began, filled in together with `ends`.
     """
 
     number: int = 0
@@ -51,6 +54,7 @@ class Cursor:
     head: bytes = b""
     ends: "array[int] | None" = None
     frames: "Frames | None" = None
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +158,17 @@ class Format(Protocol):
             DecodeError: It is no such shard, or it is broken.
         """
 
-    def decode(self, frame: memoryview, *, head: bytes = b"") -> Any:
-        """Decodes a frame, or several adjacent ones, to content; only for shards that have frames."""
+    def decode(self, frame: memoryview, *, head: bytes = b"", start: int = 0) -> Any:
+        """Decodes a frame, or several adjacent ones, to content; only for shards that have frames.
+
+        Args:
+            frame: The object's bytes from the start of a frame to the end of one.
+            head: See `ShardIndex.head`.
+            start: Where they begin in the object. Parquet needs to know.
+
+        Raises:
+            DecodeError: They are broken.
+        """
 
     def parse(
         self, content: Any, start: int, stop: int, *, head: bytes = b"", url: str = "", number: int = 0
