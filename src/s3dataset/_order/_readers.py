@@ -51,7 +51,9 @@ def _even_positions(
     if not 0 <= worker < num_workers:
         raise ValueError(f"worker {worker} of {num_workers}")
     stride = num_workers * plan.world_size
-    mine = range((first + worker) * plan.world_size + rank, plan.full_steps * plan.world_size, stride)
+    mine = range(
+        plan.first + (first + worker) * plan.world_size + rank, plan.first + plan.full_steps * plan.world_size, stride
+    )
     for start in range(0, len(mine), chunk):
         yield mine[start : start + chunk]
     for k in range(plan.full_steps, plan.steps(rank)):

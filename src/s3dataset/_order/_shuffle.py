@@ -8,6 +8,9 @@ _SAMPLES_IN_BLOCK: Final = 8192
 _SMALLEST: Final = 1 << 20
 _LARGEST: Final = 256 << 20
 
+_BUFFER_BYTES: Final = 64 << 20
+_LARGEST_BUFFER_SAMPLES: Final = 1 << 16
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shuffle:
@@ -22,7 +25,8 @@ class Shuffle:
         seed: Names the orders, any integer; the same on every rank.
         block_bytes: Bytes of a block, at most, by the mean size of a shard's samples. Larger blocks mix better; where
             samples are small and a block is fetched whole, each stream holds one in memory. None: about 8,192 samples
-            of the data's mean size, not under 1 MiB nor over 256 MiB.
+            of the data's mean size, not under 1 MiB nor over 256 MiB. Of shards without an index, where each stream
+            always holds one: 64 MiB, and not over 8,192 samples.
         open_shards: Shards without an index that a stream reads in turn.
         streams: Canonical streams: contiguous parts of the order that batches are taken from in turn. Runs of different
             world sizes or numbers of workers give the same batches if it is the same. A multiple of ranks x workers
@@ -62,3 +66,9 @@ class Shuffle:
             return self.block_bytes
         wanted = _SAMPLES_IN_BLOCK * num_bytes // max(1, num_samples)
         return min(max(wanted, _SMALLEST), _LARGEST)
+
+    def buffer_limits(self) -> tuple[int, int]:
+        """Returns the bytes and the samples at which a block of shards without an index is full."""
+        if self.block_bytes is None:
+            return _BUFFER_BYTES, _SAMPLES_IN_BLOCK
+        return self.block_bytes, _LARGEST_BUFFER_SAMPLES
