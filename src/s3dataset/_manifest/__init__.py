@@ -8,18 +8,29 @@
     │   ├── _plan        which pages to ask for: gaps, _cuts, and a bound on requests. Pure
     │   ├── _model       where keys probably lie
     │   └── _tree        directories whose names are known
+    ├── _indexed         what it knows of the samples of its shards
+    ├── _index           making an index: what is known, and for the rest
+    │   └── _scan        many shards at a time, in threads
     ├── _columns         the file's layout; reading rows in place
-    │   └── _etags       ETags in 18 bytes
+    │   ├── _etags       ETags in 18 bytes
+    │   └── _samples     where samples lie
     ├── _builder         writing it with bounded memory, from _chunks of rows
+    │   └── _sample_columns  and of samples
     ├── _files           mapping it, in memory or a file of its own, fetching it
     ├── _entries         its objects, one by one
     ├── _lookup          finding a key
     ├── _verify          what changed since
     ├── _nearest         what to say of an empty prefix
-    └── _pattern         globs on keys
+    ├── _split           dealing its objects to parts
+    ├── _pattern         globs on keys
+    └── _formats         formats as its header tells them
+    _beside              the index beside the data: finding it, bringing it up to date
 """
 
+from s3dataset._manifest._beside import FoundIndex, Updated, check_index, find_index, update_index
 from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects
+from s3dataset._manifest._formats import format_of_key, resolve
+from s3dataset._manifest._index import IndexProgress, index_location
 from s3dataset._manifest._listing import Progress
 from s3dataset._manifest._manifest import Manifest, list_prefix
 from s3dataset._manifest._nearest import EmptyPrefixWarning
@@ -29,12 +40,21 @@ from s3dataset._manifest._samples import SamplePlace
 __all__ = [
     "Change",
     "EmptyPrefixWarning",
+    "FoundIndex",
+    "IndexProgress",
     "Manifest",
     "ManifestEntry",
     "ManifestObjects",
     "Pattern",
     "Progress",
     "SamplePlace",
+    "Updated",
+    "check_index",
     "check_pattern",
+    "find_index",
+    "format_of_key",
+    "index_location",
     "list_prefix",
+    "resolve",
+    "update_index",
 ]

@@ -110,7 +110,11 @@ def rebuilt(parts: Sequence[tuple[Columns, Iterable[int]]], sources: Sequence[di
 
 
 def with_samples(
-    columns: Columns, samples: SampleColumns, found: Mapping[int, tuple[int, str | None]] | None = None
+    columns: Columns,
+    samples: SampleColumns,
+    found: Mapping[int, tuple[int, str | None]] | None = None,
+    *,
+    rows: Sequence[int] | None = None,
 ) -> Columns:
     """The same rows with the samples of their shards.
 
@@ -118,25 +122,33 @@ def with_samples(
         columns: The rows.
         samples: A shard for each row.
         found: Size and ETag of rows, where they were not known.
+        rows: Which rows to take, ascending; `samples` has these only. Default: all.
 
     Raises:
         OSError: The disk is full.
     """
-    builder = Builder(columns.header["sources"], samples)
+    sources = columns.header["sources"]
+    if rows is None:
+        rows = range(len(columns))
+    else:
+        sources = [{**source, "complete": False} for source in sources]
+    builder = Builder(sources, samples)
     try:
-        row = 0
-        for chunk in chunks_of_rows(columns, range(len(columns)), ascending=columns.header["ascending"]):
-            rows = range(row, row + len(chunk.key_ends))
-            row = rows.stop
-            builder.add(_completed(chunk, columns, rows, found) if found else chunk)
+        at = 0
+        for chunk in chunks_of_rows(columns, rows, ascending=columns.header["ascending"]):
+            some = rows[at : at + len(chunk.key_ends)]
+            at += len(some)
+            builder.add(_completed(chunk, columns, some, found) if found else chunk)
         return builder.finish()
     finally:
         builder.close()
 
 
-def _completed(chunk: Chunk, columns: Columns, rows: range, found: Mapping[int, tuple[int, str | None]]) -> Chunk:
+def _completed(
+    chunk: Chunk, columns: Columns, rows: Sequence[int], found: Mapping[int, tuple[int, str | None]]
+) -> Chunk:
     """A chunk with the sizes and ETags that were found."""
-    known = [(row - rows.start, *found[row]) for row in rows if row in found]
+    known = [(at, *found[row]) for at, row in enumerate(rows) if row in found]
     if not known:
         return chunk
     sizes = array("Q", chunk.sizes or array("Q", [NO_SIZE]).tobytes() * len(rows))

@@ -10,7 +10,7 @@ from typing import IO, Final
 
 from s3dataset._client import Client
 from s3dataset._manifest._columns import Columns
-from s3dataset._shared_files import create, hold, remove_own
+from s3dataset._shared_files import create, hold, new_file, remove_own
 from s3dataset._uri import S3Uri
 
 SMALL_BYTES: Final = 4 << 20
@@ -50,6 +50,29 @@ def private_file(fill: Callable[[IO[bytes]], None], *, name: str | None = None) 
         raise
     weakref.finalize(columns, remove_own, path, os.getpid())
     return columns
+
+
+def write_file(columns: Columns, path: str) -> None:
+    """Writes a manifest for whoever may read it, atomically.
+
+    Raises:
+        OSError: The path cannot be written to.
+    """
+    target = Path(path)
+    descriptor, temporary = new_file(target.parent, f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(columns.buffer)
+            file.flush()
+            os.fsync(file.fileno())
+        # So far only the owner can read it; a manifest that was saved is for those whom the umask lets.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def fetched(client: Client, uri: S3Uri) -> Columns:

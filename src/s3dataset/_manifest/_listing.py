@@ -36,6 +36,15 @@ class Progress(NamedTuple):
     requests: int
 
 
+OWN_FOLDER: Final = b".s3dataset/"
+"""Indexes are kept in folders of this name, beside the data that they are of, to which they do not belong."""
+
+
+def is_own(rest: bytes) -> bool:
+    """Whether what follows the prefix in a key lies in such a folder. Whoever lists the folder itself sees it."""
+    return rest.startswith(OWN_FOLDER) or b"/" + OWN_FOLDER in rest
+
+
 def list_columns(
     client: Client,
     uri: S3Uri,
@@ -216,23 +225,23 @@ class _Listing:
         self, page: ListPage, keys: Sequence[bytes], ends: "array[int]", start: int, stop: int, position: object
     ) -> None:
         """Keeps rows [start, stop) of a page, as far as the pattern chooses them."""
-        self.objects += stop - start
         pattern = self._pattern
         bucket = self._uri.bucket
-        if pattern is None:
+        rows: Sequence[int] = range(start, stop)
+        if OWN_FOLDER in page.key_blob:
+            rows = [row for row in rows if not is_own(keys[row])]
+        self.objects += len(rows)
+        if pattern is not None:
+            if len(self.examples) < _EXAMPLES:
+                self.examples.extend(keys[row].decode() for row in rows[:_EXAMPLES])
+                del self.examples[_EXAMPLES:]
+            matches = pattern.matches
+            rows = [row for row in rows if matches(keys[row].decode())]
+        if len(rows) == stop - start:
             chunk = chunk_of_page(page, bucket, ends, start, stop, ascending=position is not None)
             self._builder.add(chunk, position)
-            return
-        if len(self.examples) < _EXAMPLES:
-            self.examples.extend(key.decode() for key in keys[start : start + _EXAMPLES])
-            del self.examples[_EXAMPLES:]
-        matches = pattern.matches
-        chosen = [row for row in range(start, stop) if matches(keys[row].decode())]
-        if len(chosen) == stop - start:
-            chunk = chunk_of_page(page, bucket, ends, start, stop, ascending=position is not None)
-            self._builder.add(chunk, position)
-        elif chosen:
-            self._builder.add(chunk_of_page_rows(page, bucket, ends, chosen), position)
+        elif rows:
+            self._builder.add(chunk_of_page_rows(page, bucket, ends, rows), position)
 
     # -- One page after the other --------------------------------------------------------------------------------------
 
@@ -275,8 +284,10 @@ class _Listing:
 
     def _add_rows(self, page: ListPage, rows: list[int]) -> None:
         """Keeps those of these rows that the pattern chooses."""
-        self.objects += len(rows)
         ends, cut = array("I", page.key_ends), len(self._uri.key)
+        if OWN_FOLDER in page.key_blob:
+            rows = [row for row in rows if not is_own(page.key(row)[cut:].encode())]
+        self.objects += len(rows)
         pattern = self._pattern
         if pattern is not None:
             self.examples.extend(page.key(row)[cut:] for row in rows[: _EXAMPLES - len(self.examples)])

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -11,23 +12,22 @@ from s3dataset._manifest._builder import Builder, Chunk
 from s3dataset._manifest._chunks import ends_of, rebuilt
 from s3dataset._manifest._columns import Columns, Row
 from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects, row_at
-from s3dataset._manifest._files import fetched, map_file
-from s3dataset._manifest._formats import restore
+from s3dataset._manifest._files import fetched, map_file, write_file
+from s3dataset._manifest._index import Indexing, IndexProgress, index_location
+from s3dataset._manifest._indexed import ManifestSamples
 from s3dataset._manifest._listing import Progress, list_columns
 from s3dataset._manifest._lookup import Lookup
-from s3dataset._manifest._samples import SamplePlace, Samples
 from s3dataset._manifest._split import dealt
 from s3dataset._manifest._verify import changes
-from s3dataset._shared_files import new_file
 from s3dataset._uri import S3Uri, split_object_uri
-from s3dataset.errors import InvalidUriError, ManifestMismatchError, UnindexedError
-from s3dataset.formats import Format, ShardIndex
+from s3dataset.errors import InvalidUriError, ManifestMismatchError
+from s3dataset.formats import Format
 
 _SMALL_PICKLE_BYTES: Final = 1 << 20
 _URIS_AT_ONCE: Final = 8192
 
 
-class Manifest:
+class Manifest(ManifestSamples):
     """The objects of a dataset, in order: immutable columns that are mapped from a file, not parsed.
 
     Opening one of ten million objects takes as long as opening one of ten, and processes that map the same file share
@@ -36,9 +36,8 @@ class Manifest:
     other processes on the same machine: `save` it for other machines. Safe between threads and after forks.
     """
 
-    __slots__ = ("__weakref__", "_columns", "_lookup", "_ref")
+    __slots__ = ("__weakref__", "_lookup", "_ref")
 
-    _columns: Columns
     _lookup: Lookup
     _ref: ClientRef
 
@@ -61,8 +60,9 @@ class Manifest:
         """Lists everything below a prefix, with many requests at once.
 
         Takes at most 1.25 x as many requests as there are pages of 1,000 keys, and 32; one for up to 1,000 keys. Keys
-        that end in "/" and are empty (the "folders" of consoles) are objects like others. Memory is bounded: rows
-        beyond 64 MiB wait in the temporary folder.
+        that end in "/" and are empty (the "folders" of consoles) are objects like others. What lies below the prefix in
+        a folder ".s3dataset/" is left out: indexes of this data. Memory is bounded: rows beyond 64 MiB wait in the
+        temporary folder.
 
         Args:
             s3_uri: "s3://bucket/prefix"; it need not end in a slash.
@@ -147,8 +147,10 @@ class Manifest:
             DecodeError: It is no manifest.
             S3Exception: The download failed.
         """
-        ref = ClientRef(region, endpoint, s3client_config)
-        text = os.fspath(location)
+        return cls._load(os.fspath(location), ClientRef(region, endpoint, s3client_config))
+
+    @classmethod
+    def _load(cls, text: str, ref: ClientRef) -> Self:
         if not text.startswith("s3://"):
             return cls.open(text, ref=ref)
         return cls._of(fetched(ref.get(), S3Uri.parse(text, need_key=True)), ref)
@@ -187,7 +189,7 @@ class Manifest:
         """
         text = os.fspath(location)
         if not text.startswith("s3://"):
-            self._write(text)
+            write_file(self._columns, text)
             return
         uri = S3Uri.parse(text, need_key=True)
         self._ref.get().put_many([(uri.bucket, uri.key, memoryview(self._columns.buffer))])
@@ -207,24 +209,7 @@ class Manifest:
                 pass
             else:
                 return
-        self._write(path)
-
-    def _write(self, path: str) -> None:
-        target = Path(path)
-        descriptor, temporary = new_file(target.parent, f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self._columns.buffer)
-                file.flush()
-                os.fsync(file.fileno())
-            # So far only the owner can read it; a manifest that was saved is for those whom the umask lets.
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(temporary).chmod(0o666 & ~umask)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_file(self._columns, path)
 
     @property
     def path(self) -> str | None:
@@ -272,12 +257,6 @@ class Manifest:
         return int(self._columns.header["num_bytes"])
 
     @property
-    def num_samples(self) -> int:
-        """How many samples: of all shards where they are indexed, else as many as objects, each being one."""
-        samples = self._columns.samples
-        return len(self._columns) if samples is None else samples.num_samples
-
-    @property
     def buckets(self) -> tuple[str, ...]:
         """The buckets that the objects are in."""
         return tuple(self._columns.buckets)
@@ -290,12 +269,6 @@ class Manifest:
         costs nothing.
         """
         return str(self._columns.header["fingerprint"])
-
-    @property
-    def objects_fingerprint(self) -> str:
-        """The fingerprint that the same objects have without an index."""
-        samples = self._columns.samples
-        return self.fingerprint if samples is None else samples.objects_fingerprint
 
     @property
     def objects(self) -> ManifestObjects:
@@ -347,61 +320,64 @@ class Manifest:
         """
         return self._lookup.find(key_or_uri)
 
-    # -- Samples of its shards --------------------------------------------------------------------------------------
+    # -- An index of it ---------------------------------------------------------------------------------------------
 
-    @property
-    def format(self) -> Format | None:
-        """What its objects are shards of, if their samples are indexed; None: they are not."""
-        samples = self._columns.samples
-        return None if samples is None else restore(samples.description)
+    def index(
+        self,
+        format: str | Format,  # noqa: A002 - as the datasets call it
+        *,
+        reuse: "Manifest | str | os.PathLike[str] | None" = None,
+        progress: Callable[[IndexProgress], None] | None = None,
+        region: str | None = None,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+    ) -> Self:
+        """Finds where the samples of all shards lie, which makes them readable at random.
 
-    @property
-    def shard_ends(self) -> memoryview:
-        """For each object how many samples it and those before it have, as uint64.
-
-        Raises:
-            UnindexedError: The samples are not indexed.
-        """
-        return self._samples.counts
-
-    def places(self, positions: Iterable[int]) -> list[SamplePlace]:
-        """Where samples lie: one to three microseconds each.
+        Shards are scanned many at a time. Where samples are small their bytes stream through, over as many connections
+        as the service takes; contents of more than 2 MiB are hopped over. Objects are those listed: their size and ETag
+        are checked, and filled in where the manifest was made from URIs alone. Ctrl-C ends it within a second. Memory:
+        half of the client's byte budget; offsets beyond 32 MiB wait in the temporary folder.
 
         Args:
-            positions: Numbers of samples over all shards, from 0 on. Neighbours cost least.
+            format: What the objects are: "tar", "jsonl", ..., or a format with its options.
+            reuse: An earlier index, or where it was saved: shards with the same bucket, key, size and ETag are not
+                scanned again. What this manifest knows itself is used in any case.
+            progress: Called in this thread, some times a second, with how far it is.
+            region: Default, as for the others: that of the manifest.
+            endpoint: See `region`.
+            s3client_config: See `region`.
+
+        Returns:
+            The same objects in the same order, with their samples. `save` it; datasets take it as it is.
 
         Raises:
-            IndexError: A position is out of range.
-            UnindexedError: The samples are not indexed.
+            ObjectChangedError: An object was replaced since the manifest was made; the message names it.
+            UnindexableError: A shard can only be read from its beginning; the message names the command that packs it.
+            DecodeError: A shard is not of this format, or it is broken.
+            S3Exception: A shard could not be read.
+            OSError: The disk is full.
         """
-        return self._samples.places(positions)
+        ref = self._ref_with(region, endpoint, s3client_config)
+        known = [self._columns]
+        if reuse is not None:
+            earlier = reuse if isinstance(reuse, Manifest) else Manifest._load(os.fspath(reuse), ref)
+            known.append(earlier._columns)  # noqa: SLF001 - of the same class
+        with closing(Indexing(self._columns, format, ref.get(), known)) as indexing:
+            return self._of(indexing.run(progress), self._ref)
 
-    def shard(self, index: int) -> ShardIndex:
-        """Where the samples of an object lie, all at once; its ends are not copied.
+    @staticmethod
+    def index_location(s3_uri: str, format: str | Format) -> str:  # noqa: A002
+        """Where `s3dataset index` keeps the index of a prefix, and datasets look for it.
+
+        There is one for each folder and format: of "s3://bucket/data/train-" in format "tar" it is
+        "s3://bucket/data/.s3dataset/tar-index.manifest". It may hold more shards of that folder than those below the
+        prefix.
 
         Raises:
-            UnindexedError: The samples are not indexed.
+            InvalidUriError: The URI is none.
         """
-        return self._samples.shard(row_at(index, len(self)))
-
-    def shard_head(self, index: int) -> bytes:
-        """What the format needs of an object beside the sample: `ShardIndex.head`.
-
-        Raises:
-            UnindexedError: The samples are not indexed.
-        """
-        return self._samples.head(row_at(index, len(self)))
-
-    @property
-    def _samples(self) -> Samples:
-        samples = self._columns.samples
-        if samples is None:
-            where = f" ({self.uri(0)}{', ...' * (len(self) > 1)})" if len(self) else ""
-            raise UnindexedError(
-                f"the samples of these {len(self):,} objects{where} are not indexed: make an index with "
-                "Manifest.index, or with `s3dataset index s3://bucket/prefix`, and load what that wrote"
-            )
-        return samples
+        return index_location(s3_uri, format)
 
     # -- Others made of it ------------------------------------------------------------------------------------------
 
@@ -476,10 +452,14 @@ class Manifest:
         Raises:
             S3Exception: Asking failed.
         """
+        return changes(self._columns, self._lookup, self._ref_with(region, endpoint, s3client_config).get())
+
+    def _ref_with(self, region: str | None, endpoint: str | None, s3client_config: S3ClientConfig | None) -> ClientRef:
+        """The client of this manifest, but for what is given."""
         ref = self._ref
         if region or endpoint or s3client_config:
-            ref = ClientRef(region or ref.region, endpoint or ref.endpoint, s3client_config or ref.config)
-        return changes(self._columns, self._lookup, ref.get())
+            return ClientRef(region or ref.region, endpoint or ref.endpoint, s3client_config or ref.config)
+        return ref
 
 
 def list_prefix(

@@ -48,6 +48,7 @@ class SampleColumns:
         self._from = array("I")  # which of these a row's samples are in, and where there
         self._there = array("Q")
         self.nbytes = 0
+        self.num_samples = 0
 
     def __len__(self) -> int:
         return len(self._from)
@@ -62,6 +63,7 @@ class SampleColumns:
         before = self._spool.nbytes
         self._set(row, 0, self._spool.add(index))
         self.nbytes += self._spool.nbytes - before + 64
+        self.num_samples += len(index.ends)
 
     def keep(self, row: int, samples: Samples, known_row: int) -> None:
         """Takes a shard's samples from another manifest, when they are written."""
@@ -72,6 +74,7 @@ class SampleColumns:
             number = len(self._known)
             self._known.append(samples)
         self._set(row, number, known_row)
+        self.num_samples += samples.count(known_row)
         self.nbytes += 64 + samples.width(known_row) * samples.count(known_row) + 24 * samples.num_frames(known_row)
 
     def _set(self, row: int, number: int, there: int) -> None:
@@ -81,6 +84,13 @@ class SampleColumns:
             self._there.extend(array("Q", [0]) * missing)
         self._from[row] = number
         self._there[row] = there
+
+    def drop_gaps(self) -> list[int]:
+        """Moves together what there is, where rows between were not given -> which rows these were."""
+        rows = [row for row, number in enumerate(self._from) if number != _ABSENT]
+        self._from = array("I", [self._from[row] for row in rows])
+        self._there = array("Q", [self._there[row] for row in rows])
+        return rows
 
     def close(self) -> None:
         """Gives up what was collected. Idempotent."""
