@@ -1,5 +1,6 @@
 """Indexes of a server's shards: scanning, reusing, what changed, where they lie."""
 
+import gzip
 import random
 import threading
 from collections.abc import Iterator
@@ -7,15 +8,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from tests.unit.manifest.lines_format import Lines
 
 from s3dataset._client import get_client
 from s3dataset._manifest import IndexProgress, Manifest, check_index, find_index, index_location, update_index
 from s3dataset.errors import DecodeError, ObjectChangedError, ObjectNotFoundError, UnindexableError
-from s3dataset.formats import ShardIndex
+from s3dataset.formats import JSONL, ShardIndex, Text
 from s3dataset.testing import Fault, LocalS3
 
 COUNT = 40
+ZIPPED = gzip.compress(b"a line\n")
 PREFIX = "s3://bucket/data/"
 
 
@@ -34,7 +35,7 @@ def server() -> Iterator[LocalS3]:
 
 def assert_right(manifest: Manifest) -> None:
     client = get_client()
-    assert isinstance(manifest.format, Lines)
+    assert isinstance(manifest.format, Text)
     places = iter(manifest.places(range(manifest.num_samples)))
     for row, entry in enumerate(manifest.objects):
         data = bytes(client.fetch(entry.bucket, entry.key, size=entry.size, etag=entry.etag))
@@ -51,32 +52,32 @@ class TestManifestIndex:
         listed = Manifest.from_prefix(PREFIX)
         server.reset_stats()
         told: list[IndexProgress] = []
-        indexed = listed.index(Lines(), progress=told.append)
+        indexed = listed.index(Text(), progress=told.append)
         assert server.stats()["requests"] == COUNT  # a small shard is one request
         assert_right(indexed)
         assert indexed.objects_fingerprint == listed.fingerprint
         assert told[0][:4] == (0, 0, COUNT, 0)
         assert told[-1] == (COUNT, 0, COUNT, indexed.num_samples, listed.num_bytes, listed.num_bytes)
-        assert indexed == listed.index("lines")
+        assert indexed == listed.index("text")
 
     def test_of_uris_sizes_and_etags_are_filled_in(self, server: LocalS3) -> None:
         listed = Manifest.from_prefix(PREFIX)
         given = Manifest.from_objects(entry.uri for entry in listed.objects)
         server.reset_stats()
-        indexed = given.index(Lines())
+        indexed = given.index(Text())
         assert server.stats()["requests"] == COUNT
-        assert indexed == listed.index(Lines())
+        assert indexed == listed.index(Text())
         assert indexed.verify() == []
 
     def test_large_shards(self, server: LocalS3) -> None:
         server.put("bucket", "large/1.txt", content(1, 100_000) * 3)
         server.put("bucket", "large/2.txt", b"")
-        indexed = Manifest.from_prefix("s3://bucket/large/").index(Lines())
+        indexed = Manifest.from_prefix("s3://bucket/large/").index(Text())
         assert (indexed.num_samples, list(indexed.shard_ends)) == (300_003, [300_003, 300_003])
         assert indexed.places([300_002])[0].stop == indexed.size(0)
 
     def test_only_what_changed_is_scanned(self, server: LocalS3, tmp_path: Path) -> None:
-        before = Manifest.from_prefix(PREFIX).index(Lines())
+        before = Manifest.from_prefix(PREFIX).index(Text())
         server.put("bucket", "data/shard-003.txt", content(1003))
         server.put("bucket", "data/shard-900.txt", content(900))
         now = Manifest.from_prefix(PREFIX)
@@ -84,22 +85,22 @@ class TestManifestIndex:
         before.save("s3://bucket/elsewhere")
         for reuse in (before, str(tmp_path / "m"), tmp_path / "m", "s3://bucket/elsewhere"):
             server.reset_stats()
-            indexed = now.index(Lines(), reuse=reuse)
+            indexed = now.index(Text(), reuse=reuse)
             assert server.stats()["requests"] == 2 + (reuse == "s3://bucket/elsewhere")
             assert_right(indexed)
-            assert indexed == now.index(Lines())
+            assert indexed == now.index(Text())
         server.reset_stats()
-        assert indexed.index(Lines()) == indexed
+        assert indexed.index(Text()) == indexed
         assert server.stats()["requests"] == 0
-        assert now.index(Lines(strict=True), reuse=before).format == Lines(strict=True)
+        assert now.index(JSONL(), reuse=before).format == JSONL()
         assert server.stats()["requests"] == COUNT + 1
 
     def test_uris_are_asked_for_where_an_index_may_know_them(self, server: LocalS3) -> None:
-        before = Manifest.from_prefix(PREFIX).index(Lines())
+        before = Manifest.from_prefix(PREFIX).index(Text())
         server.put("bucket", "data/shard-003.txt", content(1003))
         given = Manifest.from_objects(f"s3://bucket/data/shard-{number:03d}.txt" for number in range(10))
         server.reset_stats()
-        indexed = given.index(Lines(), reuse=before)
+        indexed = given.index(Text(), reuse=before)
         assert server.stats()["requests"] == 11
         assert_right(indexed)
 
@@ -107,32 +108,32 @@ class TestManifestIndex:
         listed = Manifest.from_prefix(PREFIX)
         server.put("bucket", "data/shard-007.txt", content(1007))
         with pytest.raises(ObjectChangedError, match=r"s3://bucket/data/shard-007.txt .*List again"):
-            listed.index(Lines())
+            listed.index(Text())
 
     def test_an_object_that_is_gone(self, server: LocalS3) -> None:
         listed = Manifest.from_prefix(PREFIX)
         get_client().delete_object("bucket", "data/shard-007.txt")
         with pytest.raises(ObjectNotFoundError, match=r"s3://bucket/data/shard-007.txt"):
-            listed.index(Lines())
+            listed.index(Text())
 
     def test_shards_that_cannot_be_indexed(self, server: LocalS3) -> None:
-        server.put("bucket", "data/zipped.txt.gz", b"\x1f\x8b\n")
+        server.put("bucket", "data/zipped.txt.gz", ZIPPED)
         with pytest.raises(
             UnindexableError,
-            match=r"s3://bucket/data/zipped.txt.gz .*s3dataset pack s3://bucket/data/ .* lines",
+            match=r"s3://bucket/data/zipped.txt.gz: .*s3dataset pack s3://bucket/data/ .* text",
         ):
-            Manifest.from_prefix(PREFIX).index(Lines())
-        server.put("bucket", "data/zipped.txt.gz", b"no end")
-        with pytest.raises(DecodeError, match=r"s3://bucket/data/zipped.txt.gz ends in the middle"):
-            Manifest.from_prefix(PREFIX).index(Lines())
+            Manifest.from_prefix(PREFIX).index(Text())
+        server.put("bucket", "data/zipped.txt.gz", b"\xff\xfea\x00")
+        with pytest.raises(DecodeError, match=r"s3://bucket/data/zipped.txt.gz.*UTF-16"):
+            Manifest.from_prefix(PREFIX).index(Text())
 
     def test_failures_on_the_way(self, server: LocalS3) -> None:
         listed = Manifest.from_prefix(PREFIX)
         server.add_fault(Fault.status(503, times=5))
-        assert_right(listed.index(Lines()))
+        assert_right(listed.index(Text()))
 
     def test_a_format_that_is_wrong_inside(self, server: LocalS3) -> None:
-        class Broken(Lines):
+        class Broken(Text):
             def scan(self, stream: BinaryIO, *, url: str = "", size: int | None = None) -> ShardIndex:
                 raise ZeroDivisionError(url)
 
@@ -146,11 +147,11 @@ class TestManifestIndex:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            Manifest.from_prefix(PREFIX).index(Lines(), progress=stop)
+            Manifest.from_prefix(PREFIX).index(Text(), progress=stop)
         assert not any(thread.name.startswith("s3dataset-scan") for thread in threading.enumerate())
 
     def test_verify_tells_what_changed_since(self, server: LocalS3) -> None:
-        indexed = Manifest.from_prefix(PREFIX).index(Lines())
+        indexed = Manifest.from_prefix(PREFIX).index(Text())
         assert indexed.verify() == []
         server.put("bucket", "data/shard-001.txt", b"x\n")
         server.put("bucket", "data/.s3dataset/any", b"x\n")
@@ -169,11 +170,11 @@ class TestBesideTheData:
     )
     def test_where_it_lies(self, prefix: str, folder: str) -> None:
         assert index_location(prefix, "tar") == f"{folder}.s3dataset/tar-index.manifest"
-        assert Manifest.index_location(prefix, Lines()) == f"{folder}.s3dataset/lines-index.manifest"
+        assert Manifest.index_location(prefix, Text()) == f"{folder}.s3dataset/text-index.manifest"
 
     def test_listings_leave_it_out(self, server: LocalS3) -> None:
         listed = Manifest.from_prefix(PREFIX)
-        listed.index(Lines()).save(Manifest.index_location(PREFIX, "lines"))
+        listed.index(Text()).save(Manifest.index_location(PREFIX, "text"))
         for prefix in ("s3://bucket/", "s3://bucket/data/", "s3://bucket/data"):
             assert Manifest.from_prefix(prefix) == listed
         assert len(Manifest.from_prefix(PREFIX, pattern="**/*")) == COUNT
@@ -182,11 +183,11 @@ class TestBesideTheData:
     def test_it_is_found_while_it_is_current(self, server: LocalS3) -> None:
         client = get_client()
         listed = Manifest.from_prefix(PREFIX)
-        assert find_index(client, PREFIX, listed, Lines()) is None
-        done = update_index(listed, Lines(), index_location(PREFIX, "lines"), shared=True)
+        assert find_index(client, PREFIX, listed, Text()) is None
+        done = update_index(listed, Text(), index_location(PREFIX, "text"), shared=True)
         assert (done.scanned, done.kept, done.written) == (COUNT, 0, True)
         for part in (listed, Manifest.from_prefix(PREFIX, pattern="*-01?.txt"), Manifest.from_prefix(PREFIX[:-1])):
-            found = find_index(client, PREFIX, part, "lines")
+            found = find_index(client, PREFIX, part, "text")
             assert found is not None
             assert found.manifest is not None
             assert found.why == ""
@@ -194,58 +195,58 @@ class TestBesideTheData:
             assert_right(found.manifest)
         server.put("bucket", "data/shard-003.txt", content(1003))
         server.put("bucket", "data/shard-900.txt", content(900))
-        found = find_index(client, PREFIX, Manifest.from_prefix(PREFIX), "lines")
+        found = find_index(client, PREFIX, Manifest.from_prefix(PREFIX), "text")
         assert found is not None
         assert found.manifest is None
         assert (found.missing, found.changed) == (1, 1)
         assert "shard-003.txt" in found.why
-        found = find_index(client, PREFIX, listed, Lines(strict=True))
+        found = check_index(index_location(PREFIX, "text"), listed, JSONL())
         assert found is not None
         assert found.manifest is None
-        assert found.why == "is of Lines(strict=False)"
+        assert found.why.startswith("is of Text(")
 
     def test_it_grows_with_the_folder(self, server: LocalS3) -> None:
         for name in ("val-1", "val-2", "other-1"):
             server.put("bucket", f"data/{name}.txt", content(len(name)))
-        place = index_location(PREFIX, "lines")
+        place = index_location(PREFIX, "text")
         listings = [
             Manifest.from_prefix(PREFIX, pattern="shard-*.txt"),
             Manifest.from_prefix("s3://bucket/data/val-"),
             Manifest.from_prefix(PREFIX, pattern="other-*.txt"),
         ]
         for listed in listings:
-            update_index(listed, Lines(), place, shared=True)
+            update_index(listed, Text(), place, shared=True)
         for listed in [*listings, Manifest.from_prefix(PREFIX)]:
-            found = check_index(place, listed, Lines())
+            found = check_index(place, listed, Text())
             assert found is not None
             assert found.manifest is not None
             assert_right(found.manifest)
         get_client().delete_object("bucket", "data/val-2.txt")
-        done = update_index(Manifest.from_prefix("s3://bucket/data/val-"), Lines(), place, shared=True)
+        done = update_index(Manifest.from_prefix("s3://bucket/data/val-"), Text(), place, shared=True)
         assert (done.scanned, done.kept, done.written) == (0, 1, True)
         assert len(Manifest.load(place)) == COUNT + 2
-        done = update_index(Manifest.from_prefix(PREFIX), Lines(), place, shared=True)
+        done = update_index(Manifest.from_prefix(PREFIX), Text(), place, shared=True)
         assert (done.scanned, done.kept, done.written) == (0, COUNT + 2, False)
-        done = update_index(Manifest.from_prefix(PREFIX), Lines(), place, shared=True, full=True)
+        done = update_index(Manifest.from_prefix(PREFIX), Text(), place, shared=True, full=True)
         assert (done.scanned, done.kept, done.written) == (COUNT + 2, 0, False)
 
     def test_what_was_scanned_before_a_failure_is_kept(self, server: LocalS3) -> None:
-        place = index_location(PREFIX, "lines")
-        server.put("bucket", "data/zipped.txt.gz", b"\x1f\x8b\n")
+        place = index_location(PREFIX, "text")
+        server.put("bucket", "data/zipped.txt.gz", ZIPPED)
         with pytest.raises(UnindexableError) as caught:
-            update_index(Manifest.from_prefix(PREFIX), Lines(), place, shared=True)
+            update_index(Manifest.from_prefix(PREFIX), Text(), place, shared=True)
         kept = len(Manifest.load(place))
         assert kept > 0
         assert any(f"{kept} of {COUNT + 1} shards are kept in {place}" in note for note in caught.value.__notes__)
         assert_right(Manifest.load(place))
-        done = update_index(Manifest.from_prefix(PREFIX, pattern="*.txt"), Lines(), place, shared=True)
+        done = update_index(Manifest.from_prefix(PREFIX, pattern="*.txt"), Text(), place, shared=True)
         assert (done.scanned, done.kept) == (COUNT - kept, kept)
 
     def test_what_lies_there_is_no_manifest(self, server: LocalS3) -> None:
-        place = index_location(PREFIX, "lines")
-        server.put("bucket", "data/.s3dataset/lines-index.manifest", b"junk")
-        with pytest.raises(DecodeError, match=r"lines-index.manifest"):
-            find_index(get_client(), PREFIX, Manifest.from_prefix(PREFIX), Lines())
+        place = index_location(PREFIX, "text")
+        server.put("bucket", "data/.s3dataset/text-index.manifest", b"junk")
+        with pytest.raises(DecodeError, match=r"text-index.manifest"):
+            find_index(get_client(), PREFIX, Manifest.from_prefix(PREFIX), Text())
         with pytest.warns(UserWarning, match=r"is no manifest.*It is replaced"):
-            update_index(Manifest.from_prefix(PREFIX), Lines(), place, shared=True)
+            update_index(Manifest.from_prefix(PREFIX), Text(), place, shared=True)
         assert_right(Manifest.load(place))

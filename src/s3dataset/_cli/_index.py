@@ -141,11 +141,11 @@ def _check(arguments: argparse.Namespace, listed: "Manifest", format: Any, locat
 
 def _format(arguments: argparse.Namespace, listed: "Manifest") -> Any:
     """The format of the shards; None, after saying why, where their suffixes do not tell."""
-    from s3dataset._manifest import format_of_key, resolve  # noqa: PLC0415
+    from s3dataset.formats import format_of_key, named_format  # noqa: PLC0415
 
     if arguments.format != "auto":
         try:
-            return resolve(arguments.format)
+            return named_format(arguments.format)
         except ValueError as error:
             arguments.parser.error(f"argument --format: {error}")
     kinds: dict[Any, list[int]] = {}

@@ -22,14 +22,12 @@
     ├── _verify          what changed since
     ├── _nearest         what to say of an empty prefix
     ├── _split           dealing its objects to parts
-    ├── _pattern         globs on keys
-    └── _formats         formats as its header tells them
+    └── _pattern         globs on keys
     _beside              the index beside the data: finding it, bringing it up to date
 """
 
 from s3dataset._manifest._beside import FoundIndex, Updated, check_index, find_index, update_index
 from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects
-from s3dataset._manifest._formats import format_of_key, resolve
 from s3dataset._manifest._index import IndexProgress, index_location
 from s3dataset._manifest._listing import Progress
 from s3dataset._manifest._manifest import Manifest, list_prefix
@@ -52,9 +50,7 @@ __all__ = [
     "check_index",
     "check_pattern",
     "find_index",
-    "format_of_key",
     "index_location",
     "list_prefix",
-    "resolve",
     "update_index",
 ]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from s3dataset._client import Client, ClientRef
 from s3dataset._manifest._chunks import rebuilt, with_samples
 from s3dataset._manifest._columns import Columns
-from s3dataset._manifest._formats import describe, resolve
 from s3dataset._manifest._index import Indexing, IndexProgress, index_location
 from s3dataset._manifest._lookup import Lookup
 from s3dataset._manifest._manifest import Manifest
@@ -16,7 +15,7 @@ from s3dataset._manifest._pattern import compile_pattern
 from s3dataset._manifest._sample_columns import SampleColumns
 from s3dataset._uri import S3Uri
 from s3dataset.errors import DecodeError, ObjectNotFoundError
-from s3dataset.formats import Format
+from s3dataset.formats import Format, describe, named_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,8 @@ class FoundIndex:
         """What keeps it from being used, as the end of a sentence about it; "" where nothing does."""
         if self.other_format is not None:
             return f"is of {self.other_format!r}"
-        parts = [f"does not know {self.missing:,} shards"] * bool(self.missing)
-        parts += [f"is of earlier contents of {self.changed:,} shards"] * bool(self.changed)
+        parts = [f"does not know {_shards(self.missing)}"] * bool(self.missing)
+        parts += [f"is of earlier contents of {_shards(self.changed)}"] * bool(self.changed)
         return f"{' and '.join(parts)}, as {self.example}" if parts else ""
 
 
@@ -107,7 +106,7 @@ def check_index(
 
 def _compare(location: str, index: Manifest, listed: Manifest, format: str | Format) -> FoundIndex:  # noqa: A002
     known, columns = index._columns, listed._columns  # noqa: SLF001
-    description = describe(resolve(format))
+    description = describe(named_format(format))
     if known.samples is None or known.samples.description != description:
         return FoundIndex(location, None, len(columns), 0, listed.uri(0) if len(columns) else "", index.format)
     if known.samples.objects_fingerprint == columns.header["fingerprint"]:
@@ -157,7 +156,7 @@ def update_index(
         OSError: The path cannot be written to, or the disk is full.
     """
     ref, columns = listed._ref, listed._columns  # noqa: SLF001
-    chosen = resolve(format)
+    chosen = named_format(format)
     known = None if full and not shared else _load_or_forget(location, ref)
     with closing(Indexing(columns, chosen, ref.get(), [known._columns] if known and not full else [])) as indexing:  # noqa: SLF001
         try:
@@ -179,6 +178,10 @@ def update_index(
     if written:
         whole.save(location)
     return Updated(Manifest._of(indexed, ref), scanned, scanned_bytes, kept, written)  # noqa: SLF001
+
+
+def _shards(count: int) -> str:
+    return f"{count:,} shard{'s' * (count != 1)}"
 
 
 def _load(location: str, ref: ClientRef) -> Manifest | None:

@@ -6,14 +6,13 @@ from typing import Any, Final, NamedTuple, cast
 from s3dataset._client import Client, Reply
 from s3dataset._manifest._chunks import with_samples
 from s3dataset._manifest._columns import Columns
-from s3dataset._manifest._formats import describe, resolve
 from s3dataset._manifest._listing import OWN_FOLDER
 from s3dataset._manifest._lookup import Lookup
 from s3dataset._manifest._sample_columns import SampleColumns
 from s3dataset._manifest._scan import Scans
 from s3dataset._uri import S3Uri
 from s3dataset.errors import S3Exception
-from s3dataset.formats import Format
+from s3dataset.formats import Format, describe, named_format
 
 _HEADS_AT_ONCE: Final = 512
 
@@ -61,7 +60,7 @@ class Indexing:
 
     def __init__(self, columns: Columns, format: str | Format, client: Client, reuse: list[Columns]) -> None:  # noqa: A002
         self._columns = columns
-        self._format = resolve(format)
+        self._format = named_format(format)
         self._client = client
         self._description: dict[str, Any] = describe(self._format)
         self._reuse = [

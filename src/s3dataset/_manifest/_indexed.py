@@ -4,10 +4,9 @@ from collections.abc import Iterable
 
 from s3dataset._manifest._columns import Columns
 from s3dataset._manifest._entries import row_at
-from s3dataset._manifest._formats import restore
 from s3dataset._manifest._samples import SamplePlace, Samples
 from s3dataset.errors import UnindexedError
-from s3dataset.formats import Format, ShardIndex
+from s3dataset.formats import Format, ShardIndex, from_description
 
 
 class ManifestSamples:
@@ -33,7 +32,7 @@ class ManifestSamples:
     def format(self) -> Format | None:
         """What its objects are shards of, if their samples are indexed; None: they are not."""
         samples = self._columns.samples
-        return None if samples is None else restore(samples.description)
+        return None if samples is None else from_description(samples.description)
 
     @property
     def shard_ends(self) -> memoryview:

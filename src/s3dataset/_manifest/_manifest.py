@@ -484,7 +484,7 @@ def _not_alike(one: Manifest, other: Manifest) -> str:
     manifest, kind = (one, kinds[1]) if kinds[0] is None else (other, kinds[0])
     return (
         "one of these manifests knows the samples of its shards, and the other does not. Index that one too, with "
-        f".index({kind!r}), or use what was listed of both: the one without has {manifest!r}"
+        f".index({kind.name if kind else None!r}), or use what was listed of both: the one without has {manifest!r}"
     )
 
 

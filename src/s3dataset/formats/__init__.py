@@ -12,7 +12,7 @@
 
 from s3dataset.formats._format import Compression, Cursor, Format, Frames, OnBad, Sample, ShardIndex, ShardWriter
 from s3dataset.formats._lines import JSONL, Text
-from s3dataset.formats._names import describe, from_description, named_format
+from s3dataset.formats._names import describe, format_of_key, from_description, named_format
 from s3dataset.formats._tar import Tar
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Tar",
     "Text",
     "describe",
+    "format_of_key",
     "from_description",
     "named_format",
 ]

@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from s3dataset.formats._format import Format
 from s3dataset.formats._lines import JSONL, Text
 from s3dataset.formats._tar import Tar
 
-__all__ = ["describe", "from_description", "named_format"]
+__all__ = ["describe", "format_of_key", "from_description", "named_format"]
 
 _FORMATS: Final[dict[str, type[Any]]] = {kind.name: kind for kind in (Tar, JSONL, Text)}
 
 
+@overload
+def named_format(spec: str | Format) -> Format: ...
+@overload
+def named_format(spec: None) -> None: ...
 def named_format(spec: str | Format | None) -> Format | None:
     """The format that `format=` names: "tar", or a format such as `Tar()`, or None.
 
@@ -56,3 +60,13 @@ def from_description(description: Mapping[str, Any]) -> Format:
         )
     made: Format = kind(**options)
     return made
+
+
+def format_of_key(key: str) -> Format | None:
+    """The format whose shards are named so, compressed or not; None where the name tells none."""
+    plain = key.removesuffix(".gz").removesuffix(".zst")
+    for kind in _FORMATS.values():
+        if plain.endswith(kind.suffix):
+            made: Format = kind()
+            return made
+    return None

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.unit.manifest.lines_format import Lines
 
 from s3dataset._client import ClientRef
 from s3dataset._manifest import Manifest, SamplePlace
 from s3dataset._manifest._chunks import with_samples
-from s3dataset._manifest._formats import describe
 from s3dataset._manifest._sample_columns import SampleColumns
 from s3dataset.errors import DecodeError, InternalError, UnindexedError
-from s3dataset.formats import Frames, ShardIndex
+from s3dataset.formats import JSONL, Format, Frames, ShardIndex, Text, describe
 
+TEXT = Text()
 FILES = Path(__file__).parent / "files"
 FRAMES = Frames(array("Q", [0, 100, 250]), array("Q", [90, 240, 300]), array("Q", [1000, 1000, 1500]))
 SHARDS = [
@@ -30,9 +29,9 @@ SHARDS = [
 ]
 
 
-def indexed(shards: Sequence[ShardIndex] = SHARDS, *, bucket: str = "b", strict: bool = False) -> Manifest:
+def indexed(shards: Sequence[ShardIndex] = SHARDS, *, bucket: str = "b", format: Format = TEXT) -> Manifest:  # noqa: A002
     bare = Manifest.from_objects(f"s3://{bucket}/shard-{number:03d}" for number in range(len(shards)))
-    samples = SampleColumns(describe(Lines(strict)))
+    samples = SampleColumns(describe(format))
     order = list(range(len(shards)))
     random.Random(0).shuffle(order)
     for row in order:
@@ -57,7 +56,7 @@ def same(one: ShardIndex, other: ShardIndex) -> bool:
 class TestPlaces:
     def test_what_it_holds(self) -> None:
         manifest = indexed()
-        assert manifest.format == Lines()
+        assert manifest.format == Text()
         assert (manifest.num_objects, manifest.num_samples) == (6, 16)
         assert list(manifest.shard_ends) == [4, 4, 8, 11, 15, 16]
         assert all(map(same, shards_of(manifest), SHARDS))
@@ -110,10 +109,10 @@ class TestPlaces:
     def test_of_no_shards(self) -> None:
         manifest = indexed([])
         assert (manifest.num_samples, list(manifest.shard_ends), manifest.places([])) == (0, [], [])
-        assert manifest.format == Lines()
+        assert manifest.format == Text()
 
     def test_a_shard_that_was_forgotten(self) -> None:
-        samples = SampleColumns(describe(Lines()))
+        samples = SampleColumns(describe(Text()))
         samples.put(1, SHARDS[0])
         for count in (1, 2, 3):
             bare = Manifest.from_objects(f"s3://b/{number}" for number in range(count))
@@ -133,7 +132,7 @@ class TestKeeping:
         ):
             assert other == manifest
             assert other.places(range(16)) == manifest.places(range(16))
-            assert other.format == Lines()
+            assert other.format == Text()
 
     def test_a_large_one_is_a_file(self) -> None:
         ends = array("Q", range(100, 200_000_100, 100))
@@ -151,14 +150,14 @@ class TestKeeping:
         manifest = indexed()
         other_ends = indexed([ShardIndex(array("Q", [10, 24, 25, 40])), *SHARDS[1:]])
         other_head = indexed([*SHARDS[:-1], ShardIndex(array("Q", [1]), head=b"further")])
-        all_of_them = [manifest, other_ends, other_head, indexed(strict=True)]
+        all_of_them = [manifest, other_ends, other_head, indexed(format=JSONL())]
         assert len({each.fingerprint for each in all_of_them}) == 4
         assert len({each.objects_fingerprint for each in all_of_them}) == 1
         assert manifest == indexed()
 
     def test_the_objects_keep_their_fingerprint(self) -> None:
         bare = Manifest.from_objects(["s3://b/1", "s3://b/2"])
-        samples = SampleColumns(describe(Lines()))
+        samples = SampleColumns(describe(Text()))
         samples.put(0, SHARDS[0])
         samples.put(1, SHARDS[1])
         manifest = Manifest._of(with_samples(bare._columns, samples), ClientRef())
@@ -173,7 +172,7 @@ class TestDeriving:
         assert kept.num_samples == 9
         assert kept.places([4])[0] == SamplePlace(1, 0, 0, 90, 0, 400)
         none = kept.filter(lambda _: False)
-        assert (none.num_samples, none.format) == (0, Lines())
+        assert (none.num_samples, none.format) == (0, Text())
 
     def test_split(self) -> None:
         manifest = indexed(SHARDS * 20)
@@ -198,10 +197,10 @@ class TestDeriving:
     def test_sum_of_what_does_not_add(self) -> None:
         bare = Manifest.from_objects(["s3://b/1"])
         for one, other in ((indexed(), bare), (bare, indexed())):
-            with pytest.raises(ValueError, match=r"Index that one too, with .index\(Lines\(strict=False\)\)"):
+            with pytest.raises(ValueError, match=r"Index that one too, with .index\('text'\)"):
                 one + other
         with pytest.raises(ValueError, match="index both with the same format"):
-            indexed() + indexed(strict=True)
+            indexed() + indexed(format=JSONL())
 
 
 class TestFiles:
@@ -233,6 +232,6 @@ class TestFiles:
         manifest = Manifest.load(FILES / "samples-version-2.manifest")
         assert manifest == indexed()
         assert manifest.objects_fingerprint == "fc2f192dab6f16fb0a1d520ba3b0b24e"
-        assert manifest.format == Lines()
+        assert manifest.format == Text()
         assert all(map(same, shards_of(manifest), SHARDS))
         assert manifest.places(range(16)) == indexed().places(range(16))
