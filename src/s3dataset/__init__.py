@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from s3dataset._io import S3Client, S3Reader, S3ReaderConstructor, S3Writer
     from s3dataset._manager import CheckpointInfo, CheckpointManager, Restored
     from s3dataset._manifest import Manifest
-    from s3dataset._order import Split
+    from s3dataset._order import Shuffle, Split, merge_states, resume_state
     from s3dataset._stats import Stats
     from s3dataset.errors import (
         AccessDeniedError,
@@ -112,6 +112,7 @@ __all__ = [
     "S3Reader",
     "S3ReaderConstructor",
     "S3Writer",
+    "Shuffle",
     "Split",
     "StallTimeoutError",
     "Stats",
@@ -120,6 +121,8 @@ __all__ = [
     "UnindexableError",
     "UnindexedError",
     "__version__",
+    "merge_states",
+    "resume_state",
 ]
 
 __version__ = "1.1.0.dev0"
@@ -141,7 +144,10 @@ _HOMES: Final = {
     "S3Reader": "_io",
     "S3ReaderConstructor": "_io",
     "S3Writer": "_io",
+    "Shuffle": "_order",
     "Split": "_order",
+    "merge_states": "_order",
+    "resume_state": "_order",
     "Stats": "_stats",
 }
 _MODULES: Final = frozenset(

@@ -4,8 +4,8 @@ It carries what must be the same in the main process, its forked and its spawned
 epoch, and counters. A file in the temporary folder, since containers limit /dev/shm to 64 MB. Its record locks are on
 another file, "<path>.lock": on some systems they and the `flock` that holds the page exclude each other.
 
-Layout, native byte order: 128 records of 64 bytes, each a name of 56 bytes and an int64; then 4 records of 4,160 bytes,
-each a name of 56 bytes, a length as int64, and 4,096 bytes. Records are claimed in order and never given back.
+Layout, native byte order: 1,024 records of 64 bytes, each a name of 56 bytes and an int64; then 4 records of 4,160
+bytes, each a name of 56 bytes, a length as int64, and 4,096 bytes. Records are claimed in order and never given back.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from s3dataset._shared_files import create, hold, remove_own
 __all__ = ["Page"]
 
 _NAME_BYTES: Final = 56
-_INTEGERS: Final = 128
+_INTEGERS: Final = 1024
 _INTEGER_BYTES: Final = _NAME_BYTES + 8
 _TEXTS: Final = 4
 _TEXT_BYTES: Final = 4096

@@ -9,14 +9,16 @@ from typing import Any, Generic, Self, TypeVar
 from s3dataset._client import ClientRef
 from s3dataset._config import S3ClientConfig
 from s3dataset._datasets._agreement import Agreement
+from s3dataset._datasets._bad_samples import OnError, checked_on_error
 from s3dataset._datasets._counters import Counters
 from s3dataset._datasets._listing import Listing
 from s3dataset._datasets._origin import Origin, Prefix
 from s3dataset._datasets._rank import Rank, is_spawning, rank_of_group
 from s3dataset._datasets._samples import Row, SampleMaker
-from s3dataset._io import S3Reader
+from s3dataset._datasets._shard_samples import IndexedShards, ShardSampleMaker, check_index
 from s3dataset._manifest import Manifest
 from s3dataset._stats import Stats
+from s3dataset.formats import Format
 
 __all__ = ["S3Dataset", "client_ref"]
 
@@ -50,10 +52,14 @@ class S3Dataset(Generic[T_co]):
         self,
         origin: Origin,
         ref: ClientRef,
-        transform: Callable[[S3Reader], T_co],
+        transform: Callable[[Any], T_co],
         reader_constructor: Any,
+        format: Format | None = None,  # noqa: A002
+        on_error: OnError = "raise",
     ) -> None:
         self._client_ref = ref
+        self._format = format
+        self._on_error = checked_on_error(on_error)
         self._maker: SampleMaker[T_co] = SampleMaker(ref, transform, reader_constructor)
         self._listing = Listing(origin, ref)
         self._begin_process()
@@ -63,6 +69,7 @@ class S3Dataset(Generic[T_co]):
         self._parent_rank: Rank | None = None
         self._agreement = Agreement(self._listing)
         self._counters: tuple[int, Counters] | None = None
+        self._indexed: tuple[int, IndexedShards[T_co]] | None = None
 
     # -- What it is -------------------------------------------------------------------------------------------------
 
@@ -119,6 +126,32 @@ class S3Dataset(Generic[T_co]):
             counters = self._counters = os.getpid(), Counters(self._page_of_listing, self._client_stats)
         return counters[1]
 
+    @property
+    def _format_of_shards(self) -> Format | None:
+        """What the objects are shards of; None: an object is a sample. May load the manifest."""
+        if self._format is not None or isinstance(self._listing.origin, Prefix):
+            return self._format
+        return self.manifest.format
+
+    @property
+    def _shards(self) -> "IndexedShards[T_co] | None":
+        """The samples of indexed shards; None where an object is a sample.
+
+        Raises:
+            UnindexedError: There is no index.
+            ManifestMismatchError: The index is of another format.
+        """
+        indexed = self._indexed
+        if indexed is None or indexed[0] != os.getpid():
+            kind = self._format_of_shards
+            if kind is None:
+                return None
+            manifest = self.manifest
+            check_index(manifest, kind, str(self._listing.origin))
+            maker = ShardSampleMaker(self._client_ref, kind, self._maker.transform)
+            indexed = self._indexed = os.getpid(), IndexedShards(maker, manifest)
+        return indexed[1]
+
     def _page_of_listing(self) -> Any:
         return self._listing.page
 
@@ -169,7 +202,7 @@ class S3Dataset(Generic[T_co]):
         state = {
             name: value
             for name, value in self.__dict__.items()
-            if name not in {"_agreement", "_counters", "_parent_rank"}
+            if name not in {"_agreement", "_counters", "_indexed", "_parent_rank"}
         }
         # A spawned worker has no process group to ask, unlike a forked one. Plain pickles go anywhere, so they say
         # nothing.

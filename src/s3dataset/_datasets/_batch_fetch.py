@@ -3,16 +3,16 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from s3dataset._datasets._ahead import bytes_ahead, request_of
-from s3dataset._datasets._samples import Row, SampleMaker
+from s3dataset._datasets._ahead import bytes_ahead
+from s3dataset._datasets._work import Planner, Work
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
-    from s3dataset._client import RequestQueue
+    from s3dataset._client import Client, RequestQueue
     from s3dataset._datasets._counters import Counters
 
 __all__ = ["BatchFetcher"]
@@ -20,17 +20,15 @@ __all__ = ["BatchFetcher"]
 T = TypeVar("T")
 
 _SURPRISES: Final = 2
-_UNKNOWN_BYTES: Final = 1 << 20  # of an object whose size no listing told
 
 
 @dataclass(slots=True)
-class _Sent:
+class _Sent(Generic[T]):
     """A batch whose requests are under way."""
 
     indices: list[int]
-    rows: list[Row]
+    work: Work[T]
     results: range
-    nbytes: int
 
 
 class BatchFetcher(Generic[T]):
@@ -42,20 +40,18 @@ class BatchFetcher(Generic[T]):
     Leaving an iteration and beginning another is no surprise.
 
     Args:
-        maker: Makes the samples.
-        rows: Gives the rows of indices.
+        client: This process's client.
+        plan: Tells what indices take.
         counters: Where time and bytes are counted.
     """
 
-    def __init__(self, maker: SampleMaker[T], rows: Callable[[Sequence[int]], list[Row]], counters: "Counters") -> None:
-        self._maker = maker
-        self._rows = rows
+    def __init__(self, client: "Client", plan: Planner[T], counters: "Counters") -> None:
+        self._plan = plan
         self._counters = counters
-        self._client = maker.client
-        self._part_bytes = self._client.part_size
-        self._most_bytes = bytes_ahead(self._client)
+        self._client = client
+        self._most_bytes = bytes_ahead(client)
         self._queue: RequestQueue | None = None
-        self._sent: deque[_Sent] = deque()
+        self._sent: deque[_Sent[T]] = deque()
         self._surprises = 0
         self._iteration = 0
         self._lock = threading.Lock()
@@ -69,8 +65,6 @@ class BatchFetcher(Generic[T]):
         """
         wanted = list(indices)
         ahead = [list(batch) for batch in getattr(indices, "ahead", ())]
-        if not self._maker.reads_ahead:
-            return self._on_demand(wanted)
         with self._lock:
             started = time.perf_counter()
             if self._idle_since is not None:
@@ -94,17 +88,10 @@ class BatchFetcher(Generic[T]):
         if queue is not None:
             queue.close()
 
-    def _on_demand(self, wanted: list[int]) -> list[T]:
-        started = time.perf_counter()
-        samples = [self._maker.make(self._client, row) for row in self._rows(wanted)]
-        self._counters.count(len(samples), 0, 0.0, time.perf_counter() - started)
-        self._counters.publish()
-        return samples
-
     def _fetch(self, wanted: list[int], ahead: list[list[int]]) -> list[T]:
         current = self._expected(wanted, ahead) or self._send(wanted)
         if self._surprises < _SURPRISES:
-            self._send_ahead(ahead, current.nbytes)
+            self._send_ahead(ahead, current.work.nbytes)
         return self._make(current)
 
     def _begin_iteration(self, iteration: int) -> None:
@@ -113,7 +100,7 @@ class BatchFetcher(Generic[T]):
             self._iteration = iteration
             self._drop_sent()
 
-    def _expected(self, wanted: list[int], ahead: list[list[int]]) -> _Sent | None:
+    def _expected(self, wanted: list[int], ahead: list[list[int]]) -> _Sent[T] | None:
         """The batch wanted, if it was sent for; whatever else was sent for and is not named any more is cancelled."""
         if not self._sent:
             return None
@@ -136,38 +123,45 @@ class BatchFetcher(Generic[T]):
                 self._queue.take_many(sent.results)
         self._sent.clear()
 
-    def _send(self, indices: list[int]) -> _Sent:
-        rows = self._rows(indices)
+    def _send(self, indices: list[int]) -> _Sent[T]:
+        work = self._plan(indices)
         if self._queue is None:
             self._queue = self._client.queue()
-        results = self._queue.get([request_of(row) for row in rows], limit=self._part_bytes)
-        nbytes = sum(min(_UNKNOWN_BYTES if row[2] is None else row[2], self._part_bytes) for row in rows)
-        return _Sent(indices, rows, results, nbytes)
+        return _Sent(indices, work, self._queue.get(work.requests, limit=work.limit))
 
     def _send_ahead(self, ahead: list[list[int]], current_bytes: int) -> None:
-        nbytes = sum(sent.nbytes for sent in self._sent)
+        nbytes = sum(sent.work.nbytes for sent in self._sent)
         for indices in ahead[len(self._sent) :]:
             if nbytes + current_bytes > self._most_bytes:
                 return  # batches resemble one another, so the current one tells what the next would take
             sent = self._send(indices)
             self._sent.append(sent)
-            nbytes += sent.nbytes
+            nbytes += sent.work.nbytes
 
-    def _make(self, current: _Sent) -> list[T]:
+    def _make(self, current: _Sent[T]) -> list[T]:
         queue = self._queue
         if queue is None:
             raise RuntimeError("the batch's requests were given up")
-        samples: list[T] = []
-        make, client, counters = self._maker.make, self._client, self._counters
         clock = time.perf_counter
-        for row, index in zip(current.rows, current.results, strict=True):
+        first = current.results.start
+        waited, nbytes = 0.0, 0
+
+        def take(number: int) -> Any:
+            nonlocal waited, nbytes
             started = clock()
             # One by one: the transform of the first runs while the last is under way.
-            body: Any = queue.take_many(range(index, index + 1))[0]
+            body: Any = queue.take_many(range(first + number, first + number + 1))[0]
             if isinstance(body, S3Exception):
                 raise body
-            taken = clock()
-            samples.append(make(client, row, body))
-            counters.count(1, len(body), taken - started, clock() - taken)
-            del body
+            waited += clock() - started
+            nbytes += len(body)
+            return body
+
+        samples: list[T] = []
+        begun = clock()
+        for sample in current.work.samples(take):
+            samples.append(sample)
+            made = clock()
+            self._counters.count(1, nbytes, waited, made - begun - waited)
+            waited, nbytes, begun = 0.0, 0, made
         return samples

@@ -1,13 +1,16 @@
 """BatchSampler: which samples make up each batch of a map dataset."""
 
 import sys
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sized
+from typing import Any
 
 from torch.utils.data import Sampler
 
 from s3dataset._datasets._look_ahead import look_ahead
 from s3dataset._datasets._rank import Rank, find_rank
-from s3dataset._order import BatchPlan, Permutation, Split, Tail
+from s3dataset._datasets._taken import NumberedTaken
+from s3dataset._manifest import Manifest
+from s3dataset._order import BatchPlan, EpochState, Permutation, Split, Tail
 
 __all__ = ["BatchSampler"]
 
@@ -76,6 +79,8 @@ class BatchSampler(Sampler[list[int]]):
         self.num_workers = num_workers
         self.ahead = ahead
         self._next_epoch = 0
+        self._loaded: EpochState | None = None
+        self._taken: NumberedTaken | None = None
 
     @property
     def drop_last(self) -> bool:
@@ -98,43 +103,105 @@ class BatchSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
-        plan, rank = self._plan()
-        return plan.steps(rank)
+        return self._plan(self._coming()).steps(self._rank().rank)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Iterates over this rank's batches of the next epoch."""
+        """Iterates over this rank's batches of the next epoch.
+
+        Raises:
+            ManifestMismatchError: A state was loaded that belongs to other data.
+        """
         # A generator, so that the epoch counts on when the first batch is taken: PyTorch makes two iterators and uses
         # one.
-        epoch = self._next_epoch
-        self._next_epoch = epoch + 1
-        plan, rank = self._plan()
-        batches = self._batches(plan, rank, epoch)
-        if self.num_workers is None or self.ahead == 0:
-            yield from batches
-        else:
-            yield from look_ahead(batches, self.num_workers, self.ahead)
+        self._taken = taken = self._begin()
+        batches = self._batches(taken)
+        if self.num_workers is not None and self.ahead != 0:
+            batches = look_ahead(batches, self.num_workers, self.ahead)
+        for batch in batches:
+            taken.batch()
+            yield batch
+        taken.end()
 
-    def _batches(self, plan: BatchPlan, rank: int, epoch: int) -> Iterator[list[int]]:
-        order: Permutation | None = None
-        if self.shuffle:
-            order = Permutation(plan.num_samples, seed=self.seed, epoch=epoch)
+    # -- State ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self, batches_consumed: int | None = None) -> dict[str, Any]:
+        """Where the loop stands, as values for JSON; elastic, and equal on every rank.
+
+        Args:
+            batches_consumed: How many batches the loop took in this epoch. Needed where a loader has workers, which it
+                gives batches ahead of the loop; default: all that were handed out. `s3dataset.DataLoader.state_dict`
+                knows.
+
+        Raises:
+            ValueError: There are workers, and it was not given.
+        """
+        taken = self._taken
+        if taken is None:
+            return self._coming().to_dict()
+        if batches_consumed is None:
+            if self.num_workers:
+                raise ValueError(
+                    f"a loader with {self.num_workers} workers takes batches ahead of the loop: give "
+                    "state_dict(batches_consumed=n), or use s3dataset.DataLoader, whose state_dict() counts them"
+                )
+            return taken.state().to_dict()
+        return taken.after(batches_consumed).to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state in the next iteration, which finishes that epoch; the one after it begins the next.
+
+        Raises:
+            ValueError: It is no state of samples with numbers.
+        """
+        self._loaded = EpochState.from_dict(state)
+        self._next_epoch = self._loaded.epoch
+        self._taken = None
+
+    def _begin(self) -> NumberedTaken:
+        state = self._coming()
+        self._loaded = None
+        self._next_epoch = state.epoch + 1
+        return NumberedTaken(state, self._plan(state), self._rank().rank)
+
+    def _begin_loader(self) -> NumberedTaken:
+        """What a loader counts in, which begins an epoch; the iteration itself begins when it takes the first batch."""
+        state = self._coming()
+        return NumberedTaken(state, self._plan(state), self._rank().rank)
+
+    def _coming(self) -> EpochState:
+        """Where the next iteration begins."""
+        length = self.data_source if isinstance(self.data_source, int) else len(self.data_source)
+        manifest = getattr(self.data_source, "manifest", None)
+        fresh = EpochState(
+            fingerprint=manifest.fingerprint if isinstance(manifest, Manifest) else "",
+            num_samples=length,
+            seed=self.seed if self.shuffle else 0,
+            epoch=self._next_epoch,
+            shuffle=self.shuffle,
+            streams=1,
+            batch_size=self.batch_size,
+        )
+        loaded = self._loaded
+        if loaded is None or loaded.epoch != self._next_epoch:
+            return fresh
+        loaded.check(fingerprint=fresh.fingerprint, num_samples=length)
+        return loaded.with_batch_size(self.batch_size)
+
+    def _batches(self, taken: NumberedTaken) -> Iterator[list[int]]:
+        state, plan, rank = taken.begun, taken.plan, taken.rank
+        row = state.row()
+        order = Permutation(state.num_samples, seed=state.seed, epoch=state.epoch) if state.shuffle else None
         for k in range(plan.steps(rank)):
-            places: Sequence[int] = plan.rank_batch(rank, k)
+            places = row.take(plan.rank_batch(rank, k))
             yield list(places) if order is None else order.take(places)
 
-    def _plan(self) -> tuple[BatchPlan, int]:
-        length = self.data_source if isinstance(self.data_source, int) else len(self.data_source)
-        rank = self._rank()
-        split = self.split or Split()
-        steps = split.steps_per_epoch
-        plan = BatchPlan(
-            num_samples=length,
-            batch_size=self.batch_size,
-            world_size=rank.world_size,
-            tail=self.tail or split.resolved_tail(rank.world_size),
-            steps_per_epoch=steps if self.tail is None else None,
+    def _plan(self, state: EpochState) -> BatchPlan:
+        split, world_size = self.split or Split(), self._rank().world_size
+        return state.plan(
+            world_size=world_size,
+            tail=self.tail or split.resolved_tail(world_size),
+            steps_per_epoch=split.steps_per_epoch if self.tail is None else None,
         )
-        return plan, rank.rank
 
     def _rank(self) -> Rank:
         rank = find_rank(self.split or Split(), None)

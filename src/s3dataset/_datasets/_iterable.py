@@ -1,25 +1,50 @@
 """S3IterableDataset: objects as a stream, shared out among ranks and workers."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast, overload
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Any, Final, Self, TypeVar, cast
 
 import torch.utils.data
 from torch.utils.data import IterableDataset
 
-from s3dataset._config import S3ClientConfig
-from s3dataset._datasets._ahead import FetchAhead
-from s3dataset._datasets._base import S3Dataset, client_ref
-from s3dataset._datasets._origin import Origin, given_objects, manifest_origin, prefix_origin
-from s3dataset._datasets._rank import ALONE, Rank, find_rank
-from s3dataset._datasets._samples import identity
-from s3dataset._io import S3Reader, S3ReaderConstructorProtocol
-from s3dataset._manifest import Manifest
-from s3dataset._order import BatchPlan, Split, reader_positions
+from s3dataset._datasets._ahead import FetchAhead, bytes_ahead
+from s3dataset._datasets._bad_samples import OnError
+from s3dataset._datasets._base import ROWS_AT_ONCE, S3Dataset, client_ref
+from s3dataset._datasets._epoch_order import EpochOrder, first_state
+from s3dataset._datasets._epochs import Epochs, Turn
+from s3dataset._datasets._iterable_constructors import IterableConstructors
+from s3dataset._datasets._origin import Origin, Saved
+from s3dataset._datasets._position import (
+    NumberedRun,
+    Part,
+    Position,
+    ShardsRun,
+    checked_shuffle,
+    resumed,
+    state_of,
+    without_first,
+)
+from s3dataset._datasets._positions_ahead import PositionsAhead
+from s3dataset._datasets._rank import ALONE, find_rank
+from s3dataset._datasets._shard_samples import ShardSampleMaker
+from s3dataset._datasets._taken import NumberedTaken, ShardsTaken, Taken
+from s3dataset._datasets._unindexed import UnindexedEpoch
+from s3dataset._order import (
+    BatchPlan,
+    EpochState,
+    ShardsState,
+    Shuffle,
+    Split,
+    StreamState,
+    reader_positions,
+    reader_streams,
+)
+from s3dataset.formats import Format
 
 __all__ = ["S3IterableDataset"]
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _CHOICES: Final = (
@@ -30,17 +55,19 @@ _CHOICES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Whose samples an iteration takes."""
-
-    rank: Rank
-    worker: int
-    num_workers: int
-    split: Split
+_LOADER: Final = "loader"
 
 
-class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
+def _worker_name(worker: int) -> str:
+    return f"worker {worker}"
+
+
+def _reader_name() -> str:
+    info = torch.utils.data.get_worker_info()
+    return "main" if info is None else _worker_name(info.id)
+
+
+class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDataset[T_co]):
     """Objects in S3 as a stream: iterating gives `transform(S3Reader)` of one after the other, many requests under way.
 
     Make one with `from_prefix`, `from_objects` or `from_manifest`. Syntax is checked there; the network is used when
@@ -67,12 +94,15 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
         transform: Any,
         reader_constructor: Any,
         connection: tuple[Any, Any, Any],
+        format: Format | None,  # noqa: A002
         enable_sharding: bool | Split | None,
         ordered: bool,
         batch_size: int | None,
+        shuffle: bool | Shuffle = False,
+        on_error: OnError = "raise",
     ) -> None:
         """Private: use `from_prefix`, `from_objects` or `from_manifest`."""
-        super().__init__(origin, client_ref(*connection), transform, reader_constructor)
+        super().__init__(origin, client_ref(*connection), transform, reader_constructor, format, on_error)
         if isinstance(enable_sharding, int):
             enable_sharding = bool(enable_sharding)  # 0 and 1, as command lines and configurations have them
         if not (enable_sharding is None or isinstance(enable_sharding, bool | Split)):
@@ -82,232 +112,156 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
         self._sharding = enable_sharding
         self._ordered = ordered
         self._batch_size = batch_size
+        self._shuffle = checked_shuffle(shuffle)
 
-    # -- Constructors -----------------------------------------------------------------------------------------------
-
-    @overload
     @classmethod
-    def from_prefix(
-        cls,
-        s3_uri: str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        enable_sharding: bool | Split | None = None,
-        pattern: str | None = None,
-        ordered: bool = True,
-        batch_size: int | None = None,
-    ) -> "S3IterableDataset[S3Reader]": ...
-    @overload
-    @classmethod
-    def from_prefix(
-        cls,
-        s3_uri: str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], T],
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        enable_sharding: bool | Split | None = None,
-        pattern: str | None = None,
-        ordered: bool = True,
-        batch_size: int | None = None,
-    ) -> "S3IterableDataset[T]": ...
-    @classmethod
-    def from_prefix(
-        cls,
-        s3_uri: str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], Any] = identity,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        enable_sharding: bool | Split | None = None,
-        pattern: str | None = None,
-        ordered: bool = True,
-        batch_size: int | None = None,
-    ) -> "S3IterableDataset[Any]":
-        """Makes a dataset of the objects under a prefix.
+    def _make(cls, *arguments: Any) -> Self:
+        return cls(*arguments)
 
-        Args:
-            s3_uri: "s3://bucket/prefix"; the prefix need not end in a slash, and may be empty.
-            region: Of the bucket; default: from the environment, the profile, or the bucket itself.
-            endpoint: URL of a service of one's own; default: from the environment or the profile, else Amazon's.
-            transform: Makes a sample of an `S3Reader`; default: the sample is the reader. Must pickle where workers are
-                spawned. See `s3dataset.transforms`.
-            s3client_config: Everything else about the connection.
-            reader_constructor: Which bytes a reader fetches before they are asked for; default:
-                `S3ReaderConstructor.sequential()`. With `range_based` nothing is fetched ahead.
-            enable_sharding: True: split over ranks and DataLoader workers; False: every process sees everything; a
-                `Split` says it exactly; None: over DataLoader workers, and an error when there are several ranks. A
-                dataset that something else wraps (a DataPipe, Accelerate's IterableDatasetShard) cannot tell who
-                splits, so with None every worker sees everything, and one warning says so.
-            pattern: Only keys that match, behind the prefix: "*.jpg", "shard-{000..099}.tar".
-            ordered: In the order of the listing; False: as objects arrive, so that a slow one delays nobody.
-            batch_size: Samples that a DataLoader puts in a batch, for loaders that do not tell, as PyTorch's own:
-                its batches are then the listing cut into pieces, in order. Default: 1, which deals single samples.
+    def _begin_process(self) -> None:
+        super()._begin_process()
+        self._epochs = Epochs(self._page_of_listing)
+        self._position = Position()
 
-        Raises:
-            InvalidUriError: `s3_uri` is no URI of S3. It is a ValueError too.
-            ValueError: `pattern` cannot be understood, or settings contradict each other.
-        """
-        origin = prefix_origin(s3_uri, pattern)
-        connection = (region, endpoint, s3client_config)
-        return cls(origin, transform, reader_constructor, connection, enable_sharding, ordered, batch_size)
-
-    @overload
-    @classmethod
-    def from_objects(
-        cls,
-        object_uris: str | Iterable[str],
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        enable_sharding: bool | Split | None = None,
-        ordered: bool = True,
-        batch_size: int | None = None,
-    ) -> "S3IterableDataset[S3Reader]": ...
-    @overload
-    @classmethod
-    def from_objects(
-        cls,
-        object_uris: str | Iterable[str],
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], T],
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        enable_sharding: bool | Split | None = None,
-        ordered: bool = True,
-        batch_size: int | None = None,
-    ) -> "S3IterableDataset[T]": ...
-    @classmethod
-    def from_objects(
-        cls,
-        object_uris: str | Iterable[str],
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], Any] = identity,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        enable_sharding: bool | Split | None = None,
-        ordered: bool = True,
-        batch_size: int | None = None,
-    ) -> "S3IterableDataset[Any]":
-        """Makes a dataset of objects named one by one; nothing is listed.
-
-        Args:
-            object_uris: One URI, or an iterable of them, which is consumed at once.
-            region: As for `from_prefix`, like all that follow.
-            endpoint: URL of a service of one's own.
-            transform: Makes a sample of an `S3Reader`.
-            s3client_config: Everything else about the connection.
-            reader_constructor: Which bytes a reader fetches before they are asked for.
-            enable_sharding: Who reads what.
-            ordered: In the order given, or as objects arrive.
-            batch_size: Samples that a DataLoader puts in a batch, for loaders that do not tell.
-
-        Raises:
-            InvalidUriError: One of them is no URI of an object.
-            ValueError: Settings contradict each other.
-        """
-        connection = (region, endpoint, s3client_config)
-        origin = given_objects(object_uris, client_ref(*connection))
-        return cls(origin, transform, reader_constructor, connection, enable_sharding, ordered, batch_size)
-
-    @overload
-    @classmethod
-    def from_manifest(
-        cls,
-        manifest: Manifest | str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        enable_sharding: bool | Split | None = None,
-        ordered: bool = True,
-        batch_size: int | None = None,
-    ) -> "S3IterableDataset[S3Reader]": ...
-    @overload
-    @classmethod
-    def from_manifest(
-        cls,
-        manifest: Manifest | str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], T],
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        enable_sharding: bool | Split | None = None,
-        ordered: bool = True,
-        batch_size: int | None = None,
-    ) -> "S3IterableDataset[T]": ...
-    @classmethod
-    def from_manifest(
-        cls,
-        manifest: Manifest | str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], Any] = identity,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        enable_sharding: bool | Split | None = None,
-        ordered: bool = True,
-        batch_size: int | None = None,
-    ) -> "S3IterableDataset[Any]":
-        """Makes a dataset of what a manifest names; nothing is listed.
-
-        Args:
-            manifest: A `Manifest`, or the path or URI of a saved one, which is loaded at first use.
-            region: As for `from_prefix`, like all that follow.
-            endpoint: URL of a service of one's own.
-            transform: Makes a sample of an `S3Reader`.
-            s3client_config: Everything else about the connection.
-            reader_constructor: Which bytes a reader fetches before they are asked for.
-            enable_sharding: Who reads what.
-            ordered: In the order of the manifest, or as objects arrive.
-            batch_size: Samples that a DataLoader puts in a batch, for loaders that do not tell.
-
-        Raises:
-            TypeError: `manifest` is neither.
-            ValueError: Settings contradict each other.
-        """
-        connection = (region, endpoint, s3client_config)
-        origin = manifest_origin(manifest)
-        return cls(origin, transform, reader_constructor, connection, enable_sharding, ordered, batch_size)
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        del state["_epochs"], state["_position"]
+        return state
 
     # -- Iterating --------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[T_co]:
-        """Iterates over this process's part.
+        """Iterates over this process's part of the next epoch.
 
         Raises:
             ValueError: There are several ranks, and nothing says how they share.
-            ManifestMismatchError: Another rank lists other objects.
+            ManifestMismatchError: Another rank lists other objects, or a state was loaded that belongs to others.
             S3Exception: Listing failed, or, while iterating, an object could not be fetched.
         """
         part = self._part()
         in_worker = torch.utils.data.get_worker_info() is not None
         if part.rank.world_size > 1 and not in_worker:
             self._compare_ranks(part.rank.world_size)
-        plan = self._plan(part)
-        chunks = self._row_chunks(
-            reader_positions(plan, rank=part.rank.rank, worker=part.worker, num_workers=part.num_workers)
+        kind = self._reads_unindexed
+        if kind is not None:
+            return self._unindexed_epoch(part, kind)
+        return self._numbered_epoch(part, in_worker=in_worker)
+
+    def _numbered_epoch(self, part: Part, *, in_worker: bool) -> Iterator[T_co]:
+        """Iterates over samples that have numbers: objects, or samples of indexed shards."""
+        shards = self._shards
+        state = self._begin(part)
+        order = EpochOrder(self.manifest, state, in_shards=shards is not None)
+        plan = self._batch_plan(part, state)
+        places = without_first(
+            reader_positions(
+                plan, rank=part.rank.rank, worker=part.worker, num_workers=part.num_workers, chunk=ROWS_AT_ONCE
+            ),
+            state.taken,
         )
-        # What a worker delivers without a transform is read elsewhere, so there is no waiting to see whether it is.
-        ahead = FetchAhead(cast(Any, self._maker), chunks, self._count, ordered=self._ordered, begin_at_once=in_worker)
-        return iter(ahead)
+        client = self._maker.client
+        samples: Iterator[T_co]
+        if shards is None:
+            rows = self._row_chunks(map(order.take, places))
+            # What a worker delivers without a transform is read elsewhere, so there is no waiting to see whether it is.
+            samples = iter(
+                FetchAhead(cast(Any, self._maker), rows, self._count, ordered=self._ordered, begin_at_once=in_worker)
+            )
+        else:
+            fetch, window_bytes = order.fetching(
+                cast(Any, shards), plan, part.rank.world_size * part.num_workers, client.part_size, bytes_ahead(client)
+            )
+            samples = iter(PositionsAhead(shards, client, places, self._count, fetch, window_bytes))
+        run = NumberedRun(state, part, plan)
+        return self._position.follow(run.follow(samples), run)
+
+    def _unindexed_epoch(self, part: Part, kind: Format) -> Iterator[T_co]:
+        """Iterates over the samples of shards from their beginnings on."""
+        state = self._shards_state(part, self._position.begin(self._epochs, self._rank_for_epochs(), _reader_name()))
+        reader = part.reader
+        streams = reader_streams(
+            state.streams,
+            rank=reader.rank,
+            world_size=reader.world_size,
+            worker=reader.worker,
+            num_workers=reader.num_workers,
+        )
+        steps = part.split.steps_per_epoch
+        batch_size = self._known_batch_size()
+        epoch = UnindexedEpoch(
+            ShardSampleMaker(self._client_ref, kind, self._maker.transform),
+            self.manifest,
+            state,
+            streams,
+            batch_size or 1,
+            self._count,
+            repeat=steps is not None,
+            reader_constructor=self._maker.reader_constructor,
+        )
+        samples: Iterator[T_co] = iter(epoch)
+        if steps is not None and batch_size is not None:
+            given = sum(part.given for part in state.parts if part.stream in streams)
+            samples = islice(samples, max(0, len(range(reader.worker, steps, reader.num_workers)) * batch_size - given))
+        return self._position.follow(samples, ShardsRun(epoch))
+
+    def _shards_state(self, part: Part, turn: Turn, num_workers: int | None = None) -> ShardsState:
+        """Where an epoch over shards without an index begins.
+
+        Raises:
+            ValueError: What the split asks for takes an index, or the state is another reader's.
+            ManifestMismatchError: The state belongs to other data.
+        """
+        if part.split.tail in {"pad", "drop"}:
+            raise ValueError(
+                f"Split(tail={part.split.tail!r}) needs to know how many samples the shards of {self._listing.origin} "
+                'hold: make an index with `s3dataset index`, or use tail="exact" or steps_per_epoch='
+            )
+        if part.split.steps_per_epoch is not None:
+            self._batch_size_for_steps()
+        manifest, shuffle = self.manifest, self._shuffle or Shuffle()
+        if turn.resume is not None:
+            state = ShardsState.from_dict(turn.resume)
+            state.check(fingerprint=manifest.fingerprint, num_shards=len(manifest))
+            return state
+        block_bytes, block_samples = shuffle.buffer_limits()
+        workers = part.num_workers if num_workers is None else num_workers
+        return ShardsState(
+            fingerprint=manifest.fingerprint,
+            num_shards=len(manifest),
+            seed=shuffle.seed if self._shuffle is not None else 0,
+            epoch=turn.epoch,
+            shuffle=self._shuffle is not None,
+            block_bytes=block_bytes,
+            block_samples=block_samples,
+            open_shards=shuffle.open_shards,
+            streams=shuffle.streams or part.rank.world_size * max(1, workers),
+            parts=tuple(
+                StreamState(stream) for stream in range(shuffle.streams or part.rank.world_size * max(1, workers))
+            ),
+        )
+
+    @property
+    def _may_be_unindexed(self) -> bool:
+        """Whether objects may turn out to be shards without an index, as far as is known without asking the service."""
+        return self._format is not None or isinstance(self._listing.origin, Saved)
+
+    @property
+    def _reads_unindexed(self) -> Format | None:
+        """The format of shards that have no index; None where samples have numbers."""
+        kind = self._format_of_shards
+        return kind if kind is not None and self.manifest.format is None else None
+
+    def _known_batch_size(self) -> int | None:
+        return self._batch_size or self._listing.page.get("batch_size") or None
+
+    def _batch_size_for_steps(self) -> int:
+        batch_size = self._known_batch_size()
+        if batch_size is None:
+            raise ValueError(
+                "Split(steps_per_epoch=) counts batches, whose size this dataset does not know: give it batch_size=, "
+                "or use s3dataset.DataLoader"
+            )
+        return batch_size
 
     def __len__(self) -> int:
         """The number of samples of this rank, all its workers together. Lists at first use.
@@ -318,7 +272,15 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
         """
         self._check_countable()
         part = self._part()
-        return self._plan(part).samples(part.rank.rank)
+        self._check_numbered()
+        return self._batch_plan(part, self._first_state(part, 0)).samples(part.rank.rank)
+
+    def _check_numbered(self) -> None:
+        if self._reads_unindexed is not None:
+            raise TypeError(
+                f"how many samples the shards of {self._listing.origin} hold is not known without an index: "
+                "`s3dataset index` makes one"
+            )
 
     def __bool__(self) -> bool:
         """True, also of nothing: `if dataset` is asked before there is anything to list, and on every rank."""
@@ -332,24 +294,118 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
                 f"object of type {kind.__name__!r} has no len(): it has an __iter__ of its own, and no __len__"
             )
 
+    # -- Epochs and state -------------------------------------------------------------------------------------------
+
     def set_epoch(self, epoch: int) -> None:
-        """Names the epoch that the next iteration begins, as training loops do.
+        """Names the epoch that the next iteration begins; each further one is the next epoch.
 
-        The order of a stream that is not shuffled is the same in every epoch.
+        Workers learn of it when their next iteration begins, persistent ones too.
+
+        Raises:
+            ValueError: The epoch is negative.
         """
-        self._listing.page.set("epoch", epoch)
+        self._epochs.name(self._rank_for_epochs(), operator.index(epoch))
 
-    def _plan(self, part: _Part, batch_size: int | None = None) -> BatchPlan:
-        batch_size = batch_size or self._batch_size or self._listing.page.get("batch_size") or None
-        if part.split.steps_per_epoch is not None and batch_size is None:
+    def state_dict(self, batches_consumed: int | None = None) -> dict[str, Any]:
+        """Where the epoch stands, as values for JSON: a few hundred bytes.
+
+        In the process that iterates, that is behind the last sample it took. It is elastic, so that any number of ranks
+        and workers can go on from it, where samples make up whole batches of `batch_size`; else it fits the same number
+        of ranks. In a DataLoader's worker it is that worker's own, for torchdata's StatefulDataLoader; `resume_state`
+        makes an elastic one of the loader's. `s3dataset.DataLoader.state_dict` asks for nothing of all this.
+
+        Args:
+            batches_consumed: How many batches the loop took of a PyTorch DataLoader with workers, which read further
+                ahead than the loop. Needs `batch_size` on the dataset.
+
+        Raises:
+            ValueError: Workers read, and `batches_consumed` is not given; or it is, and `batch_size` is not.
+        """
+        if batches_consumed is not None:
+            if self._batch_size is None:
+                raise ValueError(
+                    "state_dict(batches_consumed=) needs to know the batches: give the dataset batch_size=, as the "
+                    "loader's"
+                )
+            return self._state_of_loader(batches_consumed).to_dict()
+        in_worker = torch.utils.data.get_worker_info() is not None
+        if self._position.loaded is not None:
+            return dict(self._position.loaded)
+        run = self._position.run
+        if run is not None:
+            return run.state(in_worker=in_worker).to_dict()
+        rank = self._rank_for_epochs()
+        if not in_worker and self._epochs.last(rank, _worker_name(0)) is not None:
             raise ValueError(
-                "Split(steps_per_epoch=) counts batches, whose size this dataset does not know: give it batch_size=, "
-                "or "
-                "use s3dataset.DataLoader"
+                "workers read this dataset, further ahead than the loop is. s3dataset.DataLoader and torchdata's "
+                "StatefulDataLoader keep count: take their state_dict(). With PyTorch's DataLoader give "
+                "state_dict(batches_consumed=n), the batches that the loop took in this epoch"
             )
-        return BatchPlan(
-            num_samples=len(self.manifest),
-            batch_size=batch_size or 1,
+        part, turn = self._part(), self._epochs.coming(rank, _reader_name())
+        if self._reads_unindexed is not None:
+            return self._shards_state(part, turn).to_dict()
+        return self._resolved(turn, part).to_dict()
+
+    def _state_of_loader(self, batches_consumed: int) -> EpochState:
+        """Where a PyTorch DataLoader stands whose loop took so many batches of the epoch its workers began last."""
+        if self._reads_unindexed is not None:
+            raise ValueError(
+                f"where the workers are in the shards of {self._listing.origin} follows from no number of batches: use "
+                "s3dataset.DataLoader or torchdata's StatefulDataLoader, or make an index with `s3dataset index`"
+            )
+        part = self._part()
+        rank = self._rank_for_epochs()
+        turn = self._epochs.last(rank, _worker_name(0)) or self._epochs.coming(rank, _worker_name(0))
+        state = self._resolved(turn, part)
+        plan = self._batch_plan(part, state)
+        if batches_consumed >= plan.steps(part.rank.rank):
+            return state.next_epoch()
+        return replace(state, batches=plan.taken(batches_consumed))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state in the next iteration, which finishes that epoch; the one after it begins the next.
+
+        Raises:
+            RuntimeError: An iteration is going on.
+            ValueError: It is no state of this kind of dataset.
+            ManifestMismatchError: It belongs to other data; told when iteration begins, as is a wrong number of ranks.
+        """
+        self._position.check_idle()
+        checked = state_of(state)
+        if torch.utils.data.get_worker_info() is not None:
+            self._position.loaded = checked.to_dict()
+        else:
+            self._epochs.name(self._rank_for_epochs(), checked.epoch, checked.to_dict())
+
+    def _rank_for_epochs(self) -> int:
+        split = self._sharding if isinstance(self._sharding, Split) else Split()
+        return 0 if self._sharding is False else find_rank(split, self._parent_rank).rank
+
+    def _first_state(
+        self, part: Part, epoch: int, batch_size: int | None = None, num_workers: int | None = None
+    ) -> EpochState:
+        if batch_size is None and part.split.steps_per_epoch is not None:
+            batch_size = self._batch_size_for_steps()
+        return first_state(
+            self.manifest,
+            epoch=epoch,
+            batch_size=batch_size or self._known_batch_size() or 1,
+            shuffle=self._shuffle,
+            in_shards=self._shards is not None,
+            ranks=part.rank.world_size,
+            workers=part.num_workers if num_workers is None else num_workers,
+        )
+
+    def _begin(self, part: Part) -> EpochState:
+        """The state that this iteration begins at."""
+        return self._resolved(self._position.begin(self._epochs, self._rank_for_epochs(), _reader_name()), part)
+
+    def _resolved(self, turn: Turn, part: Part, num_workers: int | None = None) -> EpochState:
+        fresh = self._first_state(part, turn.epoch, num_workers=num_workers)
+        return fresh if turn.resume is None else resumed(turn.resume, fresh, part)
+
+    def _batch_plan(self, part: Part, state: EpochState) -> BatchPlan:
+        return state.plan(
             world_size=part.rank.world_size,
             tail=part.split.resolved_tail(part.rank.world_size),
             steps_per_epoch=part.split.steps_per_epoch,
@@ -365,21 +421,46 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
                 "of the dataset, s3dataset.DataLoader tells it"
             )
 
-    def _begin_loader(self, batch_size: int) -> None:
+    def _begin_loader(self, batch_size: int, num_workers: int) -> Taken:
         """Takes the loader's batch size, for all processes that share the page, and checks what workers could not.
+
+        Returns:
+            What the loop took: nothing so far. The workers are told where the epoch begins.
 
         Raises:
             ValueError: There are several ranks, and nothing says how they share.
             ManifestMismatchError: Another rank lists other objects.
         """
         self._listing.page.set("batch_size", batch_size)
-        self._compare_ranks(self._part().rank.world_size)
+        part = self._part()
+        self._compare_ranks(part.rank.world_size)
+        rank = self._rank_for_epochs()
+        turn = self._epochs.begin(rank, _LOADER)
+        state: EpochState | ShardsState
+        taken: Taken
+        if self._reads_unindexed is not None:
+            state = self._shards_state(part, turn, num_workers)
+            taken = ShardsTaken(state, None if num_workers else lambda: self._position.run)
+        else:
+            state = self._resolved(turn, part, max(1, num_workers))
+            taken = NumberedTaken(state, self._batch_plan(part, state), part.rank.rank)
+        self._epochs.name(rank, state.epoch, state.to_dict())
+        self._epochs.begin(rank, _LOADER)
+        return taken
+
+    def _coming_to_loader(self, num_workers: int) -> EpochState | ShardsState:
+        """Where the loader's next epoch will begin."""
+        part, turn = self._part(), self._epochs.coming(self._rank_for_epochs(), _LOADER)
+        if self._reads_unindexed is not None:
+            return self._shards_state(part, turn, num_workers)
+        return self._resolved(turn, part, max(1, num_workers))
 
     def _batches_of_rank(self, batch_size: int, num_workers: int, drop_last: bool) -> int:
         """How many batches a loader on this rank gives in an epoch."""
         self._check_countable()
+        self._check_numbered()
         part = self._part()
-        plan = self._plan(part, batch_size)
+        plan = self._batch_plan(part, self._first_state(part, 0, batch_size))
         steps = plan.steps(part.rank.rank)
         if drop_last and steps and len(plan.rank_batch(part.rank.rank, steps - 1)) < batch_size:
             steps -= 1
@@ -388,9 +469,9 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
 
     # -- Who reads what ---------------------------------------------------------------------------------------------
 
-    def _part(self) -> _Part:
+    def _part(self) -> Part:
         info = torch.utils.data.get_worker_info()
-        everything = _Part(ALONE, 0, 1, Split(tail="exact"))
+        everything = Part(ALONE, 0, 1, Split(tail="exact"))
         if self._sharding is False:
             return everything
         split = self._sharding if isinstance(self._sharding, Split) else Split()
@@ -409,5 +490,5 @@ class S3IterableDataset(S3Dataset[T_co], IterableDataset[T_co]):
                 f"enable_sharding=: {_CHOICES}."
             )
         if info is not None and split.workers:
-            return _Part(rank, info.id, info.num_workers, split)
-        return _Part(rank, 0, 1, split)
+            return Part(rank, info.id, info.num_workers, split)
+        return Part(rank, 0, 1, split)

@@ -1,6 +1,6 @@
 """DataLoader: PyTorch's, which also looks ahead, counts epochs and keeps statistics."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch.utils.data
@@ -10,6 +10,7 @@ from s3dataset._datasets._base import S3Dataset
 from s3dataset._datasets._batch_sampler import BatchSampler
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
+from s3dataset._datasets._taken import Carrying, Counting, Taken, default_collate_of
 from s3dataset._order import Split, Tail
 from s3dataset._stats import Stats
 
@@ -19,7 +20,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class DataLoader(torch.utils.data.DataLoader[T_co]):
-    """PyTorch's DataLoader with look-ahead, epochs and statistics. Takes all of its arguments, and a few more.
+    """PyTorch's DataLoader with look-ahead, epochs, resume and statistics. Takes all of its arguments, and a few more.
 
     With a map dataset the batches come from a `BatchSampler`: shuffled by `seed` and epoch, the same on every rank and
     for every number of workers, split over the ranks. Workers are told which batches they get next and fetch them
@@ -83,6 +84,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if drop_last and tail not in {None, "drop"}:
             raise ValueError(f"drop_last=True and tail={tail!r} contradict each other")
         self._told_batch_size: int | None = None
+        self._taken: Taken | None = None
         stride = num_workers if kwargs.get("in_order", True) else None
         sizes: dict[str, Any] = {"batch_size": batch_size, "drop_last": drop_last}
         if makes_batches and batch_size is not None:
@@ -107,6 +109,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         elif iterable and isinstance(dataset, S3IterableDataset):
             self._told_batch_size = batch_size or 1
             dataset._check_batch_size(self._told_batch_size)  # noqa: SLF001 - of the same package
+            if dataset._may_be_unindexed and num_workers:  # noqa: SLF001
+                collate_fn = Carrying(collate_fn or default_collate_of(batch_size))
         super().__init__(
             dataset,
             sizes.get("batch_size", 1),
@@ -125,17 +129,21 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """Begins an epoch.
 
         Raises:
-            ManifestMismatchError: Another rank lists other objects.
+            ManifestMismatchError: Another rank lists other objects, or a state was loaded that belongs to others.
             S3Exception: Listing failed.
         """
         dataset = self.dataset
         if isinstance(dataset, S3Dataset) and self.num_workers:
             dataset._prepare_workers()  # noqa: SLF001 - of the same package, like all that follow
         if isinstance(dataset, S3IterableDataset) and self._told_batch_size is not None:
-            dataset._begin_loader(self._told_batch_size)  # noqa: SLF001
-        elif isinstance(dataset, S3Dataset) and isinstance(self.batch_sampler, BatchSampler):
-            dataset._compare_ranks(self.batch_sampler.world_size)  # noqa: SLF001
-        return super().__iter__()
+            self._taken = dataset._begin_loader(self._told_batch_size, self.num_workers)  # noqa: SLF001
+        elif isinstance(self.batch_sampler, BatchSampler):
+            if isinstance(dataset, S3Dataset):
+                dataset._compare_ranks(self.batch_sampler.world_size)  # noqa: SLF001
+            self._taken = self.batch_sampler._begin_loader()  # noqa: SLF001
+        else:
+            return super().__iter__()
+        return Counting(super().__iter__(), self._taken)
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
@@ -157,6 +165,49 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             name_epoch = getattr(part, "set_epoch", None)
             if name_epoch is not None:
                 name_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loop stands, behind its last batch, as values for JSON; under 4 KB where samples have numbers.
+
+        It is elastic: any number of ranks and workers can go on from it, and what they take together is what this run
+        would have taken, batch by batch. It is equal on every rank. Of shards without an index each rank knows its own:
+        `merge_states` puts them together (`gather_state` over a process group). Between epochs it is the beginning of
+        the next.
+
+        Raises:
+            TypeError: The batches come from a sampler of somebody else's, which has no state.
+            S3Exception: Listing failed.
+        """
+        dataset = self.dataset
+        if self._taken is not None:
+            return self._taken.state().to_dict()
+        if isinstance(dataset, S3IterableDataset):
+            return dataset._coming_to_loader(self.num_workers).to_dict()  # noqa: SLF001
+        return self._own_sampler().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state in the next iteration, which finishes that epoch; the one after it begins the next.
+
+        Raises:
+            RuntimeError: An iteration is going on.
+            ValueError: It is no state of such a loader.
+            TypeError: The batches come from a sampler of somebody else's.
+        """
+        if self._taken is not None and self._taken.going_on:
+            raise RuntimeError("an epoch is going on: load a state before it begins, or end it first")
+        self._taken = None
+        if isinstance(self.dataset, S3IterableDataset):
+            self.dataset.load_state_dict(state)
+        else:
+            self._own_sampler().load_state_dict(state)
+
+    def _own_sampler(self) -> BatchSampler:
+        if not isinstance(self.batch_sampler, BatchSampler):
+            raise TypeError(
+                "this loader's batches come from a sampler that keeps no state. Leave sampler= and batch_sampler= out, "
+                "or give an s3dataset.BatchSampler"
+            )
+        return self.batch_sampler
 
     def stats(self) -> Stats:
         """What reading cost since the dataset was made, over this process and its workers.

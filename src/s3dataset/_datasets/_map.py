@@ -1,30 +1,34 @@
-"""S3MapDataset: random access to objects."""
+"""S3MapDataset: random access to objects, and to samples in shards."""
 
 import operator
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, SupportsIndex, TypeVar, cast, overload
+from collections.abc import Iterator, Sequence
+from typing import Any, Self, SupportsIndex, TypeVar, cast, overload
 
 from torch.utils.data import Dataset
 
-from s3dataset._config import S3ClientConfig
 from s3dataset._datasets._ahead import FetchAhead
+from s3dataset._datasets._bad_samples import OnError
 from s3dataset._datasets._base import S3Dataset, client_ref
 from s3dataset._datasets._batch_fetch import BatchFetcher
-from s3dataset._datasets._origin import Origin, given_objects, manifest_origin, prefix_origin
-from s3dataset._datasets._samples import identity
-from s3dataset._io import S3Reader, S3ReaderConstructorProtocol
-from s3dataset._manifest import Manifest
+from s3dataset._datasets._map_constructors import MapConstructors
+from s3dataset._datasets._origin import Origin
+from s3dataset._datasets._positions_ahead import PositionsAhead
+from s3dataset._datasets._work import ObjectWork, ShardWork, Work
+from s3dataset.formats import Format
 
 __all__ = ["S3MapDataset"]
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
+class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
     """Objects in S3 as a dataset with random access: `dataset[i]` is `transform(S3Reader)` of the i-th.
+
+    With `format` the objects are shards, and `dataset[i]` is `transform(Sample)` of the i-th sample in them, for which
+    only its bytes are fetched; samples that lie close together in a batch come together. That takes an index of the
+    shards: made by `s3dataset index` beside the data, or by `Manifest.index`.
 
     Make one with `from_prefix`, `from_objects` or `from_manifest`. Syntax is checked there; the network is used at the
     first access, which lists once, in parallel, for this process and all DataLoader workers. The order is the
@@ -42,169 +46,25 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
     """
 
     def __init__(
-        self, origin: Origin, transform: Any, reader_constructor: Any, connection: tuple[Any, Any, Any]
+        self,
+        origin: Origin,
+        transform: Any,
+        reader_constructor: Any,
+        connection: tuple[Any, Any, Any],
+        format: Format | None = None,  # noqa: A002
+        on_error: OnError = "raise",
     ) -> None:
         """Private: use `from_prefix`, `from_objects` or `from_manifest`."""
-        super().__init__(origin, client_ref(*connection), transform, reader_constructor)
+        super().__init__(origin, client_ref(*connection), transform, reader_constructor, format, on_error)
+        if on_error == "skip":
+            raise ValueError(
+                'on_error="skip" would make batches shorter than the indices that were asked for: a map dataset takes '
+                '"raise" or "replace", S3IterableDataset also "skip"'
+            )
 
-    # -- Constructors -----------------------------------------------------------------------------------------------
-
-    @overload
     @classmethod
-    def from_prefix(
-        cls,
-        s3_uri: str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        pattern: str | None = None,
-    ) -> "S3MapDataset[S3Reader]": ...
-    @overload
-    @classmethod
-    def from_prefix(
-        cls,
-        s3_uri: str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], T],
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        pattern: str | None = None,
-    ) -> "S3MapDataset[T]": ...
-    @classmethod
-    def from_prefix(
-        cls,
-        s3_uri: str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], Any] = identity,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-        pattern: str | None = None,
-    ) -> "S3MapDataset[Any]":
-        """Makes a dataset of the objects under a prefix.
-
-        Args:
-            s3_uri: "s3://bucket/prefix"; the prefix need not end in a slash, and may be empty.
-            region: Of the bucket; default: from the environment, the profile, or the bucket itself.
-            endpoint: URL of a service of one's own; default: from the environment or the profile, else Amazon's.
-            transform: Makes a sample of an `S3Reader`; default: the sample is the reader. Must pickle where workers are
-                spawned. See `s3dataset.transforms`.
-            s3client_config: Everything else about the connection.
-            reader_constructor: Which bytes a reader fetches before they are asked for; default:
-                `S3ReaderConstructor.sequential()`. With `range_based` whole objects are not fetched ahead.
-            pattern: Only keys that match, behind the prefix: "*.jpg", "shard-{000..099}.tar".
-
-        Raises:
-            InvalidUriError: `s3_uri` is no URI of S3. It is a ValueError too.
-            ValueError: `pattern` cannot be understood, or settings contradict each other.
-        """
-        return cls(prefix_origin(s3_uri, pattern), transform, reader_constructor, (region, endpoint, s3client_config))
-
-    @overload
-    @classmethod
-    def from_objects(
-        cls,
-        object_uris: str | Iterable[str],
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-    ) -> "S3MapDataset[S3Reader]": ...
-    @overload
-    @classmethod
-    def from_objects(
-        cls,
-        object_uris: str | Iterable[str],
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], T],
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-    ) -> "S3MapDataset[T]": ...
-    @classmethod
-    def from_objects(
-        cls,
-        object_uris: str | Iterable[str],
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], Any] = identity,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-    ) -> "S3MapDataset[Any]":
-        """Makes a dataset of objects named one by one; nothing is listed.
-
-        Args:
-            object_uris: One URI, or an iterable of them, which is consumed at once.
-            region: As for `from_prefix`, like all that follow.
-            endpoint: URL of a service of one's own.
-            transform: Makes a sample of an `S3Reader`.
-            s3client_config: Everything else about the connection.
-            reader_constructor: Which bytes a reader fetches before they are asked for.
-
-        Raises:
-            InvalidUriError: One of them is no URI of an object.
-            ValueError: Settings contradict each other.
-        """
-        connection = (region, endpoint, s3client_config)
-        return cls(given_objects(object_uris, client_ref(*connection)), transform, reader_constructor, connection)
-
-    @overload
-    @classmethod
-    def from_manifest(
-        cls,
-        manifest: Manifest | str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-    ) -> "S3MapDataset[S3Reader]": ...
-    @overload
-    @classmethod
-    def from_manifest(
-        cls,
-        manifest: Manifest | str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], T],
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-    ) -> "S3MapDataset[T]": ...
-    @classmethod
-    def from_manifest(
-        cls,
-        manifest: Manifest | str,
-        *,
-        region: str | None = None,
-        endpoint: str | None = None,
-        transform: Callable[[S3Reader], Any] = identity,
-        s3client_config: S3ClientConfig | None = None,
-        reader_constructor: S3ReaderConstructorProtocol | None = None,
-    ) -> "S3MapDataset[Any]":
-        """Makes a dataset of what a manifest names; nothing is listed.
-
-        Args:
-            manifest: A `Manifest`, or the path or URI of a saved one, which is loaded at first use.
-            region: As for `from_prefix`, like all that follow.
-            endpoint: URL of a service of one's own.
-            transform: Makes a sample of an `S3Reader`.
-            s3client_config: Everything else about the connection.
-            reader_constructor: Which bytes a reader fetches before they are asked for.
-
-        Raises:
-            TypeError: `manifest` is neither.
-            ValueError: Settings contradict each other.
-        """
-        return cls(manifest_origin(manifest), transform, reader_constructor, (region, endpoint, s3client_config))
+    def _make(cls, *arguments: Any) -> Self:
+        return cls(*arguments)
 
     # -- Access -----------------------------------------------------------------------------------------------------
 
@@ -213,8 +73,17 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
         self._fetcher: tuple[int, BatchFetcher[T_co]] | None = None
 
     def __len__(self) -> int:
-        """The number of objects. Lists at first use."""
-        return len(self.manifest)
+        """The number of samples: objects, or what is in them. Lists at first use.
+
+        Raises:
+            UnindexedError: They are shards without an index.
+        """
+        return self._length
+
+    @property
+    def _length(self) -> int:
+        """The same where a derived class counts otherwise."""
+        return len(self.manifest) if self._shards is None else self.manifest.num_samples
 
     @overload
     def __getitem__(self, index: SupportsIndex | str) -> T_co: ...
@@ -224,17 +93,27 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
         """Returns a sample, or for a slice a list of them, fetched together.
 
         Raises:
-            IndexError: There are not so many objects.
+            IndexError: There are not so many samples.
             KeyError: There is no object of that URI or key; close ones are named.
+            UnindexedError: The objects are shards without an index.
             S3Exception: The object could not be fetched. Without a transform, reading the reader raises it.
         """
         if isinstance(index, slice):
-            return self._fetch(range(len(self.manifest))[index])
-        position = self.manifest.find(index) if isinstance(index, str) else operator.index(index)
-        length = len(self.manifest)
-        if not -length <= position < length:
-            raise self._out_of_range(position)
-        row = self._rows((position % length,))[0]
+            return self._fetch(range(self._length)[index])
+        shards = self._shards
+        if isinstance(index, str):
+            if shards is not None:
+                raise KeyError(
+                    f"{index!r}: samples of shards have numbers, from 0 to {self._length - 1:,}; a URI names a whole "
+                    "shard"
+                )
+            position = self.manifest.find(index)
+        else:
+            position = operator.index(index)
+        if shards is not None:
+            return self._fetch((position,))[0]
+        (position,) = self._positions((position,))
+        row = self.manifest.rows((position,))[0]
         started = time.perf_counter()
         sample = self._maker.make(self._maker.client, row)
         self._count.count(1, 0, 0.0, time.perf_counter() - started)
@@ -258,24 +137,39 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
         return type(self).__getitem__ is not S3MapDataset.__getitem__
 
     def _fetch(self, indices: Sequence[int]) -> list[T_co]:
+        if self._shards is None and not self._maker.reads_ahead:
+            return self._on_demand(indices)
         fetcher = self._fetcher
         if fetcher is None or fetcher[0] != os.getpid():
-            made = BatchFetcher(self._maker, self._rows_checked, self._count)
+            made = BatchFetcher(self._maker.client, self._work, self._count)
             fetcher = self._fetcher = os.getpid(), made
         return fetcher[1].fetch(indices)
 
-    def _out_of_range(self, index: int) -> IndexError:
-        return IndexError(f"index {index} is out of range for {self!r}")
+    def _work(self, indices: Sequence[int]) -> Work[T_co]:
+        positions = self._positions(indices)
+        client, shards = self._maker.client, self._shards
+        if shards is None:
+            return ObjectWork(self._maker, client, self.manifest.rows(positions))
+        return ShardWork(shards, positions, client.part_size)
 
-    def _rows_checked(self, indices: Sequence[int]) -> list[Any]:
-        length = len(self.manifest)  # a derived class may count otherwise
+    def _on_demand(self, indices: Sequence[int]) -> list[T_co]:
+        """Readers that were chosen for sparse access fetch what is read of them, and nothing before."""
+        started = time.perf_counter()
+        client = self._maker.client
+        samples = [self._maker.make(client, row) for row in self.manifest.rows(self._positions(indices))]
+        self._count.count(len(samples), 0, 0.0, time.perf_counter() - started)
+        self._count.publish()
+        return samples
+
+    def _positions(self, indices: Sequence[int]) -> list[int]:
+        length = self._length
         positions = []
         for index in indices:
             position = operator.index(index)
             if not -length <= position < length:
-                raise self._out_of_range(position)
+                raise IndexError(f"index {position} is out of range for {self!r}")
             positions.append(position % length)
-        return self._rows(positions)
+        return positions
 
     def __iter__(self) -> Iterator[T_co]:
         """Iterates over all samples in the order of the listing, fetching ahead.
@@ -284,6 +178,8 @@ class S3MapDataset(S3Dataset[T_co], Dataset[T_co]):
         """
         if self._has_own_samples:
             return map(self.__getitem__, range(len(self)))
+        if self._shards is not None:
+            return iter(PositionsAhead(self._shards, self._maker.client, [range(self._length)], self._count))
         chunks = self._row_chunks(iter((range(len(self.manifest)),)))
         return iter(FetchAhead(cast(Any, self._maker), chunks, self._count))
 

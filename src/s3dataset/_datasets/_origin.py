@@ -1,12 +1,14 @@
 """Where the objects of a dataset come from: a prefix, a list of URIs, or a manifest."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from s3dataset._client import ClientRef
-from s3dataset._manifest import Manifest, check_pattern, list_prefix
+from s3dataset._manifest import Manifest, check_pattern, find_index, list_prefix
 from s3dataset._uri import S3Uri
+from s3dataset.formats import Format
 
 __all__ = ["Given", "Origin", "Prefix", "Saved", "given_objects", "manifest_origin", "prefix_origin"]
 
@@ -17,10 +19,30 @@ class Prefix:
 
     uri: S3Uri
     pattern: str | None
+    format: Format | None = None
 
     def find(self, client_ref: ClientRef) -> Manifest:
-        """Lists."""
-        return list_prefix(client_ref.get(), self.uri, pattern=self.pattern)
+        """Lists; where the objects are shards, also looks for their index beside them.
+
+        Warns:
+            UserWarning: There is an index, and it is not of what is there now.
+        """
+        client = client_ref.get()
+        listed = list_prefix(client, self.uri, pattern=self.pattern)
+        if self.format is None:
+            return listed
+        found = find_index(client, self.uri, listed, self.format)
+        if found is None:
+            return listed
+        if found.manifest is None:
+            warnings.warn(
+                f"the index {found.location} is not used: it {found.why}. `s3dataset index {self.uri}` brings it up to "
+                "date, and reads only what changed",
+                UserWarning,
+                stacklevel=2,
+            )
+            return listed
+        return found.manifest
 
     def __str__(self) -> str:
         return str(self.uri) + (f" with pattern {self.pattern!r}" if self.pattern is not None else "")
@@ -59,7 +81,7 @@ class Given:
 Origin: TypeAlias = Prefix | Saved | Given
 
 
-def prefix_origin(s3_uri: str, pattern: str | None) -> Prefix:
+def prefix_origin(s3_uri: str, pattern: str | None, format: Format | None = None) -> Prefix:  # noqa: A002
     """Checks URI and pattern.
 
     Raises:
@@ -69,7 +91,7 @@ def prefix_origin(s3_uri: str, pattern: str | None) -> Prefix:
     uri = S3Uri.parse_prefix(s3_uri)
     if pattern is not None:
         check_pattern(pattern)
-    return Prefix(uri, pattern)
+    return Prefix(uri, pattern, format)
 
 
 def given_objects(object_uris: str | Iterable[str], client_ref: ClientRef) -> Given:

@@ -13,7 +13,7 @@ import torch.utils.data
 from s3dataset._client import Client, ClientRef, configure_process, end_with_parent
 from s3dataset._io import ReaderConstructor, S3Reader, open_reader
 
-__all__ = ["Ledger", "Row", "SampleMaker", "enter_process", "identity"]
+__all__ = ["Ledger", "Row", "SampleMaker", "check_pickles", "client_of_process", "enter_process", "identity"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -58,6 +58,13 @@ def enter_process() -> None:
         end_with_parent()
 
 
+def client_of_process(client_ref: ClientRef) -> Client:
+    """The client in this process, which takes its share of the machine first if it is a worker."""
+    if _Process.pid != os.getpid():
+        enter_process()
+    return client_ref.get()
+
+
 class SampleMaker(Generic[T_co]):
     """Makes samples of one dataset. Immutable and picklable, as long as the transform is.
 
@@ -81,16 +88,24 @@ class SampleMaker(Generic[T_co]):
         self._constructor = reader_constructor
 
     def __reduce__(self) -> tuple[Any, ...]:
-        _check_pickles(self._transform, "transform")
-        _check_pickles(self._constructor, "reader_constructor")
+        check_pickles(self._transform, "transform")
+        check_pickles(self._constructor, "reader_constructor")
         return SampleMaker, (self._ref, self._transform, self._constructor)
 
     @property
     def client(self) -> Client:
         """The client in this process."""
-        if _Process.pid != os.getpid():
-            enter_process()
-        return self._ref.get()
+        return client_of_process(self._ref)
+
+    @property
+    def transform(self) -> Callable[[Any], T_co]:
+        """What makes the sample."""
+        return self._transform
+
+    @property
+    def reader_constructor(self) -> Any:
+        """What chooses the reader; None: the default."""
+        return self._constructor
 
     @property
     def delivers_readers(self) -> bool:
@@ -144,7 +159,7 @@ class _Checking:
     now: Final[set[int]] = set()
 
 
-def _check_pickles(value: object, role: str) -> None:
+def check_pickles(value: object, role: str) -> None:
     """Names a transform that does not pickle; the error of pickle itself names only a piece of it.
 
     Raises:

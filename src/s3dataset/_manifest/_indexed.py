@@ -63,6 +63,14 @@ class ManifestSamples:
         """
         return self._samples.shard(row_at(index, len(self._columns)))
 
+    def num_frames(self, index: int) -> int:
+        """How many frames an object is made of that are decoded one by one; 0: its content are its bytes.
+
+        Raises:
+            UnindexedError: The samples are not indexed.
+        """
+        return self._samples.num_frames(row_at(index, len(self._columns)))
+
     def shard_head(self, index: int) -> bytes:
         """What the format needs of an object beside the sample: `ShardIndex.head`.
 

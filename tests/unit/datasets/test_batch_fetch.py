@@ -8,6 +8,7 @@ import pytest
 from s3dataset._datasets._batch_fetch import BatchFetcher
 from s3dataset._datasets._look_ahead import Batch, look_ahead
 from s3dataset._datasets._samples import SampleMaker
+from s3dataset._datasets._work import ObjectWork
 from s3dataset.errors import ObjectNotFoundError
 
 
@@ -16,9 +17,13 @@ def key(reader: Any) -> int:
     return int(reader.key)
 
 
+def fetcher_of(maker: SampleMaker[Any], rows: Any, counters: Any) -> BatchFetcher[Any]:
+    return BatchFetcher(maker.client, lambda indices: ObjectWork(maker, maker.client, rows(indices)), counters)
+
+
 @pytest.fixture
 def fetcher(ref: Any, rows: Any, counters: Any) -> BatchFetcher[int]:
-    return BatchFetcher(SampleMaker(ref, key, None), rows, counters)
+    return fetcher_of(SampleMaker(ref, key, None), rows, counters)
 
 
 def test_a_batch_goes_out_in_one_submission_and_comes_in_order(client: Any, fetcher: Any, counters: Any) -> None:
@@ -33,7 +38,7 @@ def test_batches_named_ahead_are_fetched_once(
     client: Any, ref: Any, rows: Any, counters: Any, num_workers: int
 ) -> None:
     batches = [list(range(i, i + 10)) for i in range(0, 300, 10)]
-    fetchers = [BatchFetcher(SampleMaker(ref, key, None), rows, counters) for _ in range(max(1, num_workers))]
+    fetchers = [fetcher_of(SampleMaker(ref, key, None), rows, counters) for _ in range(max(1, num_workers))]
     for k, batch in enumerate(look_ahead(batches, num_workers)):
         assert fetchers[k % len(fetchers)].fetch(batch) == batches[k]
     assert sorted(client.requested) == [f"{i:03}" for i in range(300)]
@@ -64,7 +69,7 @@ def test_an_iteration_that_is_left_early_is_no_surprise(client: Any, fetcher: An
 
 def test_bytes_ahead_are_bounded(client: Any, ref: Any, rows: Any, counters: Any) -> None:
     client.memory_limit_bytes = 100_000
-    fetcher = BatchFetcher(SampleMaker(ref, key, None), rows, counters)
+    fetcher = fetcher_of(SampleMaker(ref, key, None), rows, counters)
     batches = [list(range(i, i + 10)) for i in range(0, 300, 10)]
     for batch in look_ahead(batches, 0, 20):
         assert fetcher.fetch(batch) == list(batch)
@@ -72,11 +77,12 @@ def test_bytes_ahead_are_bounded(client: Any, ref: Any, rows: Any, counters: Any
     assert len(client.requested) == 300
 
 
-def test_a_failure_is_raised_and_the_next_batch_works(client: Any, fetcher: Any) -> None:
+def test_a_failure_is_raised_and_the_next_batch_works(client: Any, ref: Any, counters: Any) -> None:
     del client.objects["b", "002"]
-    client.objects["b", "999"] = b"x"  # keeps the numbers of the rows
+    fetcher = fetcher_of(
+        SampleMaker(ref, key, None), lambda indices: [("b", f"{i:03}", None, None) for i in indices], counters
+    )
     with pytest.raises(ObjectNotFoundError, match="no 002"):
-        fetcher._rows = lambda indices: [("b", f"{i:03}", None, None) for i in indices]
         fetcher.fetch(Batch([1, 2, 3], [[4]]))
     assert client.queues[0].closed
     assert fetcher.fetch([1, 4]) == [1, 4]

@@ -67,8 +67,10 @@ def test_arguments_are_checked_at_once(kind: Any) -> None:
         kind.from_prefix("s3://bucket/", endpoint="localhost")
     with pytest.raises(TypeError, match="manifest must be a Manifest"):
         kind.from_manifest(["s3://bucket/a"])
-    with pytest.raises(TypeError, match="format"):
-        kind.from_prefix("s3://bucket/", format="tar")
+    with pytest.raises(ValueError, match="did you mean 'tar'"):
+        kind.from_prefix("s3://bucket/", format="tarr")
+    with pytest.raises(ValueError, match="on_error must be one of"):
+        kind.from_prefix("s3://bucket/", on_error="ignore")
 
 
 def test_arguments_of_streams_are_checked_at_once() -> None:

@@ -1,0 +1,145 @@
+"""Which samples stand where in an epoch over samples with numbers, and how to fetch them."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from s3dataset._datasets._blocks import SMALL_SAMPLE_BYTES, WholeBlocks
+from s3dataset._datasets._positions_ahead import ExtentPlan, neighbours_together
+from s3dataset._datasets._shard_samples import IndexedShards
+from s3dataset._order import EpochState, Permutation, SampleOrder, Shuffle, default_streams
+
+if TYPE_CHECKING:
+    from s3dataset._manifest import Manifest
+    from s3dataset._order import BatchPlan
+
+__all__ = ["EpochOrder", "first_state"]
+
+_HELD_BYTES: Final = 512 << 20
+"""What the blocks of a reader may take when the number of streams is chosen. A constant, since it decides the order,
+which must not depend on the memory of a machine."""
+
+_LARGE_FRAME_BYTES: Final = 4 << 20
+
+
+def first_state(
+    manifest: "Manifest",
+    *,
+    epoch: int,
+    batch_size: int,
+    shuffle: Shuffle | None,
+    in_shards: bool,
+    ranks: int,
+    workers: int,
+) -> EpochState:
+    """The beginning of an epoch.
+
+    Args:
+        manifest: The data; with an index where the samples are in shards.
+        epoch: The epoch.
+        batch_size: Samples of a batch.
+        shuffle: How it is shuffled; None: not at all.
+        in_shards: Whether samples are in shards; else they are objects.
+        ranks: World size, for the number of streams, like `workers`.
+        workers: Of each rank.
+    """
+    num_samples = manifest.num_samples if in_shards else len(manifest)
+    block_bytes = None
+    streams = 1
+    if in_shards and (shuffle is not None or _frame_bytes(manifest) > _LARGE_FRAME_BYTES):
+        wanted = shuffle or Shuffle()
+        block_bytes = max(wanted.resolved_block_bytes(num_samples, manifest.num_bytes), 1)
+        held = max(block_bytes, _frame_bytes(manifest)) if _is_held(manifest) else None
+        streams = wanted.streams or default_streams(ranks, workers, held_bytes=held, budget=_HELD_BYTES)
+    elif shuffle is not None:
+        streams = shuffle.streams or 1
+    return EpochState(
+        fingerprint=manifest.fingerprint,
+        num_samples=num_samples,
+        seed=shuffle.seed if shuffle is not None else 0,
+        epoch=epoch,
+        shuffle=shuffle is not None,
+        block_bytes=block_bytes,
+        streams=streams,
+        batch_size=batch_size,
+    )
+
+
+def _is_held(manifest: "Manifest") -> bool:
+    """Whether blocks are fetched whole, as requests for single samples would be too many or decode too much."""
+    if not manifest.num_samples:
+        return False
+    return manifest.num_bytes // manifest.num_samples <= SMALL_SAMPLE_BYTES or _frame_bytes(manifest) > 0
+
+
+def _frame_bytes(manifest: "Manifest") -> int:
+    """The mean size of the first shard's frames; 0 without frames."""
+    if not len(manifest) or not (frames := manifest.num_frames(0)):
+        return 0
+    return (manifest.size(0) or 0) // frames
+
+
+class EpochOrder:
+    """The samples of an epoch by their places in the row that its batches are cut from.
+
+    Args:
+        manifest: The data.
+        state: Where the epoch stands.
+        in_shards: Whether samples are in shards.
+    """
+
+    def __init__(self, manifest: "Manifest", state: EpochState, *, in_shards: bool) -> None:
+        self._row = state.row()
+        self._state = state
+        self._order: SampleOrder | Permutation | None = None
+        self._mean_bytes = manifest.num_bytes // max(1, state.num_samples)
+        if in_shards and state.block_bytes is not None:
+            ends = manifest.shard_ends
+            counts = [ends[0], *(ends[i] - ends[i - 1] for i in range(1, len(ends)))] if len(ends) else []
+            sizes = [size or 0 for _, _, size, _ in manifest.rows(range(len(manifest)))]
+            self._order = SampleOrder(
+                counts, sizes, seed=state.seed, epoch=state.epoch, block_bytes=state.block_bytes, shuffle=state.shuffle
+            )
+        elif state.shuffle:
+            self._order = Permutation(state.num_samples, seed=state.seed, epoch=state.epoch)
+
+    def take(self, places: Sequence[int]) -> Sequence[int]:
+        """The samples at places of the row."""
+        if self._state.segments:
+            places = self._row.take(places)
+        return places if self._order is None else self._order.take(places)
+
+    def fetching(
+        self, shards: IndexedShards[object], plan: "BatchPlan", readers: int, most_bytes: int, window_bytes: int
+    ) -> tuple[ExtentPlan, int]:
+        """How a reader fetches what it takes, and how many bytes it may have fetched ahead.
+
+        Args:
+            shards: Where the samples are.
+            plan: The epoch's batches.
+            readers: Ranks x workers.
+            most_bytes: Of a request.
+            window_bytes: What may be fetched ahead otherwise.
+        """
+        order, block_bytes = self._order, self._state.block_bytes
+        if isinstance(order, SampleOrder) and block_bytes is not None and not self._state.segments:
+            of_reader = -(-plan.streams // readers)
+            held = of_reader * block_bytes
+            has_frames = shards.has_frames(0)
+            fits = plan.streams % readers == 0 and held <= max(2 * window_bytes, _HELD_BYTES)
+            if fits and (has_frames or self._mean_bytes <= SMALL_SAMPLE_BYTES):
+                share = _Share(plan)
+                return WholeBlocks(shards, order, share.of, most_bytes), max(window_bytes, 2 * held)
+        return neighbours_together(shards, most_bytes, self.take), window_bytes
+
+
+class _Share:
+    """Which places of a block are in the same stream as one of them."""
+
+    def __init__(self, plan: "BatchPlan") -> None:
+        self._streams = [places for places in map(plan.stream, range(plan.streams)) if places]
+        self._starts = [places.start for places in self._streams]
+
+    def of(self, place: int, block: range) -> range:
+        stream = self._streams[bisect_right(self._starts, place) - 1]
+        return range(max(block.start, stream.start), min(block.stop, stream.stop))

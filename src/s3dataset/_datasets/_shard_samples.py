@@ -1,0 +1,154 @@
+"""From a place in a shard to a sample: decodes, parses, calls the transform, names the sample when that fails."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+
+from s3dataset._client import Client, ClientRef
+from s3dataset._datasets._extents import Extent, extents_of
+from s3dataset._datasets._samples import Row, client_of_process
+from s3dataset.errors import ManifestMismatchError, UnindexedError
+from s3dataset.formats import Format, Sample, describe
+
+if TYPE_CHECKING:
+    from s3dataset._manifest import Manifest, SamplePlace
+
+__all__ = ["IndexedShards", "ShardSampleMaker", "check_index"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+_SHARDS_KEPT: Final = 4096
+
+
+def check_index(manifest: "Manifest", wanted: Format, what: str) -> None:
+    """Sees to it that a manifest knows the samples of its shards.
+
+    Raises:
+        UnindexedError: It does not.
+        ManifestMismatchError: It knows those of another format.
+    """
+    known = manifest.format
+    if known is None:
+        name = wanted.name
+        raise UnindexedError(
+            f"samples of the shards of {what} cannot be read at random, as the shards have no index. Make one beside "
+            f"the data with `s3dataset index s3://bucket/prefix --format {name}`, or use "
+            f'Manifest.from_prefix(uri).index("{name}") with from_manifest; S3IterableDataset reads shards without one'
+        )
+    if describe(known) != describe(wanted):
+        raise ManifestMismatchError(
+            f"the index of {what} is one of {known!r}, and the dataset is to read {wanted!r}: leave format= out, or "
+            "make another index"
+        )
+
+
+class ShardSampleMaker(Generic[T_co]):
+    """Makes samples of the shards of one dataset. Immutable.
+
+    Args:
+        client_ref: Whose connections are used.
+        format: Of the shards.
+        transform: Makes a dataset's sample of a shard's.
+    """
+
+    __slots__ = ("_ref", "_transform", "format")
+
+    def __init__(self, client_ref: ClientRef, format: Format, transform: Callable[[Any], T_co]) -> None:  # noqa: A002
+        self._ref = client_ref
+        self.format = format
+        self._transform = transform
+
+    @property
+    def client(self) -> Client:
+        """The client in this process."""
+        return client_of_process(self._ref)
+
+    def transformed(self, sample: Sample, number: int) -> T_co:
+        """Calls the transform."""
+        try:
+            return self._transform(sample)
+        except Exception as error:
+            url = sample["__url__"]
+            if url not in str(error):
+                error.add_note(f"This happened in the transform of sample {number} ({sample['__key__']!r}) of {url}")
+            raise
+
+
+class _Shard(NamedTuple):
+    """What is asked of a shard for every sample."""
+
+    row: Row
+    url: str
+    head: bytes
+    has_frames: bool
+
+
+class IndexedShards(Generic[T_co]):
+    """Samples of indexed shards by their places. Belongs to one process; safe between threads.
+
+    Args:
+        maker: Makes the samples.
+        manifest: With an index.
+    """
+
+    def __init__(self, maker: ShardSampleMaker[T_co], manifest: "Manifest") -> None:
+        self._maker = maker
+        self._format = maker.format
+        self._manifest = manifest
+        self._shards: dict[int, _Shard] = {}
+
+    def has_frames(self, shard: int) -> bool:
+        """Whether a shard is made of frames that are decoded one by one."""
+        return self._shard(shard).has_frames
+
+    def places(self, positions: Sequence[int]) -> "list[SamplePlace]":
+        """Where samples lie."""
+        return self._manifest.places(positions)
+
+    def plan(self, positions: Sequence[int], most_bytes: int) -> "tuple[list[SamplePlace], list[Extent], list[int]]":
+        """Where samples lie, what to fetch for them, and which of that each is in.
+
+        Raises:
+            IndexError: A position is out of range.
+        """
+        places = self._manifest.places(positions)
+        return places, *extents_of(places, self.has_frames, most_bytes)
+
+    def request(self, extent: Extent) -> tuple[str, str, int, int, int | None, str | None]:
+        """The request for an extent, in the version that was indexed."""
+        bucket, key, size, etag = self._shard(extent.shard).row
+        return bucket, key, extent.start, extent.stop, size, etag
+
+    def content(self, extent: Extent, body: Any) -> Any:
+        """What samples of an extent are parsed from."""
+        shard = self._shard(extent.shard)
+        view = memoryview(body)
+        if not shard.has_frames:
+            return view
+        try:
+            return self._format.decode(view, head=shard.head, start=extent.start)
+        except Exception as error:
+            if shard.url not in str(error):
+                error.add_note(f"This happened while decoding bytes {extent.start} to {extent.stop} of {shard.url}")
+            raise
+
+    def sample(self, place: "SamplePlace", extent: Extent, content: Any) -> T_co:
+        """Makes the sample of a place from its extent's content."""
+        shard = self._shard(place.shard)
+        shift = 0 if shard.has_frames else place.start - extent.start
+        number = place.number
+        sample = self._format.parse(
+            content, shift + place.offset, shift + place.end, head=shard.head, url=shard.url, number=number
+        )
+        return self._maker.transformed(sample, number)
+
+    def _shard(self, index: int) -> _Shard:
+        shard = self._shards.get(index)
+        if shard is None:
+            manifest = self._manifest
+            if len(self._shards) >= _SHARDS_KEPT:
+                self._shards = {}
+            row = manifest.rows((index,))[0]
+            shard = self._shards[index] = _Shard(
+                row, f"s3://{row[0]}/{row[1]}", manifest.shard_head(index), manifest.num_frames(index) > 0
+            )
+        return shard

@@ -1,0 +1,189 @@
+"""How far a loop is: which batches it took of a loader, whatever the workers read ahead."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch.utils.data
+from torch.utils.data._utils.collate import default_collate, default_convert
+from torch.utils.data._utils.pin_memory import pin_memory
+
+from s3dataset._order import BatchPlan, EpochState, ShardsState
+
+if TYPE_CHECKING:
+    from s3dataset._datasets._position import Run
+
+__all__ = ["Carrying", "Counting", "NumberedTaken", "ShardsTaken", "Taken", "default_collate_of"]
+
+
+class Taken(Protocol):
+    """What a loop took of one epoch."""
+
+    going_on: bool
+
+    def batch(self) -> None:
+        """The loop took a batch."""
+
+    def carried(self, state: bytes) -> None:
+        """The batch came with what its reader knows."""
+
+    def end(self) -> None:
+        """The epoch is over."""
+
+    def state(self) -> EpochState | ShardsState:
+        """Where the loop stands."""
+
+
+class NumberedTaken:
+    """What a loop took of an epoch over samples with numbers: so many batches.
+
+    Args:
+        begun: Where the epoch began.
+        plan: Its batches.
+        rank: Of this process.
+    """
+
+    def __init__(self, begun: EpochState, plan: BatchPlan, rank: int) -> None:
+        self.begun = begun
+        self.plan = plan
+        self.rank = rank
+        self.going_on = False
+        self._batches = begun.taken // begun.batch_size
+        self._done = False
+
+    def batch(self) -> None:
+        """See `Taken`."""
+        self._batches += 1
+
+    def carried(self, state: bytes) -> None:
+        """See `Taken`."""
+
+    def end(self) -> None:
+        """See `Taken`."""
+        self._done = True
+
+    def state(self) -> EpochState:
+        """See `Taken`."""
+        return self.begun.next_epoch() if self._done else self.after(self._batches)
+
+    def after(self, batches: int) -> EpochState:
+        """Where a loop stands that took so many batches."""
+        if batches >= self.plan.steps(self.rank):
+            return self.begun.next_epoch()
+        return replace(self.begun, batches=self.plan.taken(batches), reader=None, taken=0)
+
+
+class ShardsTaken:
+    """What a loop took of an epoch over shards without an index: what their readers say.
+
+    Args:
+        begun: Where the epoch began.
+        run: Where it stands, where there are no workers; None: each batch carries it.
+    """
+
+    def __init__(self, begun: ShardsState, run: "Callable[[], Run | None] | None") -> None:
+        self._begun = begun
+        self._run = run
+        self._parts = {part.stream: part for part in begun.parts}
+        self.going_on = False
+        self._done = False
+
+    def batch(self) -> None:
+        """See `Taken`."""
+        run = None if self._run is None else self._run()
+        if run is not None:
+            state = run.state(in_worker=False)
+            if isinstance(state, ShardsState) and state.epoch == self._begun.epoch:
+                self._parts |= {part.stream: part for part in state.parts}
+
+    def carried(self, state: bytes) -> None:
+        """See `Taken`."""
+        self._parts |= {part.stream: part for part in ShardsState.from_dict(json.loads(state)).parts}
+
+    def end(self) -> None:
+        """See `Taken`."""
+        self._done = True
+
+    def state(self) -> ShardsState:
+        """See `Taken`."""
+        if self._done:
+            return self._begun.next_epoch()
+        return replace(self._begun, parts=tuple(self._parts[stream] for stream in sorted(self._parts)))
+
+
+class Counting:
+    """A loader's iterator that counts what is taken of it. Otherwise it has that iterator's attributes."""
+
+    def __init__(self, batches: Iterator[Any], taken: Taken) -> None:
+        self._batches = batches
+        self._taken = taken
+        taken.going_on = True
+
+    def __iter__(self) -> "Counting":
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._taken.end()
+            self._taken.going_on = False
+            raise
+        if isinstance(batch, Carried):
+            self._taken.carried(batch.state)
+            batch = batch.batch
+        self._taken.batch()
+        return batch
+
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_batches" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._batches, name)
+
+    def __del__(self) -> None:
+        self._taken.going_on = False
+
+
+class Carried:
+    """A batch of a worker's, with where that worker stands behind it."""
+
+    __slots__ = ("batch", "state")
+
+    def __init__(self, batch: Any, state: bytes) -> None:
+        self.batch = batch
+        self.state = state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Carried, (self.batch, self.state)
+
+    def pin_memory(self, device: Any = None) -> "Carried":
+        """For the loader's thread that pins."""
+        return Carried(cast(Any, pin_memory)(self.batch, device), self.state)
+
+
+class Carrying:
+    """A collate function whose batches carry where their worker stands, for shards without an index.
+
+    Args:
+        collate: Makes the batch.
+    """
+
+    def __init__(self, collate: Callable[[Any], Any]) -> None:
+        self._collate = collate
+
+    def __call__(self, samples: Any) -> Any:
+        """Makes the batch, and adds the state in a worker that reads such shards."""
+        batch = self._collate(samples)
+        info = torch.utils.data.get_worker_info()
+        run = None if info is None else cast(Any, info.dataset)._position.run  # noqa: SLF001 - of the same package
+        state = None if run is None else run.state(in_worker=True)
+        return Carried(batch, json.dumps(state.to_dict()).encode()) if isinstance(state, ShardsState) else batch
+
+
+def default_collate_of(batch_size: int | None) -> Callable[[Any], Any]:
+    """What PyTorch's loader collates with when nothing is said."""
+    return default_convert if batch_size is None else default_collate

@@ -1,0 +1,137 @@
+"""Iterating over shards without an index, from their beginnings on."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, cast
+
+from s3dataset._datasets._shard_opener import ShardOpener
+from s3dataset._datasets._shard_samples import ShardSampleMaker
+from s3dataset._order import ReadSample, ShardPosition, ShardsState, ShardStream, StreamState, deal_shards, next_stream
+from s3dataset.formats import Cursor, OnBad, Sample
+
+if TYPE_CHECKING:
+    from s3dataset._datasets._counters import Counters
+    from s3dataset._manifest import Manifest
+
+__all__ = ["UnindexedEpoch"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class UnindexedEpoch(Generic[T_co]):
+    """A reader's part of an epoch over shards without an index: an iterator that knows where it stands.
+
+    Its streams take turns of a batch. Belongs to one thread of one process. Memory: a block for each stream where they
+    are shuffled, and what a reader fetches ahead for each open shard.
+
+    Args:
+        maker: Makes the samples.
+        manifest: The shards.
+        state: Where the epoch begins.
+        streams: Those of this reader.
+        batch_size: Samples of a turn.
+        repeat: Without end.
+        counters: Where time and bytes are counted.
+        on_bad: Called for broken samples; None: they raise.
+        reader_constructor: The user's choice of readers.
+    """
+
+    def __init__(
+        self,
+        maker: ShardSampleMaker[T_co],
+        manifest: "Manifest",
+        state: ShardsState,
+        streams: range,
+        batch_size: int,
+        counters: "Counters",
+        *,
+        repeat: bool = False,
+        on_bad: OnBad | None = None,
+        reader_constructor: Any = None,
+    ) -> None:
+        self._maker = maker
+        self._manifest = manifest
+        self._begin = state
+        self._batch_size = batch_size
+        self._counters = counters
+        self._on_bad = on_bad
+        self._constructor = reader_constructor
+        self._opener: ShardOpener | None = None
+        dealt = deal_shards(
+            len(manifest), state.streams, streams, seed=state.seed, epoch=state.epoch, shuffle=state.shuffle
+        )
+        known = {part.stream: part for part in state.parts}
+        self._streams = {
+            number: ShardStream(
+                known.get(number, StreamState(number)),
+                shards,
+                self._opens(shards),
+                seed=state.seed,
+                epoch=state.epoch,
+                shuffle=state.shuffle,
+                block_bytes=state.block_bytes,
+                block_samples=state.block_samples,
+                open_shards=state.open_shards,
+                repeat=repeat,
+            )
+            for number, shards in dealt.items()
+        }
+
+    def state(self) -> ShardsState:
+        """Where it stands, as far as this reader's streams go."""
+        return replace(self._begin, parts=tuple(stream.state() for stream in self._streams.values()))
+
+    def __iter__(self) -> Iterator[T_co]:
+        """Iterates over the samples."""
+        given = {number: stream.state().given for number, stream in self._streams.items()}
+        transformed, counters, clock = self._maker.transformed, self._counters, time.perf_counter
+        with ShardOpener(self._maker.client, self._manifest, self._constructor) as self._opener:
+            try:
+                while given:
+                    number = next_stream([(count, stream) for stream, count in given.items()], self._batch_size)
+                    stream = self._streams[number]
+                    for _ in range(self._batch_size - given[number] % self._batch_size):
+                        begun = clock()
+                        read = next(stream, None)
+                        if read is None:
+                            del given[number]
+                            break
+                        given[number] += 1
+                        sample, place, nbytes = read
+                        came = clock()
+                        made = transformed(sample, place)
+                        done = clock()
+                        yield made
+                        del made, sample, read
+                        counters.count(1, nbytes, came - begun, done - came, clock() - done)
+            finally:
+                for stream in self._streams.values():
+                    stream.close()
+                counters.publish()
+
+    def _opens(self, shards: Sequence[int]) -> Any:
+        """Makes what opens a shard of a stream."""
+        place_of: dict[int, int] = {}
+
+        def open_shard(position: ShardPosition) -> Iterator[ReadSample[tuple[Sample, int, int]]]:
+            if not place_of:
+                place_of.update((shard, place) for place, shard in enumerate(shards))
+            place = place_of[position.shard]
+            return self._read(position, shards[place + 1 : place + 3])
+
+        return open_shard
+
+    def _read(self, position: ShardPosition, following: Sequence[int]) -> Iterator[ReadSample[tuple[Sample, int, int]]]:
+        opener = self._opener
+        if opener is None:
+            raise RuntimeError("the iteration has not begun")
+        cursor = Cursor(number=position.sample, offset=position.offset)
+        with opener.open(position.shard, following) as reader:
+            before = cursor.offset
+            for sample in self._maker.format.read(
+                cast("BinaryIO", reader), url=self._manifest.uri(position.shard), cursor=cursor, on_bad=self._on_bad
+            ):
+                nbytes = cursor.offset - before
+                before = cursor.offset
+                yield ReadSample((sample, cursor.number - 1, nbytes), nbytes, cursor.number, before)
