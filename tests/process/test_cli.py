@@ -253,8 +253,8 @@ class TestIndex:
         assert process.returncode == 130
         assert errors.splitlines() == [
             (
-                "s3dataset: 9 of 10 shards are kept in s3://shards/train/.s3dataset/tar-index.manifest: the same command "
-                "goes on from there"
+                "s3dataset: 9 of 10 shards are kept in s3://shards/train/.s3dataset/tar-index.manifest: the same "
+                "command goes on from there"
             ),
             "s3dataset: interrupted",
         ]
