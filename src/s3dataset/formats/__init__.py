@@ -8,6 +8,7 @@
     ├── _tfrecord   records with checksums; _example reads tf.train.Example
     ├── _lines      JSONL, Text
     ├── _csv  _npy
+    ├── _parquet    rows; _parquet_layout (row groups), _parquet_filters, _parquet_writer
     ├── _streamed   what those have in common whose content is bytes
     └── _compression  _gzip  _zstd  _content    from the object's bytes to content, in bounded memory
 """
@@ -17,6 +18,7 @@ from s3dataset.formats._format import Compression, Cursor, Format, Frames, OnBad
 from s3dataset.formats._lines import JSONL, Text
 from s3dataset.formats._names import describe, format_of_key, from_description, named_format
 from s3dataset.formats._npy import Npy
+from s3dataset.formats._parquet import Parquet
 from s3dataset.formats._tar import Tar
 from s3dataset.formats._tfrecord import TFRecord
 
@@ -29,6 +31,7 @@ __all__ = [
     "Frames",
     "Npy",
     "OnBad",
+    "Parquet",
     "Sample",
     "ShardIndex",
     "ShardWriter",

@@ -8,12 +8,13 @@ from s3dataset.formats._csv import CSV
 from s3dataset.formats._format import Format
 from s3dataset.formats._lines import JSONL, Text
 from s3dataset.formats._npy import Npy
+from s3dataset.formats._parquet import Parquet
 from s3dataset.formats._tar import Tar
 from s3dataset.formats._tfrecord import TFRecord
 
 __all__ = ["describe", "format_of_key", "from_description", "named_format"]
 
-_FORMATS: Final[dict[str, type[Any]]] = {kind.name: kind for kind in (Tar, TFRecord, JSONL, Text, CSV, Npy)}
+_FORMATS: Final[dict[str, type[Any]]] = {kind.name: kind for kind in (Tar, TFRecord, JSONL, Text, CSV, Parquet, Npy)}
 
 
 @overload
