@@ -1,27 +1,13 @@
-"""Transforms: from the object that a dataset hands over to the sample that the training loop wants.
-
-::
-
-    S3MapDataset.from_prefix(uri, transform=Pair(Image(output="tensor"), LabelFromKey(classes=["cat", "dog"])))
-
-A transform is any callable that takes an `S3Reader` and returns a sample. Those here are picklable values that compare
-by their arguments, so they work under every start method of a DataLoader's workers, and they decode a buffer of bytes
-as well as a reader. None of them keeps state, so threads may share one. PyTorch, Pillow and NumPy are imported when a
-transform that needs them runs first.
-
-Bytes that a decoder does not know raise `DecodeError`, whose message names the object's URI, its size, its first bytes
-and what they look like.
-"""
+"""Decoders: from bytes to values."""
 
 import io
 import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from s3dataset.errors import DecodeError
 
@@ -30,10 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-__all__ = ["Bytes", "Fields", "Image", "Json", "LabelFromKey", "Npy", "Pair", "Source", "Text", "Torch"]
-
-_A_co = TypeVar("_A_co", covariant=True)
-_B_co = TypeVar("_B_co", covariant=True)
+__all__ = ["Bytes", "Image", "Json", "Npy", "Readable", "Source", "Text", "Torch", "is_bytes"]
 
 
 class Readable(Protocol):
@@ -81,10 +64,20 @@ _SIGNATURES: Final = (
 )
 
 
+def is_bytes(source: Any) -> bool:
+    return isinstance(source, bytes | bytearray | memoryview)
+
+
 def _contents(source: Source) -> memoryview:
     """All bytes of the source, not copied."""
     if isinstance(source, bytes | bytearray | memoryview):
         return memoryview(source)
+    if isinstance(source, Mapping):
+        names = ", ".join(repr(name) for name in source if not str(name).startswith("__"))
+        raise TypeError(
+            f"a decoder takes bytes, and this is a sample of a shard with the fields {names}: name the field, as in "
+            'Field("jpg", Image()), or decode all of them with Decode()'
+        )
     return source.getbuffer()
 
 
@@ -284,138 +277,3 @@ def _image_tensor(image: Any) -> "torch.Tensor":
         array = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         array = array.reshape(image.height, image.width, -1).squeeze(-1)
     return array.unsqueeze(0) if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
-
-
-@dataclass(frozen=True, slots=True)
-class LabelFromKey:
-    """A label that is a part of the object's key, as in "images/cat/0001.jpg". The object itself is not read.
-
-    Attributes:
-        level: Which part of the key, cut at "/": -2 is the folder of the object, -1 its name, 0 the first.
-        classes: The labels in the order of their numbers, or numbers by label; the transform then returns the number.
-            None: the label's text.
-    """
-
-    level: int = -2
-    classes: Sequence[str] | Mapping[str, int] | None = None
-    _numbers: Mapping[str, int] | None = None
-
-    def __init__(self, level: int = -2, classes: Sequence[str] | Mapping[str, int] | None = None) -> None:
-        """Sees to it that the classes are distinct.
-
-        Raises:
-            ValueError: A class is named twice.
-        """
-        if classes is not None and not isinstance(classes, Mapping):
-            classes = tuple(classes)
-            numbers: Mapping[str, int] | None = {label: number for number, label in enumerate(classes)}
-            if numbers is not None and len(numbers) != len(classes):
-                twice = sorted({label for label in classes if classes.count(label) > 1})
-                raise ValueError(f"LabelFromKey(classes=) names {', '.join(map(repr, twice))} more than once")
-        else:
-            numbers = classes
-        object.__setattr__(self, "level", level)
-        object.__setattr__(self, "classes", classes)
-        object.__setattr__(self, "_numbers", numbers)
-
-    def __repr__(self) -> str:
-        return f"LabelFromKey(level={self.level}, classes={self.classes!r})"
-
-    def __call__(self, source: Readable) -> int | str:
-        """Returns the number of the label, or its text where no classes were given.
-
-        Raises:
-            DecodeError: The key has too few parts, or the label is none of the classes.
-        """
-        parts = source.key.split("/")
-        try:
-            label = parts[self.level]
-        except IndexError:
-            raise DecodeError(
-                f"{self._short()} finds no label in {_uri(source)}: the key has {len(parts)} part(s) between slashes; "
-                "choose another level=",
-                uri=_uri(source),
-            ) from None
-        if self._numbers is None:
-            return label
-        number = self._numbers.get(label)
-        if number is None:
-            close = get_close_matches(label, self._numbers, n=3)
-            hint = f"; close to {', '.join(map(repr, close))}" if close else ""
-            raise DecodeError(
-                f"{self._short()} finds the label {label!r} in {_uri(source)}, which is none of the "
-                f"{len(self._numbers)} classes{hint}",
-                uri=_uri(source),
-            )
-        return number
-
-    def _short(self) -> str:
-        return f"LabelFromKey(level={self.level})"
-
-
-@dataclass(frozen=True, slots=True)
-class Pair(Generic[_A_co, _B_co]):
-    """A tuple of what two transforms make of the same object, as (image, label).
-
-    Each begins at the object's start, and the bytes are fetched once.
-
-    Attributes:
-        a: Makes the first.
-        b: Makes the second.
-    """
-
-    a: Callable[[Any], _A_co]
-    b: Callable[[Any], _B_co]
-
-    def __call__(self, source: Any) -> tuple[_A_co, _B_co]:
-        """Returns (a(source), b(source))."""
-        first = self.a(source)
-        _rewind(source)
-        return first, self.b(source)
-
-
-class Fields:
-    """A dict of what several transforms make of the same object: `Fields(image=Image(), label=LabelFromKey())`.
-
-    Each begins at the object's start, and the bytes are fetched once. A part that is no callable stands in every sample
-    as it is.
-    """
-
-    __slots__ = ("_parts",)
-
-    def __init__(self, **parts: Any) -> None:
-        self._parts = parts
-
-    def __repr__(self) -> str:
-        return f"Fields({', '.join(f'{name}={part!r}' for name, part in self._parts.items())})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Fields):
-            return NotImplemented
-        return self._parts == other._parts
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _fields, (self._parts,)
-
-    def __call__(self, source: Any) -> dict[str, Any]:
-        """Returns the parts by name, in the order given."""
-        made: dict[str, Any] = {}
-        for name, part in self._parts.items():
-            if callable(part):
-                if made:
-                    _rewind(source)
-                made[name] = part(source)
-            else:
-                made[name] = part
-        return made
-
-
-def _fields(parts: dict[str, Any]) -> Fields:
-    return Fields(**parts)
-
-
-def _rewind(source: Any) -> None:
-    if hasattr(source, "seek"):
-        source.seek(0)
