@@ -121,6 +121,11 @@ class BatchPlan:
         return max(0, self.num_samples // self.batch_size - self.first) // self.world_size
 
     @property
+    def is_over(self) -> bool:
+        """Whether no rank has a step to take."""
+        return not any(self.steps(rank) for rank in range(min(self.world_size, 1 + self.num_batches)))
+
+    @property
     def tail_samples(self) -> int:
         """Samples that the full steps leave over."""
         return max(0, self.num_samples - (self.first + self.full_steps * self.world_size) * self.batch_size)

@@ -41,6 +41,8 @@ def merge_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Shards without an index need the states of all ranks, as each knows of its own streams only. For indexed data those
     of one rank are enough, and more are compared with one another.
 
+    States at the end of an epoch become one at the beginning of the next.
+
     Args:
         states: What `state_dict()` gave on each rank, or in each worker, at the same step.
 
@@ -55,9 +57,9 @@ def resume_state(loader_state: Mapping[str, Any]) -> dict[str, Any]:
     """Makes an elastic state of what torchdata's StatefulDataLoader saved on one rank.
 
     Such a state fits the same number of workers only; the one made of it fits any number of ranks and workers, and
-    loads into `s3dataset.DataLoader` and the datasets. That of a finished epoch becomes the beginning of the next one.
-    For shards without an index it speaks of this rank's streams: `merge_states` puts the ranks together. A state that
-    s3dataset made comes back as it is.
+    loads into `s3dataset.DataLoader` and the datasets. When all ranks have finished the epoch it is the beginning of
+    the next one. For shards without an index it speaks of this rank's streams: `merge_states` puts the ranks together.
+    A state that s3dataset made comes back as it is.
 
     Args:
         loader_state: What `StatefulDataLoader.state_dict()` gave.
@@ -80,8 +82,8 @@ def resume_state(loader_state: Mapping[str, Any]) -> dict[str, Any]:
     merged = _merged(states, complete=False)
     if since:
         merged = _gone_on(merged, states, since)
-    if loader_state.get("_iterator_finished") is True:
-        return _next_epoch(merged)
+    if loader_state.get("_iterator_finished") is True and merged.get("repeat") is True:
+        return EpochState.from_dict(merged).next_epoch().to_dict()  # after as many steps on every rank
     return merged
 
 
@@ -118,9 +120,11 @@ def _merged(states: Sequence[Mapping[str, Any]], *, complete: bool) -> dict[str,
         raise ValueError("there are no states to merge")
     kinds = sorted({state_kind(state) for state in states})
     if kinds == [EpochState.KIND]:
-        return _merged_indexed([EpochState.from_dict(state) for state in states]).to_dict()
+        indexed = _merged_indexed([EpochState.from_dict(state) for state in states])
+        return (indexed.next_epoch() if indexed.is_over else indexed).to_dict()
     if kinds == [ShardsState.KIND]:
-        return _merged_shards([ShardsState.from_dict(state) for state in states], complete=complete).to_dict()
+        shards = _merged_shards([ShardsState.from_dict(state) for state in states], complete=complete)
+        return (shards.next_epoch() if shards.is_over else shards).to_dict()
     raise ValueError(f"states of the kinds {', '.join(map(repr, kinds))} do not merge")
 
 
@@ -217,10 +221,5 @@ def _gone_on(merged: dict[str, Any], states: Sequence[Mapping[str, Any]], since:
             f"the loader yielded {since} batches after its last snapshot, and where these end is not in its state: "
             "make it with snapshot_every_n_steps=1, which is the default, or save at a multiple of it"
         )
-    return EpochState.from_dict(merged).after(since * reader[1]).to_dict()
-
-
-def _next_epoch(merged: dict[str, Any]) -> dict[str, Any]:
-    if merged["kind"] == EpochState.KIND:
-        return EpochState.from_dict(merged).next_epoch().to_dict()
-    return ShardsState.from_dict(merged).next_epoch().to_dict()
+    gone_on = EpochState.from_dict(merged).after(since * reader[1])
+    return (gone_on.next_epoch() if gone_on.is_over else gone_on).to_dict()

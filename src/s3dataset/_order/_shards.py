@@ -55,6 +55,10 @@ class StreamState:
     taken: int = 0
     open: tuple[ShardPosition, ...] = ()
 
+    def has_ended(self, num_shards: int) -> bool:
+        """Whether the stream, which has so many shards, is known to be read to its end."""
+        return self.next_shard >= num_shards and not self.open and not self.taken
+
 
 def deal_shards(
     num_shards: int, streams: int, wanted: Iterable[int], *, seed: int, epoch: int, shuffle: bool
@@ -146,6 +150,7 @@ class ShardStream(Generic[T]):
             self._block, self._taken = [], 0  # should reading fail, the state is where this block begins
             self._fill()
             if not self._block:
+                self._begin = replace(self._begin, lap=self._lap, next_shard=self._next_shard, open=())
                 raise StopIteration
         at = self._order[self._taken]
         self._taken += 1

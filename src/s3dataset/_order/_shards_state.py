@@ -50,6 +50,14 @@ class ShardsState:
         """The streams that it says nothing of."""
         return sorted(set(range(self.streams)) - {part.stream for part in self.parts})
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all streams have ended; never where one is missing."""
+        if self.missing:
+            return False
+        of_each, longer = divmod(self.num_shards, self.streams)
+        return self.num_shards > 0 and all(part.has_ended(of_each + (part.stream < longer)) for part in self.parts)
+
     def part(self, stream: int) -> StreamState:
         """Returns where a stream stands.
 

@@ -164,6 +164,15 @@ class EpochState:
     def _within_row(self, batches: int) -> int:
         return batches if self.repeat else min(batches, self.plan().num_batches)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no batch of the epoch is left under an exact tail.
+
+        Under "drop" an epoch also ends with a few batches left, and with a fixed number of steps it ends after those:
+        `plan(...).is_over` tells.
+        """
+        return not self.repeat and self.num_samples > 0 and self.batches >= self.plan().num_batches
+
     def next_epoch(self) -> "EpochState":
         """Returns the state at the beginning of the next epoch."""
         return replace(self, epoch=self.epoch + 1, batches=0, segments=(), reader=None, taken=0)
