@@ -96,6 +96,7 @@ def test_a_run_with_new_sizes_of_batches_takes_each_sample_once(
         seen.update(chain.from_iterable(order.take(row.take(batch)) for batch in batches))
         state = through_json(state.after(steps * world_size).with_batch_size(data.draw(batch_sizes)))
     row = state.row()
+    assert state.after(10**6).batches == state.plan(row=row).num_batches
     rest = run(state.plan(world_size=data.draw(worlds), row=row), data.draw(workers))
     seen.update(chain.from_iterable(order.take(row.take(batch)) for batch in rest))
     assert seen == Counter(range(len(order)))

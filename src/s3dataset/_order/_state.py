@@ -162,7 +162,14 @@ class EpochState:
         return replace(self, batches=self._within_row(self.batches + batches), reader=None, taken=0)
 
     def _within_row(self, batches: int) -> int:
-        return batches if self.repeat else min(batches, self.plan().num_batches)
+        return batches if self.repeat else min(batches, self._row_batches())
+
+    def _row_batches(self) -> int:
+        """Batches of the row, without making it; where it does not repeat."""
+        left = self.num_samples
+        for batch_size, batches in self.segments:
+            left = max(0, left - batch_size * batches)
+        return -(-left // self.batch_size)
 
     @property
     def is_over(self) -> bool:
@@ -171,7 +178,7 @@ class EpochState:
         Under "drop" an epoch also ends with a few batches left, and with a fixed number of steps it ends after those:
         `plan(...).is_over` tells.
         """
-        return not self.repeat and self.num_samples > 0 and self.batches >= self.plan().num_batches
+        return not self.repeat and self.num_samples > 0 and self.batches >= self._row_batches()
 
     def next_epoch(self) -> "EpochState":
         """Returns the state at the beginning of the next epoch."""
