@@ -1,7 +1,9 @@
 """Indexes of a server's shards: scanning, reusing, what changed, where they lie."""
 
 import gzip
+import io
 import random
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +77,28 @@ class TestManifestIndex:
         indexed = Manifest.from_prefix("s3://bucket/large/").index(Text())
         assert (indexed.num_samples, list(indexed.shard_ends)) == (300_003, [300_003, 300_003])
         assert indexed.places([300_002])[0].stop == indexed.size(0)
+
+    def test_large_members_are_skipped_and_small_ones_fetched_once(self, server: LocalS3) -> None:
+        for folder, nbytes, count in (("small", 100 << 10, 400), ("large", 16 << 20, 6)):
+            archive = io.BytesIO()
+            with tarfile.open(fileobj=archive, mode="w") as tar:
+                for number in range(count):
+                    member = tarfile.TarInfo(f"{number:04d}.bin")
+                    member.size = nbytes
+                    tar.addfile(member, io.BytesIO(bytes(nbytes)))
+            server.put("bucket", f"{folder}/1.tar", archive.getvalue())
+            listed = Manifest.from_prefix(f"s3://bucket/{folder}/")
+            server.set_traffic(latency_s=0.02)
+            server.reset_stats()
+            indexed = listed.index("tar")
+            assert indexed.num_samples == count
+            stats = server.stats()
+            if folder == "small":
+                assert stats["bytes_out"] < 1.02 * listed.num_bytes
+                assert stats["max_in_flight"] > 4
+            else:
+                assert stats["bytes_out"] < 0.03 * listed.num_bytes
+                assert stats["requests"] <= count + 4
 
     def test_only_what_changed_is_scanned(self, server: LocalS3, tmp_path: Path) -> None:
         before = Manifest.from_prefix(PREFIX).index(Text())

@@ -165,6 +165,9 @@ def shard(number, samples=5):
     return archive.getvalue()
 
 
+PLACE = "s3://shards/train/.s3dataset/tar-index.manifest"
+
+
 class TestIndex:
     @pytest.fixture
     def server(self):
@@ -174,7 +177,7 @@ class TestIndex:
             yield server
 
     def test_scans_only_what_changed(self, server, tmp_path):
-        place = "s3://shards/train/.s3dataset/tar-index.manifest"
+        place = PLACE
         done = command("index", "s3://shards/train/", "--check")
         assert (done.returncode, done.stdout) == (1, f"there is no index of these 10 shards: {place}\n")
         done = command("index", "s3://shards/train/")
@@ -191,7 +194,7 @@ class TestIndex:
         done = command("index", "s3://shards/train/", "--check")
         assert done.returncode == 1
         assert done.stdout == (
-            f"out of date: {place} does not know 1 shards and is of earlier contents of 1 shards, "
+            f"out of date: {place} does not know 1 shard and is of earlier contents of 1 shard, "
             "as s3://shards/train/003.tar\n"
         )
         done = command("index", "s3://shards/train/", "--json")
@@ -226,7 +229,7 @@ class TestIndex:
         done = command("index", "s3://shards/train/")
         assert done.returncode == 1
         assert "s3://shards/train/bad.tar" in done.stderr
-        assert "are kept in s3://shards/train/.s3dataset/tar-index.manifest" in done.stderr
+        assert f"are kept in {PLACE}" in done.stderr
         assert "Traceback" not in done.stderr
         done = command("index", "s3://shards/none/")
         assert done.returncode == 1
@@ -252,10 +255,7 @@ class TestIndex:
             process.kill()
         assert process.returncode == 130
         assert errors.splitlines() == [
-            (
-                "s3dataset: 9 of 10 shards are kept in s3://shards/train/.s3dataset/tar-index.manifest: the same "
-                "command goes on from there"
-            ),
+            f"s3dataset: 9 of 10 shards are kept in {PLACE}: the same command goes on from there",
             "s3dataset: interrupted",
         ]
 
