@@ -7,14 +7,16 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
 
+from s3dataset import formats
 from s3dataset._client import get_client
 from s3dataset._manifest import IndexProgress, Manifest, check_index, find_index, index_location, update_index
 from s3dataset.errors import DecodeError, ObjectChangedError, ObjectNotFoundError, UnindexableError
-from s3dataset.formats import JSONL, ShardIndex, Text
+from s3dataset.formats import JSONL, ShardIndex, Text, format_of_key, named_format
 from s3dataset.testing import Fault, LocalS3
 
 COUNT = 40
@@ -180,6 +182,59 @@ class TestManifestIndex:
         server.put("bucket", "data/shard-001.txt", b"x\n")
         server.put("bucket", "data/.s3dataset/any", b"x\n")
         assert [(change.kind, change.uri[-13:]) for change in indexed.verify()] == [("changed", "shard-001.txt")]
+
+
+def samples_of(kind: str, shard: int) -> list[dict[str, Any]]:
+    names = [f"{shard}{number:04d}" for number in range(300)]
+    if kind == "npy":
+        return [{"npy": np.full((3,), float(number))} for number in range(len(names))]
+    if kind == "tar":
+        return [{"__key__": name, "txt": f"text {name} " * 30} for name in names]
+    if kind == "text":
+        return [{"text": f"text {name} " * 30} for name in names]
+    return [{"name": name, "text": f"text {name} " * 30} for name in names]
+
+
+KINDS = sorted(kind.name for kind in map(vars(formats).get, formats.__all__) if hasattr(kind, "suffix"))
+
+
+@pytest.mark.parametrize("compression", [None, "gz", "zst"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_at_random_are_those_that_are_streamed(server: LocalS3, kind: str, compression: Any) -> None:
+    shards = named_format(kind)
+    suffix = shards.suffix + (f".{compression}" if compression else "")
+    expected: list[Any] = []
+    for number in range(3):
+        stream = io.BytesIO()
+        try:
+            opened = shards.writer(stream, compression=compression)
+        except ValueError:
+            pytest.skip(f"{kind} is not written with {compression}")
+        with opened as writer:
+            for made in samples_of(kind, number):
+                writer.write(made)
+            writer.finish()
+        key = f"made/{number}{suffix}"
+        server.put("bucket", key, stream.getvalue())
+        expected += shards.read(io.BytesIO(stream.getvalue()), url=f"s3://bucket/{key}")
+    listed = Manifest.from_prefix("s3://bucket/made/")
+    named = format_of_key(listed.key(0))
+    assert named == shards
+    indexed = listed.index(shards)
+    assert indexed.format == shards
+    assert indexed.num_samples == len(expected) == 900
+    client = get_client()
+    order = random.Random(0).sample(range(900), 60)
+    for position, place in zip(order, indexed.places(order), strict=True):
+        bucket, key, size, etag = indexed.rows([place.shard])[0]
+        fetched: Any = memoryview(client.fetch(bucket, key, place.start, place.stop, size=size, etag=etag))
+        head = indexed.shard_head(place.shard)
+        if indexed.shard(place.shard).frames is not None:
+            fetched = shards.decode(fetched, head=head, start=place.start)
+        found = shards.parse(
+            fetched, place.offset, place.end, head=head, url=indexed.uri(place.shard), number=place.number
+        )
+        assert repr(found) == repr(expected[position])
 
 
 class TestBesideTheData:
