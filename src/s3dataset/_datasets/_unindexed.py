@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, TypeVar, cast
 
 from s3dataset._datasets._shard_opener import ShardOpener
 from s3dataset._datasets._shard_samples import ShardSampleMaker
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["UnindexedEpoch"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+_FOLLOWING: Final = 32
+"""Shards of which it is known that they come next; how many of them are fetched ahead is a matter of bytes."""
 
 
 class UnindexedEpoch(Generic[T_co]):
@@ -118,7 +121,7 @@ class UnindexedEpoch(Generic[T_co]):
             if not place_of:
                 place_of.update((shard, place) for place, shard in enumerate(shards))
             place = place_of[position.shard]
-            return self._read(position, shards[place + 1 : place + 3])
+            return self._read(position, shards[place + 1 : place + 1 + _FOLLOWING])
 
         return open_shard
 
