@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from s3dataset._datasets._samples import Ledger, Row, SampleMaker
@@ -10,6 +10,7 @@ from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
     from s3dataset._client import Client, RequestQueue
+    from s3dataset._datasets._bad_samples import BadPolicy
     from s3dataset._datasets._counters import Counters
 
 __all__ = ["FetchAhead", "bytes_ahead", "request_of"]
@@ -53,6 +54,8 @@ class FetchAhead(Generic[T]):
         counters: Where time and bytes are counted.
         ordered: In the order given, else as objects arrive.
         begin_at_once: Fetch before the first reader was read, also where samples are readers.
+        bad: What becomes of bad samples; default: they raise.
+        position_of: The number of an object's sample, for `bad`.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class FetchAhead(Generic[T]):
         *,
         ordered: bool = True,
         begin_at_once: bool = False,
+        bad: "BadPolicy[T] | None" = None,
+        position_of: Callable[[Row], int] | None = None,
     ) -> None:
         self._maker = maker
         self._chunks = iter(chunks)
@@ -72,6 +77,8 @@ class FetchAhead(Generic[T]):
         self._sent_by_index: dict[int, tuple[Row, int]] = {}
         self._counters = counters
         self._ordered = ordered
+        self._bad = bad
+        self._position_of = position_of
         self._ledger = Ledger() if maker.delivers_readers and not begin_at_once else None
         self._client = maker.client
         self._part_bytes = self._client.part_size
@@ -190,14 +197,24 @@ class FetchAhead(Generic[T]):
         make, client, ledger, counters = self._maker.make, self._client, self._ledger, self._counters
         waited = time.perf_counter() - started
         for (row, counted), body in arrived:
-            if isinstance(body, S3Exception):
-                raise body
-            nbytes = len(body)
             self._bytes -= counted
-            self._typical_bytes += (nbytes - self._typical_bytes) // 8
             begun = time.perf_counter()
-            sample = make(client, row, body, ledger)
-            del body
+            nbytes = 0
+            try:
+                if isinstance(body, S3Exception):
+                    raise body
+                nbytes = len(body)
+                self._typical_bytes += (nbytes - self._typical_bytes) // 8
+                sample = make(client, row, body, ledger)
+            except Exception as error:
+                if self._bad is None or self._position_of is None:
+                    raise
+                yield from self._bad.settle(error, f"s3://{row[0]}/{row[1]}", 0, self._position_of(row))
+                continue
+            finally:
+                del body
+            if self._bad is not None:
+                self._bad.good()
             made = time.perf_counter()
             yield sample
             del sample

@@ -1,9 +1,18 @@
 """What becomes of samples whose content is broken."""
 
+import json
+import logging
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeAlias
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
-__all__ = ["OnError", "Verdict", "checked_on_error"]
+from s3dataset._order import BadSample, BadSamples, replacement
+from s3dataset._page import Page
+from s3dataset.errors import DecodeError, ObjectNotFoundError, S3Exception
+
+__all__ = ["SKIPPED", "BadLedger", "BadPolicy", "OnError", "Verdict", "checked_on_error"]
+
+T = TypeVar("T")
 
 Verdict: TypeAlias = Literal["raise", "skip", "replace"]
 
@@ -11,6 +20,17 @@ OnError: TypeAlias = Verdict | Callable[[Exception, str, int], Verdict]
 """A word, or a function that says it of (error, URI of the object or shard, number of the sample in it)."""
 
 _WORDS: Final = ("raise", "skip", "replace")
+
+_IN_A_ROW: Final = 100
+"""So many bad samples one after the other are no accident: wrong credentials for a key, a wrong format, a wrong
+transform."""
+
+_LEDGER_BYTES: Final = 1 << 20
+
+SKIPPED: Final = object()
+"""Stands for a sample that was left out, on its way to the loader's collate function in the same process."""
+
+_log = logging.getLogger("s3dataset.bad_samples")
 
 
 def checked_on_error(on_error: Any) -> OnError:
@@ -26,3 +46,140 @@ def checked_on_error(on_error: Any) -> OnError:
         raise TypeError(f"on_error must be one of {', '.join(map(repr, _WORDS))}, or a function; got {on_error!r}")
     checked: OnError = on_error
     return checked
+
+
+class BadLedger:
+    """The bad samples that all processes of a dataset met, in a file beside their page.
+
+    Args:
+        page: Gives the page.
+    """
+
+    def __init__(self, page: Callable[[], Page]) -> None:
+        self._page = page
+
+    def note(self, sample: BadSample) -> None:
+        """Adds one, and logs it."""
+        page = self._page()
+        page.add("bad_samples", 1)
+        _log.warning("bad sample %d of %s is left out: %s", sample.offset, sample.uri, sample.reason)
+        with page.locked(), self._path(page).open("a") as file:
+            if file.tell() < _LEDGER_BYTES:
+                file.write(json.dumps(sample) + "\n")
+
+    def read(self) -> BadSamples:
+        """What was noted so far."""
+        page = self._page()
+        count = page.get("bad_samples")
+        if not count:
+            return BadSamples()
+        with page.locked():
+            lines = self._path(page).read_text().splitlines()
+        entries = [BadSample(*json.loads(line)) for line in lines]
+        ledger = BadSamples().merged(BadSamples((entry,), 1) for entry in entries)
+        return BadSamples(ledger.entries, max(ledger.count, ledger.count + count - len(entries)))
+
+    @staticmethod
+    def _path(page: Page) -> Path:
+        return Path(f"{page.path}.bad")
+
+
+class BadPolicy(Generic[T]):
+    """Decides about bad samples of one iteration. Belongs to one thread.
+
+    Only what is wrong with the content is skipped or replaced: a `DecodeError` of a format or transform, or an object
+    that is not there any more. A function that decides is asked about other errors of a transform too. What the
+    network, the credentials or the memory failed at always raises.
+
+    Attributes:
+        marks_skipped: Hand out `SKIPPED` for what is left out, so that places keep their batches; the loader drops it.
+        skipped: How many were left out without that.
+
+    Args:
+        on_error: The user's word.
+        ledger: Where they are noted.
+        remake: Makes the sample at a position, for replacing.
+        neighbours: Of the sample at a position: those that may stand in for it.
+        seed: Names the choice among them, with the epoch.
+        epoch: See `seed`.
+    """
+
+    def __init__(
+        self,
+        on_error: OnError,
+        ledger: BadLedger,
+        remake: Callable[[int], T],
+        neighbours: Callable[[int], range],
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        self._on_error = on_error
+        self._ledger = ledger
+        self._remake = remake
+        self._neighbours = neighbours
+        self._seed = seed
+        self._epoch = epoch
+        self.marks_skipped = False
+        self.skipped = 0
+        self._in_a_row = 0
+        self._bad: set[int] = set()
+
+    def good(self) -> None:
+        """A sample was made."""
+        self._in_a_row = 0
+
+    def verdict(self, error: Exception, uri: str, number: int) -> Verdict:
+        """Says what becomes of a bad sample, and notes it unless it raises.
+
+        Raises:
+            ValueError: The user's function gave something else.
+        """
+        content = isinstance(error, DecodeError | ObjectNotFoundError)
+        if callable(self._on_error):
+            asked = content or not isinstance(error, S3Exception | MemoryError)
+            word: Any = self._on_error(error, uri, number) if asked else "raise"
+            if word not in _WORDS:
+                raise ValueError(f"on_error must return one of {', '.join(map(repr, _WORDS))}; it returned {word!r}")
+        else:
+            word = self._on_error if content else "raise"
+        if word == "raise":
+            return "raise"
+        self._in_a_row += 1
+        if self._in_a_row > _IN_A_ROW:
+            error.add_note(
+                f"{_IN_A_ROW} samples in a row were bad, which is no accident: nothing more is left out. Look at "
+                "format= and transform="
+            )
+            return "raise"
+        self._ledger.note(BadSample(uri, number, f"{type(error).__name__}: {error}"))
+        checked: Verdict = word
+        return checked
+
+    def settle(self, error: Exception, uri: str, number: int, position: int) -> list[T]:
+        """What is handed out instead of a bad sample: nothing, or another one.
+
+        Raises:
+            Exception: The error, if it is to be raised; or that of the replacement.
+        """
+        word = self.verdict(error, uri, number)
+        if word == "raise":
+            raise error
+        if word == "skip":
+            if self.marks_skipped:
+                return [cast("T", SKIPPED)]
+            self.skipped += 1
+            return []
+        self._bad.add(position)
+        while True:
+            try:
+                other = replacement(self._seed, self._epoch, position, self._neighbours(position), self._bad)
+            except LookupError:
+                error.add_note("There is no sample to replace it with: all its neighbours are bad")
+                raise error from None
+            try:
+                return [self._remake(other)]
+            except Exception as e:
+                self._bad.add(other)
+                if self.verdict(e, uri, number) == "raise":
+                    raise

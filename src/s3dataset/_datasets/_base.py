@@ -9,7 +9,8 @@ from typing import Any, Generic, Self, TypeVar
 from s3dataset._client import ClientRef
 from s3dataset._config import S3ClientConfig
 from s3dataset._datasets._agreement import Agreement
-from s3dataset._datasets._bad_samples import OnError, checked_on_error
+from s3dataset._datasets._ahead import request_of
+from s3dataset._datasets._bad_samples import BadLedger, BadPolicy, OnError, checked_on_error
 from s3dataset._datasets._counters import Counters
 from s3dataset._datasets._listing import Listing
 from s3dataset._datasets._origin import Origin, Prefix
@@ -17,6 +18,7 @@ from s3dataset._datasets._rank import Rank, is_spawning, rank_of_group
 from s3dataset._datasets._samples import Row, SampleMaker
 from s3dataset._datasets._shard_samples import IndexedShards, ShardSampleMaker, check_index
 from s3dataset._manifest import Manifest
+from s3dataset._order import BadSamples
 from s3dataset._stats import Stats
 from s3dataset.formats import Format
 
@@ -112,6 +114,10 @@ class S3Dataset(Generic[T_co]):
         """
         return self._count.totals()
 
+    def bad_samples(self) -> BadSamples:
+        """What was left out or replaced because of `on_error`, in this process and its workers: printable."""
+        return BadLedger(self._page_of_listing).read()
+
     def __repr__(self) -> str:
         known = self._listing.known
         facts = "not listed yet" if known is None else f"{len(known):,} objects"
@@ -152,11 +158,38 @@ class S3Dataset(Generic[T_co]):
             indexed = self._indexed = os.getpid(), IndexedShards(maker, manifest)
         return indexed[1]
 
+    def _bad_policy(self, *, seed: int = 0, epoch: int = 0) -> "BadPolicy[T_co] | None":
+        """What becomes of bad samples; None: they raise."""
+        if self._on_error == "raise":
+            return None
+        shards = None if self._reads_unindexed is not None else self._shards
+        ledger = BadLedger(self._page_of_listing)
+        if shards is not None:
+            return BadPolicy(self._on_error, ledger, shards.make, shards.neighbours, seed=seed, epoch=epoch)
+        manifest, maker = self.manifest, self._maker
+
+        def remake(position: int) -> T_co:
+            row = manifest.rows((position,))[0]
+            with maker.client.queue() as queue:
+                body = queue.take(queue.get([request_of(row)], limit=maker.client.part_size)[0])
+            return maker.make(maker.client, row, body)
+
+        return BadPolicy(self._on_error, ledger, remake, lambda _: range(len(manifest)), seed=seed, epoch=epoch)
+
+    @property
+    def _reads_unindexed(self) -> Format | None:
+        """The format of shards that have no index; None where samples have numbers."""
+        kind = self._format_of_shards
+        return kind if kind is not None and self.manifest.format is None else None
+
     def _page_of_listing(self) -> Any:
         return self._listing.page
 
     def _client_stats(self) -> dict[str, Any]:
         return self._client_ref.get().stats()
+
+    def _position_of(self, row: Row) -> int:
+        return self.manifest.find(f"s3://{row[0]}/{row[1]}")
 
     def _rows(self, indices: Sequence[int]) -> list[Row]:
         return self.manifest.rows(indices)

@@ -20,11 +20,12 @@ T_co = TypeVar("T_co", covariant=True)
 class _Held:
     """An extent: `wanted` samples of it are still to be made."""
 
-    __slots__ = ("content", "index", "wanted")
+    __slots__ = ("content", "error", "index", "wanted")
 
     def __init__(self, index: int) -> None:
         self.index: int | None = index
         self.content: Any = None
+        self.error: Exception | None = None
         self.wanted = 0
 
 
@@ -83,9 +84,11 @@ class ExtentStore(Generic[T_co]):
         """Waits for an extent.
 
         Raises:
-            S3Exception: It could not be fetched.
+            S3Exception: It could not be fetched, or not be decoded.
         """
         held = self._held[extent]
+        if held.error is not None:
+            raise held.error
         if held.index is not None:
             started = time.perf_counter()
             body: Any = self._queue.take_many(range(held.index, held.index + 1))[0]
@@ -93,9 +96,14 @@ class ExtentStore(Generic[T_co]):
             held.index = None
             self.requests -= 1
             if isinstance(body, S3Exception):
+                held.error = body
                 raise body
             self.fetched += len(body)
-            held.content = self._shards.content(extent, body)
+            try:
+                held.content = self._shards.content(extent, body)
+            except Exception as error:
+                held.error = error
+                raise
         return held.content
 
     def done(self, extent: Extent) -> None:
@@ -107,7 +115,7 @@ class ExtentStore(Generic[T_co]):
         del self._held[extent]
         nbytes = extent.stop - extent.start
         self.nbytes -= nbytes
-        if self._shards.has_frames(extent.shard) and nbytes <= self._keep_bytes:
+        if held.error is None and self._shards.has_frames(extent.shard) and nbytes <= self._keep_bytes:
             self._idle[extent] = held
             self._idle_bytes += nbytes
             while self._idle_bytes > self._keep_bytes:

@@ -122,10 +122,11 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
         super()._begin_process()
         self._epochs = Epochs(self._page_of_listing)
         self._position = Position()
+        self._in_loader = False
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        del state["_epochs"], state["_position"]
+        del state["_epochs"], state["_position"], state["_in_loader"]
         return state
 
     # -- Iterating --------------------------------------------------------------------------------------------------
@@ -159,25 +160,37 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
             ),
             state.taken,
         )
+        bad = self._bad_policy(seed=state.seed, epoch=state.epoch)
+        self._check_skipping(part)
+        if bad is not None:
+            bad.marks_skipped = self._in_loader
         client = self._maker.client
         samples: Iterator[T_co]
         if shards is None:
             rows = self._row_chunks(map(order.take, places))
             # What a worker delivers without a transform is read elsewhere, so there is no waiting to see whether it is.
             samples = iter(
-                FetchAhead(cast(Any, self._maker), rows, self._count, ordered=self._ordered, begin_at_once=in_worker)
+                FetchAhead(
+                    cast(Any, self._maker),
+                    rows,
+                    self._count,
+                    ordered=self._ordered,
+                    begin_at_once=in_worker,
+                    bad=bad,
+                    position_of=self._position_of,
+                )
             )
         else:
             fetch, window_bytes = order.fetching(
                 cast(Any, shards), plan, part.rank.world_size * part.num_workers, client.part_size, bytes_ahead(client)
             )
-            samples = iter(PositionsAhead(shards, client, places, self._count, fetch, window_bytes))
-        run = NumberedRun(state, part, plan)
+            samples = iter(PositionsAhead(shards, client, places, self._count, fetch, window_bytes, bad))
+        run = NumberedRun(state, part, plan, (lambda: bad.skipped) if bad is not None else (lambda: 0))
         return self._position.follow(run.follow(samples), run)
 
     def _unindexed_epoch(self, part: Part, kind: Format) -> Iterator[T_co]:
         """Iterates over the samples of shards from their beginnings on."""
-        state = self._shards_state(part, self._position.begin(self._epochs, self._rank_for_epochs(), _reader_name()))
+        state = self._shards_state(part, self._begin_turn())
         reader = part.reader
         streams = reader_streams(
             state.streams,
@@ -186,6 +199,11 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
             worker=reader.worker,
             num_workers=reader.num_workers,
         )
+        if self._on_error == "replace":
+            raise ValueError(
+                f'on_error="replace" needs to know the other samples of the shards of {self._listing.origin}: make an '
+                'index with `s3dataset index`, or use "skip"'
+            )
         steps = part.split.steps_per_epoch
         batch_size = self._known_batch_size()
         epoch = UnindexedEpoch(
@@ -196,6 +214,7 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
             batch_size or 1,
             self._count,
             repeat=steps is not None,
+            bad=self._bad_policy(),
             reader_constructor=self._maker.reader_constructor,
         )
         samples: Iterator[T_co] = iter(epoch)
@@ -203,6 +222,18 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
             given = sum(part.given for part in state.parts if part.stream in streams)
             samples = islice(samples, max(0, len(range(reader.worker, steps, reader.num_workers)) * batch_size - given))
         return self._position.follow(samples, ShardsRun(epoch))
+
+    def _check_skipping(self, part: Part) -> None:
+        """Ranks that leave out samples take different numbers of steps.
+
+        Raises:
+            ValueError: They would, and nothing says that they may.
+        """
+        if self._on_error == "skip" and part.rank.world_size > 1 and part.split.tail != "exact":
+            raise ValueError(
+                'on_error="skip" makes ranks differ in their number of steps: give enable_sharding=Split(tail="exact") '
+                'and a loop that bears it (torch.distributed.algorithms.Join), or use on_error="replace"'
+            )
 
     def _shards_state(self, part: Part, turn: Turn, num_workers: int | None = None) -> ShardsState:
         """Where an epoch over shards without an index begins.
@@ -244,12 +275,6 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
     def _may_be_unindexed(self) -> bool:
         """Whether objects may turn out to be shards without an index, as far as is known without asking the service."""
         return self._format is not None or isinstance(self._listing.origin, Saved)
-
-    @property
-    def _reads_unindexed(self) -> Format | None:
-        """The format of shards that have no index; None where samples have numbers."""
-        kind = self._format_of_shards
-        return kind if kind is not None and self.manifest.format is None else None
 
     def _known_batch_size(self) -> int | None:
         return self._batch_size or self._listing.page.get("batch_size") or None
@@ -398,7 +423,17 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
 
     def _begin(self, part: Part) -> EpochState:
         """The state that this iteration begins at."""
-        return self._resolved(self._position.begin(self._epochs, self._rank_for_epochs(), _reader_name()), part)
+        return self._resolved(self._begin_turn(), part)
+
+    def _begin_turn(self) -> Turn:
+        name = _reader_name()
+        turn = self._position.begin(self._epochs, self._rank_for_epochs(), name)
+        loader = None if turn.resume is None else turn.resume.get(_LOADER)
+        of_main = loader == "main"
+        self._in_loader = loader is not None and of_main == (name == "main")
+        if loader is not None and not self._in_loader:
+            return turn._replace(resume=None)  # the loader's workers go on from there, and this is not one of them
+        return turn
 
     def _resolved(self, turn: Turn, part: Part, num_workers: int | None = None) -> EpochState:
         fresh = self._first_state(part, turn.epoch, num_workers=num_workers)
@@ -444,7 +479,7 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
         else:
             state = self._resolved(turn, part, max(1, num_workers))
             taken = NumberedTaken(state, self._batch_plan(part, state), part.rank.rank)
-        self._epochs.name(rank, state.epoch, state.to_dict())
+        self._epochs.name(rank, state.epoch, {**state.to_dict(), _LOADER: "workers" if num_workers else "main"})
         self._epochs.begin(rank, _LOADER)
         return taken
 

@@ -109,8 +109,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         elif iterable and isinstance(dataset, S3IterableDataset):
             self._told_batch_size = batch_size or 1
             dataset._check_batch_size(self._told_batch_size)  # noqa: SLF001 - of the same package
-            if dataset._may_be_unindexed and num_workers:  # noqa: SLF001
-                collate_fn = Carrying(collate_fn or default_collate_of(batch_size))
+            carries = dataset._may_be_unindexed and num_workers > 0  # noqa: SLF001
+            if carries or dataset._on_error != "raise":  # noqa: SLF001
+                collate_fn = Carrying(collate_fn or default_collate_of(batch_size), batch_size)
         super().__init__(
             dataset,
             sizes.get("batch_size", 1),

@@ -110,7 +110,7 @@ class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
             position = self.manifest.find(index)
         else:
             position = operator.index(index)
-        if shards is not None:
+        if shards is not None or self._on_error != "raise":
             return self._fetch((position,))[0]
         (position,) = self._positions((position,))
         row = self.manifest.rows((position,))[0]
@@ -149,8 +149,8 @@ class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
         positions = self._positions(indices)
         client, shards = self._maker.client, self._shards
         if shards is None:
-            return ObjectWork(self._maker, client, self.manifest.rows(positions))
-        return ShardWork(shards, positions, client.part_size)
+            return ObjectWork(self._maker, client, self.manifest.rows(positions), positions, self._bad_policy())
+        return ShardWork(shards, positions, client.part_size, self._bad_policy())
 
     def _on_demand(self, indices: Sequence[int]) -> list[T_co]:
         """Readers that were chosen for sparse access fetch what is read of them, and nothing before."""
@@ -179,9 +179,13 @@ class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
         if self._has_own_samples:
             return map(self.__getitem__, range(len(self)))
         if self._shards is not None:
-            return iter(PositionsAhead(self._shards, self._maker.client, [range(self._length)], self._count))
+            everything = [range(self._length)]
+            return iter(
+                PositionsAhead(self._shards, self._maker.client, everything, self._count, bad=self._bad_policy())
+            )
         chunks = self._row_chunks(iter((range(len(self.manifest)),)))
-        return iter(FetchAhead(cast(Any, self._maker), chunks, self._count))
+        bad = self._bad_policy()
+        return iter(FetchAhead(cast(Any, self._maker), chunks, self._count, bad=bad, position_of=self._position_of))
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

@@ -1,6 +1,6 @@
 """Where an iteration stands: what it began at, and how many samples were taken since."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -111,7 +111,8 @@ class Run(Protocol):
 class NumberedRun:
     """An iteration over samples that have numbers."""
 
-    def __init__(self, state: EpochState, part: Part, plan: BatchPlan) -> None:
+    def __init__(self, state: EpochState, part: Part, plan: BatchPlan, skipped: Callable[[], int] = lambda: 0) -> None:
+        self._skipped = skipped
         self._begun = state
         self._part = part
         self._plan = plan
@@ -129,9 +130,10 @@ class NumberedRun:
         begun, part = self._begun, self._part
         if self.done:
             return begun.next_epoch()
-        steps, rest = divmod(self._taken, begun.batch_size)
+        taken = self._taken + self._skipped()
+        steps, rest = divmod(taken, begun.batch_size)
         if in_worker or part.num_workers > 1 or rest:
-            return replace(begun, reader=part.reader, taken=self._taken)
+            return replace(begun, reader=part.reader, taken=taken)
         return replace(begun, batches=self._plan.taken(steps), reader=None, taken=0)
 
 

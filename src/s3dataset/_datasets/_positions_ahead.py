@@ -12,6 +12,7 @@ from s3dataset._datasets._shard_samples import IndexedShards
 
 if TYPE_CHECKING:
     from s3dataset._client import Client
+    from s3dataset._datasets._bad_samples import BadPolicy
     from s3dataset._datasets._counters import Counters
     from s3dataset._datasets._extents import Extent
     from s3dataset._manifest import SamplePlace
@@ -70,6 +71,7 @@ class PositionsAhead(Generic[T_co]):
         counters: Where time and bytes are counted.
         plan: Which samples stand there, and which extents to fetch for them; default: `neighbours_together`, in order.
         window_bytes: Fetched ahead at most; default: half of the byte budget.
+        bad: What becomes of bad samples; default: they raise.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class PositionsAhead(Generic[T_co]):
         counters: "Counters",
         plan: ExtentPlan | None = None,
         window_bytes: int | None = None,
+        bad: "BadPolicy[T_co] | None" = None,
     ) -> None:
         self._shards = shards
         self._client = client
@@ -88,10 +91,12 @@ class PositionsAhead(Generic[T_co]):
         self._plan = plan or neighbours_together(shards, client.part_size)
         self._window_bytes = window_bytes or bytes_ahead(client)
         self._window_requests = 2 * client.max_connections
+        self._bad = bad
         self._group = _FIRST_GROUP
 
     def __iter__(self) -> Iterator[T_co]:
         sample_of, counters, clock = self._shards.sample, self._counters, time.perf_counter
+        bad = self._bad
         coming: deque[tuple[SamplePlace, Extent]] = deque()
         more = True
         with self._client.queue() as queue:
@@ -106,7 +111,18 @@ class PositionsAhead(Generic[T_co]):
                     for _ in range(min(len(coming), max(1, self._group // 2))):
                         place, extent = coming.popleft()
                         begun, waited, fetched = clock(), store.waited_s, store.fetched
-                        sample = sample_of(place, extent, store.content(extent))
+                        try:
+                            sample = sample_of(place, extent, store.content(extent))
+                        except Exception as error:
+                            if bad is None:
+                                raise
+                            store.done(extent)
+                            yield from bad.settle(
+                                error, self._shards.url(place), place.number, self._shards.position(place)
+                            )
+                            continue
+                        if bad is not None:
+                            bad.good()
                         store.done(extent)
                         made = clock()
                         yield sample

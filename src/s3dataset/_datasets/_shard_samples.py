@@ -96,6 +96,30 @@ class IndexedShards(Generic[T_co]):
         self._manifest = manifest
         self._shards: dict[int, _Shard] = {}
 
+    def url(self, place: "SamplePlace") -> str:
+        """The shard of a place."""
+        return self._shard(place.shard).url
+
+    def position(self, place: "SamplePlace") -> int:
+        """The number of the sample at a place."""
+        return self.neighbours_in(place.shard).start + place.number
+
+    def neighbours(self, position: int) -> range:
+        """The samples of the same shard."""
+        return self.neighbours_in(self._manifest.places((position,))[0].shard)
+
+    def neighbours_in(self, shard: int) -> range:
+        """The samples of a shard."""
+        ends = self._manifest.shard_ends
+        return range(ends[shard - 1] if shard else 0, ends[shard])
+
+    def make(self, position: int) -> T_co:
+        """Fetches and makes one sample, on this thread."""
+        places, extents, _ = self.plan((position,), 0)
+        with self._maker.client.queue() as queue:
+            body = queue.take(queue.get([self.request(extents[0])])[0])
+            return self.sample(places[0], extents[0], self.content(extents[0], body))
+
     def has_frames(self, shard: int) -> bool:
         """Whether a shard is made of frames that are decoded one by one."""
         return self._shard(shard).has_frames

@@ -9,6 +9,7 @@ import torch.utils.data
 from torch.utils.data._utils.collate import default_collate, default_convert
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from s3dataset._datasets._bad_samples import SKIPPED
 from s3dataset._order import BatchPlan, EpochState, ShardsState
 
 if TYPE_CHECKING:
@@ -130,10 +131,12 @@ class Counting:
             self._taken.end()
             self._taken.going_on = False
             raise
+        self._taken.batch()
         if isinstance(batch, Carried):
+            if batch.state is None:
+                return next(self)
             self._taken.carried(batch.state)
             batch = batch.batch
-        self._taken.batch()
         return batch
 
     def __len__(self) -> int:
@@ -149,11 +152,11 @@ class Counting:
 
 
 class Carried:
-    """A batch of a worker's, with where that worker stands behind it."""
+    """A batch of a worker's, with where that worker stands behind it; None, None: all of its samples were left out."""
 
     __slots__ = ("batch", "state")
 
-    def __init__(self, batch: Any, state: bytes) -> None:
+    def __init__(self, batch: Any, state: bytes | None) -> None:
         self.batch = batch
         self.state = state
 
@@ -168,16 +171,27 @@ class Carried:
 class Carrying:
     """A collate function whose batches carry where their worker stands, for shards without an index.
 
+    Samples that were left out are dropped here: their batch is shorter, and where nothing is left the loader goes on to
+    the next.
+
     Args:
         collate: Makes the batch.
+        batch_size: Samples in a batch; None: there are none, and single samples come.
     """
 
-    def __init__(self, collate: Callable[[Any], Any]) -> None:
+    def __init__(self, collate: Callable[[Any], Any], batch_size: int | None) -> None:
         self._collate = collate
+        self._batch_size = batch_size
 
     def __call__(self, samples: Any) -> Any:
         """Makes the batch, and adds the state in a worker that reads such shards."""
-        batch = self._collate(samples)
+        if self._batch_size is None:
+            batch = SKIPPED if samples is SKIPPED else self._collate(samples)
+        else:
+            there = [sample for sample in samples if sample is not SKIPPED]
+            batch = self._collate(there) if there or not samples else SKIPPED
+        if batch is SKIPPED:
+            return Carried(None, None)
         info = torch.utils.data.get_worker_info()
         run = None if info is None else cast(Any, info.dataset)._position.run  # noqa: SLF001 - of the same package
         state = None if run is None else run.state(in_worker=True)

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, TypeVar, cast
 
+from s3dataset._datasets._bad_samples import BadPolicy
 from s3dataset._datasets._shard_opener import ShardOpener
 from s3dataset._datasets._shard_samples import ShardSampleMaker
 from s3dataset._order import ReadSample, ShardPosition, ShardsState, ShardStream, StreamState, deal_shards, next_stream
-from s3dataset.formats import Cursor, OnBad, Sample
+from s3dataset.errors import DecodeError
+from s3dataset.formats import Cursor, Sample
 
 if TYPE_CHECKING:
     from s3dataset._datasets._counters import Counters
@@ -36,7 +38,7 @@ class UnindexedEpoch(Generic[T_co]):
         batch_size: Samples of a turn.
         repeat: Without end.
         counters: Where time and bytes are counted.
-        on_bad: Called for broken samples; None: they raise.
+        bad: What becomes of bad samples; default: they raise.
         reader_constructor: The user's choice of readers.
     """
 
@@ -50,7 +52,7 @@ class UnindexedEpoch(Generic[T_co]):
         counters: "Counters",
         *,
         repeat: bool = False,
-        on_bad: OnBad | None = None,
+        bad: BadPolicy[T_co] | None = None,
         reader_constructor: Any = None,
     ) -> None:
         self._maker = maker
@@ -58,7 +60,7 @@ class UnindexedEpoch(Generic[T_co]):
         self._begin = state
         self._batch_size = batch_size
         self._counters = counters
-        self._on_bad = on_bad
+        self._bad = bad
         self._constructor = reader_constructor
         self._opener: ShardOpener | None = None
         dealt = deal_shards(
@@ -103,7 +105,14 @@ class UnindexedEpoch(Generic[T_co]):
                         given[number] += 1
                         sample, place, nbytes = read
                         came = clock()
-                        made = transformed(sample, place)
+                        try:
+                            made = transformed(sample, place)
+                        except Exception as error:
+                            if self._bad is None or self._bad.verdict(error, sample["__url__"], place) == "raise":
+                                raise
+                            continue
+                        if self._bad is not None:
+                            self._bad.good()
                         done = clock()
                         yield made
                         del made, sample, read
@@ -130,10 +139,16 @@ class UnindexedEpoch(Generic[T_co]):
         if opener is None:
             raise RuntimeError("the iteration has not begun")
         cursor = Cursor(number=position.sample, offset=position.offset)
+        url = self._manifest.uri(position.shard)
+
+        def on_bad(error: DecodeError) -> None:
+            if self._bad is None or self._bad.verdict(error, url, cursor.number) == "raise":
+                raise error
+
         with opener.open(position.shard, following) as reader:
             before = cursor.offset
             for sample in self._maker.format.read(
-                cast("BinaryIO", reader), url=self._manifest.uri(position.shard), cursor=cursor, on_bad=self._on_bad
+                cast("BinaryIO", reader), url=url, cursor=cursor, on_bad=on_bad if self._bad is not None else None
             ):
                 nbytes = cursor.offset - before
                 before = cursor.offset

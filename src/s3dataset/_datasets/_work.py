@@ -5,6 +5,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from s3dataset._client import Client
 from s3dataset._datasets._ahead import request_of
+from s3dataset._datasets._bad_samples import BadPolicy
 from s3dataset._datasets._samples import Row, SampleMaker
 from s3dataset._datasets._shard_samples import IndexedShards
 
@@ -45,7 +46,16 @@ Planner: TypeAlias = Callable[[Sequence[int]], Work[T_co]]
 class ObjectWork(Generic[T_co]):
     """Samples that are objects: a request each."""
 
-    def __init__(self, maker: SampleMaker[T_co], client: Client, rows: Sequence[Row]) -> None:
+    def __init__(
+        self,
+        maker: SampleMaker[T_co],
+        client: Client,
+        rows: Sequence[Row],
+        positions: Sequence[int] = (),
+        bad: BadPolicy[T_co] | None = None,
+    ) -> None:
+        self._positions = positions
+        self._bad = bad
         self._maker = maker
         self._client = client
         self._rows = rows
@@ -56,8 +66,18 @@ class ObjectWork(Generic[T_co]):
     def samples(self, take: Take) -> Iterator[T_co]:
         """See `Work`."""
         make, client = self._maker.make, self._client
+        bad = self._bad
         for number, row in enumerate(self._rows):
-            yield make(client, row, take(number))
+            try:
+                sample = make(client, row, take(number))
+            except Exception as error:
+                if bad is None:
+                    raise
+                yield from bad.settle(error, f"s3://{row[0]}/{row[1]}", 0, self._positions[number])
+                continue
+            if bad is not None:
+                bad.good()
+            yield sample
 
 
 class ShardWork(Generic[T_co]):
@@ -65,8 +85,15 @@ class ShardWork(Generic[T_co]):
 
     limit: int | None = None
 
-    def __init__(self, shards: IndexedShards[T_co], positions: Sequence[int], most_bytes: int) -> None:
+    def __init__(
+        self,
+        shards: IndexedShards[T_co],
+        positions: Sequence[int],
+        most_bytes: int,
+        bad: BadPolicy[T_co] | None = None,
+    ) -> None:
         self._shards = shards
+        self._bad = bad
         self._places, self._extents, self._extent_of = shards.plan(positions, most_bytes)
         self.requests = [shards.request(extent) for extent in self._extents]
         self.nbytes = sum(extent.stop - extent.start for extent in self._extents)
@@ -77,14 +104,32 @@ class ShardWork(Generic[T_co]):
         needed = [0] * len(extents)
         for number in self._extent_of:
             needed[number] += 1
+        bad = self._bad
         contents: dict[int, Any] = {}
         for place, number in zip(self._places, self._extent_of, strict=True):
-            content = contents.get(number)
-            if content is None:
-                content = contents[number] = shards.content(extents[number], take(number))
-            sample = shards.sample(place, extents[number], content)
-            needed[number] -= 1
-            if not needed[number]:
-                del contents[number]
-            del content
+            try:
+                content = contents.get(number)
+                if content is None:
+                    body = take(number)
+                    try:
+                        content = shards.content(extents[number], body)
+                    except Exception as error:  # noqa: BLE001 - it is raised for each of its samples
+                        content = error
+                    contents[number] = content
+                    del body
+                if isinstance(content, Exception):
+                    raise content
+                sample = shards.sample(place, extents[number], content)
+            except Exception as error:
+                if bad is None:
+                    raise
+                yield from bad.settle(error, shards.url(place), place.number, shards.position(place))
+                continue
+            finally:
+                needed[number] -= 1
+                if not needed[number]:
+                    contents.pop(number, None)
+                content = None
+            if bad is not None:
+                bad.good()
             yield sample

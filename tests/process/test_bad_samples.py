@@ -1,0 +1,174 @@
+"""Samples whose content is broken: what `on_error` makes of them."""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import s3dataset
+from s3dataset.errors import DecodeError, ObjectNotFoundError
+from s3dataset.testing import Fault, LocalS3
+
+SHARDS, SAMPLES = 4, 25
+EVERYTHING = list(range(SHARDS * SAMPLES))
+GOOD = [n for n in EVERYTHING if n % 10 != 7]
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
+def tar_of(first: int) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for n in range(first, first + SAMPLES):
+            for suffix, data in (("cls", str(n).encode()), ("bin", bytes(3000))):
+                member = tarfile.TarInfo(f"{n:06}.{suffix}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def number(sample: Any) -> int:
+    n = int(sample["cls"] if isinstance(sample, dict) else sample.read())
+    if n % 10 == 7:
+        raise DecodeError(f"{n} is bad")
+    return n
+
+
+def failing(sample: Any) -> int:
+    raise ZeroDivisionError(sample["__key__"])
+
+
+def skip_all(error: Exception, uri: str, place: int) -> Any:
+    assert uri.startswith("s3://bucket/")
+    return "skip" if place % 2 or "bad" in str(error) else "raise"
+
+
+@pytest.fixture(scope="module")
+def manifests() -> Iterator[dict[str, s3dataset.Manifest]]:
+    with LocalS3("bucket"):
+        client = s3dataset.S3Client()
+        puts = [("bucket", f"tars/{k}.tar", tar_of(k * SAMPLES)) for k in range(SHARDS)]
+        puts += [("bucket", f"objects/{n:03}", str(n).encode()) for n in EVERYTHING]
+        client.put_many(puts)
+        tars = s3dataset.Manifest.from_prefix("s3://bucket/tars/")
+        objects = s3dataset.Manifest.from_prefix("s3://bucket/objects/")
+        yield {"unindexed": tars, "indexed": tars.index("tar"), "objects": objects}
+
+
+def stream(manifest: s3dataset.Manifest, **options: Any) -> s3dataset.S3IterableDataset[Any]:
+    kind = "tar" if "tars/" in manifest.key(0) else None
+    return s3dataset.S3IterableDataset.from_manifest(manifest, format=kind, **{"transform": number, **options})
+
+
+def numbers(batches: Any) -> list[int]:
+    return [int(n) for batch in batches for n in batch]
+
+
+@pytest.mark.parametrize("kind", ["unindexed", "indexed", "objects"])
+def test_unless_told_otherwise_the_first_one_raises(manifests: Any, kind: str) -> None:
+    with pytest.raises(DecodeError, match="7 is bad") as raised:
+        list(stream(manifests[kind]))
+    assert "s3://bucket/" in "".join(raised.value.__notes__)
+
+
+@pytest.mark.parametrize("kind", ["unindexed", "indexed", "objects"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipping_leaves_out_these_and_tells_which(manifests: Any, kind: str, workers: int) -> None:
+    dataset = stream(manifests[kind], on_error="skip")
+    loader = s3dataset.DataLoader(dataset, batch_size=8, num_workers=workers)
+    assert sorted(numbers(loader)) == GOOD
+    ledger = dataset.bad_samples()
+    assert ledger.count == len(EVERYTHING) - len(GOOD)
+    assert "7 is bad" in str(ledger)
+    assert sorted(dataset) == GOOD
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["unindexed", "indexed", "objects"])
+def test_a_state_among_skipped_samples_is_exact(manifests: Any, kind: str, workers: int) -> None:
+    def loader() -> s3dataset.DataLoader[Any]:
+        dataset = stream(manifests[kind], on_error="skip", shuffle=True)
+        return s3dataset.DataLoader(dataset, batch_size=8, num_workers=workers)
+
+    first = loader()
+    batches = iter(first)
+    before = numbers(next(batches) for _ in range(5))
+    state = first.state_dict()
+    del batches
+    second = loader()
+    second.load_state_dict(state)
+    assert sorted(before + numbers(second)) == GOOD
+
+
+@pytest.mark.parametrize("kind", ["indexed", "objects"])
+def test_replacing_keeps_the_batches_whole_and_is_the_same_every_time(manifests: Any, kind: str) -> None:
+    def epoch(workers: int) -> list[list[int]]:
+        dataset = stream(manifests[kind], on_error="replace", shuffle=s3dataset.Shuffle(streams=4))
+        return [batch.tolist() for batch in s3dataset.DataLoader(dataset, batch_size=10, num_workers=workers)]
+
+    batches = epoch(0)
+    assert [len(batch) for batch in batches] == [10] * 10
+    assert set(numbers(batches)) == set(GOOD)
+    assert epoch(2) == batches
+
+
+@pytest.mark.parametrize("kind", ["indexed", "objects"])
+def test_a_map_dataset_replaces(manifests: Any, kind: str) -> None:
+    dataset = s3dataset.S3MapDataset.from_manifest(manifests[kind], transform=number, on_error="replace")
+    taken = dataset.__getitems__(EVERYTHING)
+    assert [n for i, n in enumerate(taken) if i % 10 != 7] == GOOD
+    assert dataset[7] == taken[7]
+    assert list(dataset) == taken
+    assert dataset.bad_samples().count >= 10
+    with pytest.raises(ValueError, match="shorter than the indices"):
+        s3dataset.S3MapDataset.from_manifest(manifests[kind], on_error="skip")
+
+
+def test_a_function_decides(manifests: Any) -> None:
+    assert sorted(stream(manifests["indexed"], on_error=skip_all)) == GOOD
+    with pytest.raises(ValueError, match="on_error must return one of"):
+        list(stream(manifests["indexed"], on_error=lambda *_: None))
+
+
+def test_what_is_no_fault_of_the_content_raises(manifests: Any) -> None:
+    for kind in ("indexed", "unindexed"):
+        with pytest.raises(ZeroDivisionError):
+            list(stream(manifests[kind], transform=failing, on_error="skip"))
+
+
+def test_an_object_that_is_gone_is_left_out(manifests: Any) -> None:
+    manifest = s3dataset.Manifest.from_objects([manifests["objects"].uri(0), "s3://bucket/gone"])
+    dataset = stream(manifest, on_error="skip")
+    assert list(dataset) == [0]
+    assert "gone" in str(dataset.bad_samples())
+    with pytest.raises(ObjectNotFoundError):
+        list(stream(manifest))
+
+
+def test_when_nothing_is_good_it_ends(manifests: Any) -> None:
+    many = manifests["objects"] + manifests["objects"]
+    with pytest.raises(DecodeError, match="always") as raised:
+        list(stream(many, transform=always_bad, on_error="skip"))
+    assert "100 samples in a row were bad" in "".join(raised.value.__notes__)
+
+
+def always_bad(reader: Any) -> int:
+    raise DecodeError("always")
+
+
+def test_replacing_and_skipping_say_where_they_cannot(manifests: Any) -> None:
+    with pytest.raises(ValueError, match="s3dataset index"):
+        list(stream(manifests["unindexed"], on_error="replace"))
+    split = s3dataset.Split(rank=0, world_size=2)
+    with pytest.raises(ValueError, match="different|differ"):
+        list(stream(manifests["indexed"], on_error="skip", enable_sharding=split))
+
+
+def test_denied_access_is_not_skipped() -> None:
+    with LocalS3("bucket", faults=[Fault.status(403, code="AccessDenied", times=None, key="objects/1")]):
+        s3dataset.S3Client().put_many([("bucket", "objects/0", b"0")])
+        manifest = s3dataset.Manifest.from_objects(["s3://bucket/objects/0", "s3://bucket/objects/1"])
+        with pytest.raises(s3dataset.AccessDeniedError):
+            list(stream(manifest, on_error="skip"))
