@@ -103,9 +103,9 @@ def read_footer(stream: BinaryIO, url: str) -> bytes:
     if length is None or length > size - len(_MAGIC):
         if tail.endswith(_ENCRYPTED):
             raise broken(url, "its footer is encrypted, which is not read here. Decrypt it first")
-        first = _read(stream, 0, min(size, 8))
+        first = _read(stream, 0, min(size, 512))
         what = "it was cut short: upload it again" if first.startswith(_MAGIC) else "choose another format="
-        raise broken(url, f"it is no Parquet file: it begins with {first!r}{looks_like(first)}; {what}")
+        raise broken(url, f"it is no Parquet file: it begins with {first[:8]!r}{looks_like(first)}; {what}")
     if length > len(tail):
         tail = _read(stream, size - length, size)
     return tail[-length:]
