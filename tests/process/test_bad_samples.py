@@ -162,7 +162,7 @@ def test_replacing_and_skipping_say_where_they_cannot(manifests: Any) -> None:
     with pytest.raises(ValueError, match="s3dataset index"):
         list(stream(manifests["unindexed"], on_error="replace"))
     split = s3dataset.Split(rank=0, world_size=2)
-    with pytest.raises(ValueError, match="different|differ"):
+    with pytest.raises(ValueError, match="differ"):
         list(stream(manifests["indexed"], on_error="skip", enable_sharding=split))
 
 
