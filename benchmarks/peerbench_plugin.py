@@ -70,6 +70,38 @@ def iterable_dataset(url: str, count: int) -> s3dataset.S3IterableDataset[Any]:
     return s3dataset.S3IterableDataset.from_objects(small(count), region=REGION, endpoint=url, transform=read)
 
 
+def sample_of_shard(one: dict[str, Any]) -> Any:
+    return sample(one["bin"])
+
+
+def shards(url: str, count: int) -> s3dataset.S3IterableDataset[Any]:  # noqa: ARG001 - 40 shards of 100 samples
+    uri = f"s3://{BUCKET}/shards/"
+    return s3dataset.S3IterableDataset.from_prefix(
+        uri, pattern="*.tar", format="tar", region=REGION, endpoint=url, transform=sample_of_shard
+    )
+
+
+def indexed(url: str) -> s3dataset.Manifest:
+    # Made beforehand, as it is for training; it is the harness that leaves no place to keep it.
+    manifest = s3dataset.Manifest.from_prefix(f"s3://{BUCKET}/shards/", pattern="*.tar", region=REGION, endpoint=url)
+    return manifest.index("tar")
+
+
+def shuffled_shards(url: str, count: int) -> s3dataset.S3IterableDataset[Any]:  # noqa: ARG001 - see above
+    return s3dataset.S3IterableDataset.from_manifest(
+        indexed(url), region=REGION, endpoint=url, transform=sample_of_shard, shuffle=True
+    )
+
+
+def shuffled_map(url: str, count: int) -> s3dataset.S3MapDataset[Any]:  # noqa: ARG001 - see above
+    return s3dataset.S3MapDataset.from_manifest(indexed(url), region=REGION, endpoint=url, transform=sample_of_shard)
+
+
+def stream_loader(dataset: Any, **options: Any) -> s3dataset.DataLoader[Any]:
+    options.pop("shuffle", None)  # the dataset's matter
+    return s3dataset.DataLoader(dataset, **options)
+
+
 def look_ahead(dataset: Any, **options: Any) -> s3dataset.DataLoader[Any]:
     return s3dataset.DataLoader(dataset, **options)
 
@@ -100,6 +132,9 @@ DATASETS = {
     "ours-map": (map_dataset, False),
     "ours-map-ahead": (map_dataset, False, look_ahead),
     "ours-iterable": (iterable_dataset, False),
+    "tar-ours": (shards, False, stream_loader),
+    "tar-ours-shuffled": (shuffled_shards, False, stream_loader),
+    "tar-ours-map": (shuffled_map, False, look_ahead),
 }
 
 
