@@ -3,6 +3,7 @@
 Source: numpy.lib.format.
 """
 
+import ast
 import io
 import math
 from collections.abc import Iterator
@@ -51,8 +52,9 @@ class Npy(StreamedFormat):
             raise broken(
                 content.url, f"it is no .npy file: it begins with {start!r}{looks_like(start)}. Choose another format="
             )
-        width = 2 if start[6] == 1 else 4
-        length = content.take(width)
+        if start[6] not in {1, 2, 3}:
+            raise broken(content.url, f"version {start[6]}.{start[7]} of .npy is not known here")
+        length = content.take(_length_bytes(start[6]))
         size = int.from_bytes(length, "little")
         if size > _HEADER_LIMIT:
             raise broken(content.url, f"its header is to have {size} bytes, which NumPy never writes. It is damaged")
@@ -133,25 +135,41 @@ class Npy(StreamedFormat):
         return _NpyWriter(open_sink(stream, compression), self)
 
 
+# What Python's parser of literals and NumPy raise for damaged text. numpy.lib.format's own reader adds those of tokenize,
+# and warns of files that it could mend.
+_HEADER_ERRORS: Final = (
+    ValueError,
+    SyntaxError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    Warning,
+)
+
+
 @lru_cache(maxsize=64)
 def _read_header(head: bytes, url: str) -> "tuple[tuple[int, ...], bool, np.dtype[Any]]":
     from numpy.lib import format as npy  # noqa: PLC0415
 
-    file = io.BytesIO(head)
+    major = head[6]
     try:
-        version = npy.read_magic(file)
-        if version == (1, 0):
-            header: tuple[tuple[int, ...], bool, np.dtype[Any]] = npy.read_array_header_1_0(file, _HEADER_LIMIT)
-        elif version == (2, 0):
-            header = npy.read_array_header_2_0(file, _HEADER_LIMIT)
-        else:
-            raise ValueError(f"version {version[0]}.{version[1]} of the format is not read")
-    # What Python's parser of literals raises for damaged text.
-    except (ValueError, SyntaxError, TypeError, KeyError, AttributeError, MemoryError, RecursionError) as error:
-        raise broken(
-            url, f"its header cannot be read: {error}. It was cut short or damaged: upload it again"
-        ) from error
-    return header
+        fields = ast.literal_eval(head[8 + _length_bytes(major) :].decode("utf-8" if major == 3 else "latin-1"))
+        shape, in_columns = fields["shape"], fields["fortran_order"]
+        counts = isinstance(shape, tuple) and all(type(one) is int for one in shape)
+        if not counts or type(in_columns) is not bool:
+            raise ValueError(f"the shape {shape!r} is none")
+        return shape, in_columns, npy.descr_to_dtype(fields["descr"])
+    except _HEADER_ERRORS as error:
+        raise broken(url, f"its header cannot be read: {error}. It was damaged: upload it again") from error
+
+
+def _length_bytes(major: int) -> int:
+    """How long the length of the header is, by the version of the format."""
+    return 2 if major == 1 else 4
 
 
 def _index(head: bytes, count: int, row: int, frames: Any) -> ShardIndex:
