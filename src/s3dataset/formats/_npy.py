@@ -135,8 +135,8 @@ class Npy(StreamedFormat):
         return _NpyWriter(open_sink(stream, compression), self)
 
 
-# What Python's parser of literals and NumPy raise for damaged text. numpy.lib.format's own reader adds those of tokenize,
-# and warns of files that it could mend.
+# What Python's parser of literals and NumPy raise for damaged text. numpy.lib.format's own reader adds those of
+# tokenize, and warns of files that it could mend.
 _HEADER_ERRORS: Final = (
     ValueError,
     SyntaxError,
