@@ -15,6 +15,7 @@ PACKAGES = (
     "boto3>=1.40",
     "awscrt>=0.28",
     "litdata>=0.2.50",
+    "webdataset>=0.2.100",
     "runai-model-streamer[s3]",
     "s3fs",
     "safetensors",

@@ -148,7 +148,8 @@ def local_s3(data: Path | None, **settings: Any) -> Iterator[Server]:
             "team/projects/vision/2026/raw/hot/{}.jpg": LISTED_KEYS - 100,
         },
     }
-    buckets: list[dict[str, Any]] = [{"name": BUCKET}, {"name": "sink", "sink": True}]
+    # Public, as some clients read over plain HTTP.
+    buckets: list[dict[str, Any]] = [{"name": BUCKET, "public": True}, {"name": "sink", "sink": True}]
     for name, patterns in keys.items():
         objects = [{"key": key, "count": count, "size_bytes": 100_000} for key, count in patterns.items()]
         buckets.append({"name": name, "synthetic": objects})
