@@ -20,11 +20,16 @@ class Filter:
     __slots__ = ("given", "text")
 
     def __init__(self, given: Any) -> None:
-        """Takes an expression, a list of conditions that must all hold, or a list of such lists of which one must.
+        """Takes an expression, a list of conditions that must hold, or a list of such lists of which one must.
 
         Raises:
             ValueError: It is none of these.
         """
+        if isinstance(given, dict):
+            raise ValueError(
+                f"the rows were filtered by {given.get('text')}, of which an index keeps only the text: "
+                "give the format again, as format=formats.Parquet(filters=...)"
+            )
         self.given = given if hasattr(given, "to_substrait") else _normal_form(given)
         self.text = str(self.given)
 
