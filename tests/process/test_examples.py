@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from s3dataset.formats import Tar
 from s3dataset.testing import LocalS3
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,17 @@ def server():
             Image.new("RGB", (8, 8), (number * 5, 0, 0)).save(file, "JPEG")
             label = ("cat", "dog")[number % 2]
             running.put("my-bucket", f"images/{label}/{number:02d}.jpg", file.getvalue())
+        running.put("my-bucket", "shards/0.tar", shard(70))
         yield running
+
+
+def shard(count):
+    file = io.BytesIO()
+    with Tar().writer(file) as writer:
+        for number in range(count):
+            writer.write({"__key__": f"{number:03}", "txt": f"text {number}"})
+        writer.finish()
+    return file.getvalue()
 
 
 def run(*command):
@@ -39,11 +50,13 @@ def run(*command):
 def test_the_readmes_python_runs():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) >= 2
-    setting = "import torch\nmodel = torch.nn.Linear(2, 2)\n"
+    setting = "import torch\nmodel = torch.nn.Linear(2, 2)\ntrain = lambda batch: print(len(batch['txt']), 'texts')\n"
     program = setting + "\n".join(blocks).replace("    ...", "    print(images.shape, labels.tolist())")
     program = f"def main():\n{indented(program)}\nif __name__ == '__main__':\n    main()\n"
     output = run("-c", program)
     assert output.count("torch.Size([") == 2  # 48 images in batches of 32
+    assert "64 texts" in output
+    assert "6 texts" in output
 
 
 @pytest.mark.usefixtures("server")
