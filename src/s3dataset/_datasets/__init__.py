@@ -2,10 +2,13 @@
 
 ::
 
-    S3MapDataset, S3IterableDataset     _map  _iterable, over _base: constructors, pickling, who reads what
+    S3MapDataset, S3IterableDataset     _map  _iterable, over _base; _map_constructors  _iterable_constructors
     DataLoader, BatchSampler            _loader  _batch_sampler  _look_ahead: batches that name their successors
-    fetching                            _ahead: a window before a consumer; _batch_fetch: whole batches, and those named
-    samples                             _samples: reader, transform, errors; _collate: lists of readers
+    where a loop is                     _position  _taken  _epochs: runs, what a loop took, epochs of all processes
+    fetching objects                    _ahead: a window before a consumer; _batch_fetch  _work: whole batches
+    fetching samples of shards          _positions_ahead  _extents  _extent_store  _blocks  _epoch_order: with an index
+                                        _unindexed  _shard_opener: from their beginnings
+    samples                             _samples  _shard_samples: transform, errors; _bad_samples; _collate
     listing                             _origin  _listing: once for all processes; _agreement: the same on all ranks
     _rank  _counters                    which rank this is; what it cost
 """
