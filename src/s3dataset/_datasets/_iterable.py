@@ -344,8 +344,10 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
                 ahead than the loop. Needs `batch_size` on the dataset.
 
         Raises:
-            ValueError: Workers read, and `batches_consumed` is not given; or it is, and `batch_size` is not.
+            ValueError: Workers read, and `batches_consumed` is not given; or it is, and `batch_size` is not; or the
+                dataset has ordered=False.
         """
+        self._check_has_place()
         if batches_consumed is not None:
             if self._batch_size is None:
                 raise ValueError(
@@ -370,6 +372,21 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
         if self._reads_unindexed is not None:
             return self._shards_state(part, turn).to_dict()
         return self._resolved(turn, part).to_dict()
+
+    def _check_has_place(self, num_workers: int = 0) -> None:
+        """Refuses to tell where something is that has no place.
+
+        Raises:
+            ValueError: Samples come as they arrive, or each worker takes them all.
+        """
+        if not self._ordered and self._format_of_shards is None:
+            raise ValueError("with ordered=False samples come as they arrive, so there is no place to go on from")
+        shares = self._sharding is not False and not (isinstance(self._sharding, Split) and not self._sharding.workers)
+        if num_workers > 1 and not shares:
+            raise ValueError(
+                f"each of the {num_workers} workers reads all samples, as enable_sharding={self._sharding!r} asks for, "
+                "so a batch says nothing of where the epoch is: split over workers, or use one"
+            )
 
     def _state_of_loader(self, batches_consumed: int) -> EpochState:
         """Where a PyTorch DataLoader stands whose loop took so many batches of the epoch its workers began last."""

@@ -180,6 +180,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             S3Exception: Listing failed.
         """
         dataset = self.dataset
+        if isinstance(dataset, S3IterableDataset):
+            dataset._check_has_place(self.num_workers)  # noqa: SLF001
         if self._taken is not None:
             return self._taken.state().to_dict()
         if isinstance(dataset, S3IterableDataset):
