@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from s3dataset._io import S3Client
 from s3dataset._uri import S3Uri
-from s3dataset.errors import ConflictError, PreconditionFailedError, S3Exception
+from s3dataset.errors import ConflictError, ObjectNotFoundError, PreconditionFailedError, S3Exception
 
 __all__ = ["Leftovers", "conditions_are_unknown", "names_in", "new_suffix", "publish"]
 
@@ -52,18 +52,30 @@ def publish(client: S3Client, uri: S3Uri, metadata: Any, *, replaces: str | None
     try:
         _write(client, uri, metadata, if_none_match=replaces is None, if_match=replaces or None)
     except (PreconditionFailedError, ConflictError) as error:
-        error.add_note(
-            f"{uri} was written by somebody else since this save began. That checkpoint stays; this one was not "
-            "published. Let only one save at a time go to one place."
-        )
-        raise
+        if replaces is None or _etag_now(client, uri) != replaces:
+            error.add_note(
+                f"{uri} was written by somebody else since this save began. That checkpoint stays; this one was not "
+                "published. Let only one save at a time go to one place."
+            )
+            raise
+        # What it says did not hold does hold: Ceph 16 refuses every PutObject with If-Match.
+        _write_anyway(client, uri, metadata)
     except S3Exception as error:
         if not conditions_are_unknown(error):
             raise
-        _LOGGER.warning(
-            "the store of %s knows no conditional writes, so that two saves at once are not told apart", uri
-        )
-        _write(client, uri, metadata)
+        _write_anyway(client, uri, metadata)
+
+
+def _etag_now(client: S3Client, uri: S3Uri) -> str | None:
+    try:
+        return client.head_object(uri.bucket, uri.key).etag
+    except ObjectNotFoundError:
+        return None
+
+
+def _write_anyway(client: S3Client, uri: S3Uri, metadata: Any) -> None:
+    _LOGGER.warning("the store of %s knows no conditional writes, so that two saves at once are not told apart", uri)
+    _write(client, uri, metadata)
 
 
 def _write(client: S3Client, uri: S3Uri, metadata: Any, **conditions: Any) -> None:
