@@ -15,6 +15,7 @@
     ├── _manifest              what a dataset consists of
     ├── _order  _page          who reads what, when; the mapped page that the processes of a dataset share
     ├── _datasets              S3MapDataset, S3IterableDataset, DataLoader, BatchSampler (torch)
+    ├── _pack                  objects to shards
     ├── _checkpoint            S3Checkpoint (torch)
     ├── _commits               which checkpoints there are: commit records, pins, retention
     ├── safetensors            tensors in files of safetensors (torch)
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from s3dataset._manager import CheckpointInfo, CheckpointManager, Restored
     from s3dataset._manifest import Manifest
     from s3dataset._order import Shuffle, Split, merge_states, resume_state
+    from s3dataset._pack import pack
     from s3dataset._stats import Stats
     from s3dataset.errors import (
         AccessDeniedError,
@@ -122,6 +124,7 @@ __all__ = [
     "UnindexedError",
     "__version__",
     "merge_states",
+    "pack",
     "resume_state",
 ]
 
@@ -147,6 +150,7 @@ _HOMES: Final = {
     "Shuffle": "_order",
     "Split": "_order",
     "merge_states": "_order",
+    "pack": "_pack",
     "resume_state": "_order",
     "Stats": "_stats",
 }

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import s3dataset
-from s3dataset._cli import _checkpoint, _demo, _index, _ls, _serve
+from s3dataset._cli import _checkpoint, _demo, _index, _ls, _pack, _serve
 from s3dataset.errors import S3Exception
 from s3dataset.testing import ServerError
 
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"s3dataset {s3dataset.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (_demo, _serve, _ls, _index, _checkpoint):
+    for command in (_demo, _serve, _ls, _index, _pack, _checkpoint):
         command.add_parser(commands)
     return parser
 

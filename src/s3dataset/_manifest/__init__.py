@@ -23,6 +23,7 @@
     ├── _nearest         what to say of an empty prefix
     ├── _split           dealing its objects to parts
     └── _pattern         globs on keys
+    _written             manifests of shards that were just written
     _beside              the index beside the data: finding it, bringing it up to date
 """
 
@@ -34,6 +35,7 @@ from s3dataset._manifest._manifest import Manifest, list_prefix
 from s3dataset._manifest._nearest import EmptyPrefixWarning
 from s3dataset._manifest._pattern import Pattern, check_pattern
 from s3dataset._manifest._samples import SamplePlace
+from s3dataset._manifest._written import WrittenShard, joined, manifest_of_bytes, manifest_of_shards, with_sizes
 
 __all__ = [
     "Change",
@@ -47,10 +49,15 @@ __all__ = [
     "Progress",
     "SamplePlace",
     "Updated",
+    "WrittenShard",
     "check_index",
     "check_pattern",
     "find_index",
     "index_location",
+    "joined",
     "list_prefix",
+    "manifest_of_bytes",
+    "manifest_of_shards",
     "update_index",
+    "with_sizes",
 ]

@@ -138,13 +138,13 @@ def with_samples(
         for chunk in chunks_of_rows(columns, rows, ascending=columns.header["ascending"]):
             some = rows[at : at + len(chunk.key_ends)]
             at += len(some)
-            builder.add(_completed(chunk, columns, some, found) if found else chunk)
+            builder.add(completed(chunk, columns, some, found) if found else chunk)
         return builder.finish()
     finally:
         builder.close()
 
 
-def _completed(
+def completed(
     chunk: Chunk, columns: Columns, rows: Sequence[int], found: Mapping[int, tuple[int, str | None]]
 ) -> Chunk:
     """A chunk with the sizes and ETags that were found."""

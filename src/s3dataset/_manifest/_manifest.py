@@ -262,6 +262,11 @@ class Manifest(ManifestSamples):
         return tuple(self._columns.buckets)
 
     @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefixes that the objects were listed below, "s3://bucket/prefix"; none where they were named."""
+        return tuple(str(source["uri"]) for source in self._columns.header["sources"])
+
+    @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits that are equal for equal objects in equal order: buckets, keys, sizes and ETags.
 
@@ -426,6 +431,11 @@ class Manifest(ManifestSamples):
         """A manifest of these rows, which ascend."""
         sources = [{**source, "complete": False} for source in self._columns.header["sources"]]
         return self._of(rebuilt([(self._columns, rows)], sources), self._ref)
+
+    @property
+    def ref(self) -> ClientRef:
+        """The client that lists, loads and verifies."""
+        return self._ref
 
     # -- Against the service ----------------------------------------------------------------------------------------
 
