@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests import pack_transforms
 
-from s3dataset import Manifest, S3IterableDataset, S3MapDataset, pack
+from s3dataset import Manifest, S3ClientConfig, S3IterableDataset, S3MapDataset, pack
 from s3dataset.errors import ChecksumMismatchError, DecodeError, ManifestMismatchError, ObjectChangedError, S3Exception
 from s3dataset.formats import Sample
 from s3dataset.testing import Fault, LocalS3
@@ -369,6 +369,47 @@ class TestVerify:
         verify_shard(get_client(), shard, Tar(), running.value)
         with pytest.raises(ChecksumMismatchError, match="other bytes than were written"):
             verify_shard(get_client(), shard, Tar(), Running().value)
+
+
+class TestSettings:
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_keys_given_in_code_reach_the_workers(self, workers: int) -> None:
+        with LocalS3("source", "dest", activate=False) as server:
+            for number in range(COUNT):
+                server.put("source", f"data/{number:03d}.txt", text(number))
+            config = S3ClientConfig(credentials=(server.access_key, server.secret_key))
+            options: dict[str, Any] = {"endpoint": server.endpoint, "region": "us-east-1", "s3client_config": config}
+            manifest = pack(SOURCE, DEST, shard_size=SMALL, workers=workers, **options)
+            assert manifest.num_samples == COUNT
+            # A manifest brings its own settings along.
+            source = Manifest.from_prefix(SOURCE, **options)
+            assert pack(source, DEST, shard_size=SMALL, workers=workers) == manifest
+
+    def test_little_memory(self, server: LocalS3) -> None:
+        large = os.urandom(1 << 20) * 40
+        server.put("source", "data/cat/large.bin", large)
+        config = S3ClientConfig(memory_limit_bytes=16 << 20)
+        pack(SOURCE, DEST, workers=0, s3client_config=config)
+        assert next(sample for sample in streamed() if "bin" in sample)["bin"] == large
+
+    def test_a_destination_within_the_source(self, server: LocalS3) -> None:
+        with pytest.raises(ValueError, match="lies below s3://source/data/"):
+            pack(SOURCE, SOURCE + "packed/")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"format": "rat"},
+            {"format": "parquet", "compression": "zst"},
+            {"shard_size": 0},
+            {"label": "folder", "source_format": "tar"},
+        ],
+    )
+    def test_what_cannot_be_is_refused_before_anything_is_sent(self, server: LocalS3, options: Any) -> None:
+        before = len(server.requests())
+        with pytest.raises(ValueError):
+            pack(SOURCE, DEST, **options)
+        assert len(server.requests()) == before
 
 
 class TestFaults:

@@ -190,6 +190,11 @@ def pack_with_summary(
         raise ValueError(f"shard_size={shard_size} must be at least 1 byte")
     if pattern is not None and not isinstance(source, str):
         raise ValueError("pattern= chooses objects of a prefix: give one, or filter the manifest")
+    if isinstance(source, str) and pattern is None and dest.startswith(source):
+        raise ValueError(
+            f"{dest} lies below {source}, so that the shards would be part of their own source the next time: choose "
+            "another prefix, or give a pattern="
+        )
     if label is not None and source_format is not None:
         raise ValueError("label= is for objects; samples of shards get theirs in transform=")
     ref = ClientRef(region, endpoint, s3client_config)
