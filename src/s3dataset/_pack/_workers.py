@@ -1,5 +1,6 @@
 """Who makes the shards: this process, processes of this machine, or a Ray cluster."""
 
+import importlib
 import json
 import os
 import pickle
@@ -216,7 +217,7 @@ def run_on_ray(spec: PackSpec, tasks: Iterable[ShardTask], on_bytes: OnBytes, on
         S3Exception: A task failed.
     """
     try:
-        import ray  # noqa: PLC0415 - an optional one
+        ray: Any = importlib.import_module("ray")  # an optional one
     except ImportError as error:
         raise ImportError("packing on a Ray cluster needs the package ray: pip install 's3dataset[ray]'") from error
     if not ray.is_initialized():
