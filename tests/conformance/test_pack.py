@@ -416,7 +416,7 @@ class TestFaults:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_weather(self, server: LocalS3, workers: int) -> None:
         server.add_fault(
-            Fault.status(503, code="SlowDown", times=20),
+            Fault.status(503, code="SlowDown", times=3),
             Fault.reset(times=5),
             Fault.truncate(at=100, operation="GetObject", times=5),
         )
