@@ -52,7 +52,7 @@ def _ours_into_a_sink() -> None:
     from s3dataset._pack._names import Names
     from s3dataset._pack._options import PackSpec
     from s3dataset._pack._plan import ShardTask, shard_name
-    from s3dataset._pack._workers import run_processes
+    from s3dataset._pack._workers import run_here
     from s3dataset.formats import Tar
 
     manifest = Manifest.from_prefix(f"s3://{SINK}/small/")
@@ -62,7 +62,7 @@ def _ours_into_a_sink() -> None:
         ShardTask(number, shard_name(number, COUNT), rows[start : start + PER_SHARD])
         for number, start in enumerate(range(0, COUNT, PER_SHARD))
     ]
-    run_processes(spec, tasks, len(os.sched_getaffinity(0)), lambda _: None, lambda _: None)
+    run_here(spec, tasks, lambda _: None, lambda _: None)
 
 
 def boto3(verify: bool, sink: bool) -> None:  # noqa: ARG001 - it cannot

@@ -52,7 +52,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--compression", choices=["zst", "gz"], help="in frames that stay readable at random")
     parser.add_argument("--storage-class", metavar="CLASS", help="of the shards, as STANDARD_IA")
     parser.add_argument(
-        "--workers", type=whole_number(0), metavar="N", help="processes; 0: this one; default: one a core"
+        "--workers",
+        type=whole_number(0),
+        metavar="N",
+        help="processes; 0: this one; default: one a core for more than a little",
     )
     parser.add_argument("--source-format", metavar="NAME", help="the objects are shards of this format: pack them anew")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where another pack, or shards, are")

@@ -104,7 +104,8 @@ def pack(
             Is the field "cls" in tar, else "label".
         compression: "zst" or "gz", in frames that stay readable at random.
         storage_class: Of the shards.
-        workers: Processes; 0: this one. Default: one a core, if the transform can be imported by others.
+        workers: Processes; 0: this one. Default: one a core, if the transform can be imported by others, and this one
+            where up to 4 GiB are only to be moved.
         verify: Read every shard again and compare bytes and samples, which takes as long again as fetching the source.
         progress: Called with (bytes of the source done, all); None: a bar on terminals.
         pattern: Which objects of a prefix, as for `Manifest.from_prefix`.
@@ -321,7 +322,9 @@ class _Pack:
         found = destination.begin(overwrite=overwrite)
         known = _known(destination, len(tasks), found)
         left = [number for number in range(len(tasks)) if number not in known]
-        count = 0 if ray else choose_workers(workers, len(left), spec.transform)
+        copies = spec.transform is None and spec.compression is None and spec.source_format is None
+        copied_bytes = sum(tasks.nbytes(number) for number in left) if copies else None
+        count = 0 if ray else choose_workers(workers, len(left), spec.transform, copied_bytes=copied_bytes)
         done = _Done(tasks, known)
         with showing(self._progress, "pack") as bar:
             done.show(bar)

@@ -28,6 +28,8 @@ _TICK_S: Final = 0.2
 _GOODBYE_S: Final = 10.0
 _AHEAD: Final = 2
 """Tasks that a worker knows of: the one at hand, and one whose objects are fetched while that is finished."""
+_WORTH_WORKERS_BYTES: Final = 4 << 30
+"""One process moves 1 GB/s at 1 CPU s/GB, and another one costs half a CPU second to start."""
 _PROGRAM: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from s3dataset._pack._worker_process import main; main()"
 )
@@ -36,8 +38,14 @@ OnFinished = Callable[[Finished], None]
 OnBytes = Callable[[int], None]
 
 
-def choose_workers(workers: int | None, tasks: int, transform: Any) -> int:
+def choose_workers(workers: int | None, tasks: int, transform: Any, *, copied_bytes: int | None = None) -> int:
     """How many processes: 0 means this one.
+
+    Args:
+        workers: The caller's wish.
+        tasks: There are so many.
+        transform: What they run.
+        copied_bytes: All that is to do is to move so many bytes.
 
     Raises:
         ValueError: That many cannot be, or the transform cannot go to another process.
@@ -46,7 +54,7 @@ def choose_workers(workers: int | None, tasks: int, transform: Any) -> int:
         raise ValueError(f"workers={workers}: give the number of processes, or 0 for this one")
     wanted = _cores() if workers is None else workers
     count = min(wanted, tasks)
-    if count <= 1 and workers is None:
+    if workers is None and (count <= 1 or (copied_bytes is not None and copied_bytes < _WORTH_WORKERS_BYTES)):
         return 0
     if count and transform is not None and (reason := _cannot_travel(transform)):
         if workers is None:

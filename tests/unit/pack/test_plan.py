@@ -175,6 +175,10 @@ class TestWorkers:
         assert choose_workers(0, 9, None) == 0
         assert choose_workers(1, 9, None) == 1
 
+    def test_a_little_is_not_worth_starting_others(self) -> None:
+        assert choose_workers(None, 9, None, copied_bytes=1 << 30) == 0
+        assert choose_workers(2, 9, None, copied_bytes=1 << 30) == 2
+
     def test_a_transform_that_cannot_travel(self) -> None:
         assert choose_workers(None, 9, lambda sample: sample) == 0
         with pytest.raises(ValueError, match="put it into a module"):
