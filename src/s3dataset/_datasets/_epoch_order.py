@@ -31,6 +31,7 @@ def first_state(
     in_shards: bool,
     ranks: int,
     workers: int,
+    repeat: bool = False,
 ) -> EpochState:
     """The beginning of an epoch.
 
@@ -42,6 +43,7 @@ def first_state(
         in_shards: Whether samples are in shards; else they are objects.
         ranks: World size, for the number of streams, like `workers`.
         workers: Of each rank.
+        repeat: Whether the samples repeat until the steps of the epoch are full.
     """
     num_samples = manifest.num_samples if in_shards else len(manifest)
     block_bytes = None
@@ -62,6 +64,7 @@ def first_state(
         block_bytes=block_bytes,
         streams=streams,
         batch_size=batch_size,
+        repeat=repeat,
     )
 
 

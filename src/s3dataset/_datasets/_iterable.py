@@ -256,6 +256,7 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
             return state
         block_bytes, block_samples = shuffle.buffer_limits()
         workers = part.num_workers if num_workers is None else num_workers
+        streams = shuffle.streams or part.rank.world_size * max(1, workers)
         return ShardsState(
             fingerprint=manifest.fingerprint,
             num_shards=len(manifest),
@@ -265,10 +266,8 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
             block_bytes=block_bytes,
             block_samples=block_samples,
             open_shards=shuffle.open_shards,
-            streams=shuffle.streams or part.rank.world_size * max(1, workers),
-            parts=tuple(
-                StreamState(stream) for stream in range(shuffle.streams or part.rank.world_size * max(1, workers))
-            ),
+            streams=streams,
+            parts=tuple(map(StreamState, range(part.rank.rank, streams, part.rank.world_size))),
         )
 
     @property
@@ -436,6 +435,7 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
             in_shards=self._shards is not None,
             ranks=part.rank.world_size,
             workers=part.num_workers if num_workers is None else num_workers,
+            repeat=part.split.steps_per_epoch is not None,
         )
 
     def _begin(self, part: Part) -> EpochState:
@@ -492,7 +492,8 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
         taken: Taken
         if self._reads_unindexed is not None:
             state = self._shards_state(part, turn, num_workers)
-            taken = ShardsTaken(state, None if num_workers else lambda: self._position.run)
+            streams = range(part.rank.rank, state.streams, part.rank.world_size)
+            taken = ShardsTaken(state, streams, None if num_workers else lambda: self._position.run)
         else:
             state = self._resolved(turn, part, max(1, num_workers))
             taken = NumberedTaken(state, self._batch_plan(part, state), part.rank.rank)
@@ -500,8 +501,9 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
         self._epochs.begin(rank, _LOADER)
         return taken
 
-    def _coming_to_loader(self, num_workers: int) -> EpochState | ShardsState:
+    def _coming_to_loader(self, batch_size: int, num_workers: int) -> EpochState | ShardsState:
         """Where the loader's next epoch will begin."""
+        self._listing.page.set("batch_size", batch_size)
         part, turn = self._part(), self._epochs.coming(self._rank_for_epochs(), _LOADER)
         if self._reads_unindexed is not None:
             return self._shards_state(part, turn, num_workers)

@@ -185,7 +185,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self._taken is not None:
             return self._taken.state().to_dict()
         if isinstance(dataset, S3IterableDataset):
-            return dataset._coming_to_loader(self.num_workers).to_dict()  # noqa: SLF001
+            return dataset._coming_to_loader(self._told_batch_size or 1, self.num_workers).to_dict()  # noqa: SLF001
         return self._own_sampler().state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

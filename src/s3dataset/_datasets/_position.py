@@ -134,7 +134,10 @@ class NumberedRun:
         steps, rest = divmod(taken, begun.batch_size)
         if in_worker or part.num_workers > 1 or rest:
             return replace(begun, reader=part.reader, taken=taken)
-        return replace(begun, batches=self._plan.taken(steps), reader=None, taken=0)
+        first = self._plan.taken(steps)
+        if replace(self._plan, first=first).is_over:
+            return begun.next_epoch()
+        return replace(begun, batches=first, reader=None, taken=0)
 
 
 class ShardsRun:
@@ -144,10 +147,13 @@ class ShardsRun:
         self._epoch = epoch
         self.done = False
 
+    def standing(self) -> ShardsState:
+        """Where it stands in its epoch, also at that one's end."""
+        return self._epoch.state()
+
     def state(self, *, in_worker: bool) -> ShardsState:  # noqa: ARG002 - of the same form as the other
         """See `Run`."""
-        state = self._epoch.state()
-        return state.next_epoch() if self.done else state
+        return self.standing().next_epoch() if self.done else self.standing()
 
 
 class Position:

@@ -10,7 +10,8 @@ from torch.utils.data._utils.collate import default_collate, default_convert
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from s3dataset._datasets._bad_samples import SKIPPED
-from s3dataset._order import BatchPlan, EpochState, ShardsState
+from s3dataset._datasets._position import ShardsRun
+from s3dataset._order import BatchPlan, EpochState, ShardsState, StreamState
 
 if TYPE_CHECKING:
     from s3dataset._datasets._position import Run
@@ -70,9 +71,10 @@ class NumberedTaken:
 
     def after(self, batches: int) -> EpochState:
         """Where a loop stands that took so many batches."""
-        if batches >= self.plan.steps(self.rank):
+        first = self.plan.taken(batches)
+        if replace(self.plan, first=first).is_over:
             return self.begun.next_epoch()
-        return replace(self.begun, batches=self.plan.taken(batches), reader=None, taken=0)
+        return replace(self.begun, batches=first, reader=None, taken=0)
 
 
 class ShardsTaken:
@@ -80,23 +82,23 @@ class ShardsTaken:
 
     Args:
         begun: Where the epoch began.
+        streams: Those of this rank.
         run: Where it stands, where there are no workers; None: each batch carries it.
     """
 
-    def __init__(self, begun: ShardsState, run: "Callable[[], Run | None] | None") -> None:
+    def __init__(self, begun: ShardsState, streams: range, run: "Callable[[], Run | None] | None") -> None:
         self._begun = begun
         self._run = run
-        self._parts = {part.stream: part for part in begun.parts}
+        known = {part.stream: part for part in begun.parts}
+        self._parts = {stream: known.get(stream, StreamState(stream)) for stream in streams}
         self.going_on = False
         self._done = False
 
     def batch(self) -> None:
         """See `Taken`."""
         run = None if self._run is None else self._run()
-        if run is not None:
-            state = run.state(in_worker=False)
-            if isinstance(state, ShardsState) and state.epoch == self._begun.epoch:
-                self._parts |= {part.stream: part for part in state.parts}
+        if isinstance(run, ShardsRun):
+            self._parts |= {part.stream: part for part in run.standing().parts}
 
     def carried(self, state: bytes) -> None:
         """See `Taken`."""
@@ -108,9 +110,8 @@ class ShardsTaken:
 
     def state(self) -> ShardsState:
         """See `Taken`."""
-        if self._done:
-            return self._begun.next_epoch()
-        return replace(self._begun, parts=tuple(self._parts[stream] for stream in sorted(self._parts)))
+        state = replace(self._begun, parts=tuple(self._parts[stream] for stream in sorted(self._parts)))
+        return state.next_epoch() if self._done else state
 
 
 class Counting:
@@ -194,8 +195,9 @@ class Carrying:
             return Carried(None, None)
         info = torch.utils.data.get_worker_info()
         run = None if info is None else cast(Any, info.dataset)._position.run  # noqa: SLF001 - of the same package
-        state = None if run is None else run.state(in_worker=True)
-        return Carried(batch, json.dumps(state.to_dict()).encode()) if isinstance(state, ShardsState) else batch
+        if not isinstance(run, ShardsRun):
+            return batch
+        return Carried(batch, json.dumps(run.standing().to_dict()).encode())
 
 
 def default_collate_of(batch_size: int | None) -> Callable[[Any], Any]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from s3dataset._order._fields import is_count, state_kind
+from s3dataset._order._shards import StreamState
 from s3dataset._order._shards_state import ShardsState
 from s3dataset._order._state import EpochState, Reader
 
@@ -199,6 +200,7 @@ def _steps_of_rank(rank: int, readers: Mapping[Reader, EpochState], num_batches:
 
 
 def _merged_shards(states: Sequence[ShardsState], *, complete: bool) -> ShardsState:
+    states = _of_one_epoch(states)
     _check_same_run(states, _SHARDS_RUN)
     parts = sorted((part for state in states for part in state.parts), key=lambda part: part.stream)
     for part, following in pairwise(parts):
@@ -211,6 +213,20 @@ def _merged_shards(states: Sequence[ShardsState], *, complete: bool) -> ShardsSt
             f"{', ...' if len(merged.missing) > 10 else ''}: give the states of all ranks"
         )
     return merged
+
+
+def _of_one_epoch(states: Sequence[ShardsState]) -> Sequence[ShardsState]:
+    """Sets ranks that are at the beginning of the next epoch back to the end of this one, where others still are."""
+    epoch = min(state.epoch for state in states)
+    aligned = []
+    for state in states:
+        fresh = all(part == StreamState(part.stream) for part in state.parts)
+        if state.epoch == epoch + 1 and fresh:
+            of_each, longer = divmod(state.num_shards, state.streams)
+            ended = (StreamState(part.stream, next_shard=of_each + (part.stream < longer)) for part in state.parts)
+            state = replace(state, epoch=epoch, parts=tuple(ended))  # noqa: PLW2901
+        aligned.append(state)
+    return aligned
 
 
 def _gone_on(merged: dict[str, Any], states: Sequence[Mapping[str, Any]], since: int) -> dict[str, Any]:
