@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from s3dataset._checkpoint import S3Checkpoint
     from s3dataset._client import Body, ObjectInfo
     from s3dataset._config import S3ClientConfig
-    from s3dataset._datasets import BatchSampler, DataLoader, S3IterableDataset, S3MapDataset
+    from s3dataset._datasets import BatchSampler, DataLoader, S3IterableDataset, S3MapDataset, sample_rng
     from s3dataset._io import S3Client, S3Reader, S3ReaderConstructor, S3Writer
     from s3dataset._manager import CheckpointInfo, CheckpointManager, Restored
     from s3dataset._manifest import Manifest
@@ -126,6 +126,7 @@ __all__ = [
     "merge_states",
     "pack",
     "resume_state",
+    "sample_rng",
 ]
 
 __version__ = "1.1.0.dev0"
@@ -152,6 +153,7 @@ _HOMES: Final = {
     "merge_states": "_order",
     "pack": "_pack",
     "resume_state": "_order",
+    "sample_rng": "_datasets",
     "Stats": "_stats",
 }
 _MODULES: Final = frozenset(

@@ -8,7 +8,8 @@
     fetching objects                    _ahead: a window before a consumer; _batch_fetch  _work: whole batches
     fetching samples of shards          _positions_ahead  _extents  _extent_store  _blocks  _epoch_order: with an index
                                         _unindexed  _shard_opener: from their beginnings
-    samples                             _samples  _shard_samples: transform, errors; _bad_samples; _collate
+    samples                             _samples  _shard_samples: transform, errors; _bad_samples; _collate;
+                                        _sample_rng: what is random about one
     listing                             _origin  _listing: once for all processes; _agreement: the same on all ranks
     _rank  _counters                    which rank this is; what it cost
 """
@@ -18,8 +19,9 @@ from s3dataset._datasets._batch_sampler import BatchSampler
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._loader import DataLoader
 from s3dataset._datasets._map import S3MapDataset
+from s3dataset._datasets._sample_rng import sample_rng
 from s3dataset._stats import Stats
 
-__all__ = ["BatchSampler", "DataLoader", "S3IterableDataset", "S3MapDataset", "Stats"]
+__all__ = ["BatchSampler", "DataLoader", "S3IterableDataset", "S3MapDataset", "Stats", "sample_rng"]
 
 _collate.register()

@@ -15,6 +15,7 @@ from s3dataset._datasets._counters import Counters
 from s3dataset._datasets._listing import Listing
 from s3dataset._datasets._origin import Origin, Prefix
 from s3dataset._datasets._rank import Rank, is_spawning, rank_of_group
+from s3dataset._datasets._sample_rng import Draws
 from s3dataset._datasets._samples import Row, SampleMaker
 from s3dataset._datasets._shard_samples import IndexedShards, ShardSampleMaker, check_index
 from s3dataset._manifest import Manifest
@@ -158,15 +159,24 @@ class S3Dataset(Generic[T_co]):
             indexed = self._indexed = os.getpid(), IndexedShards(maker, manifest)
         return indexed[1]
 
+    def _maker_drawing(self, seed: int, epoch: int) -> SampleMaker[T_co]:
+        """What makes samples of objects in which `sample_rng` draws for an epoch."""
+        return self._maker.drawing(Draws(seed, epoch, self._position_of))
+
+    def _shards_drawing(self, seed: int, epoch: int) -> "IndexedShards[T_co] | None":
+        """The samples of indexed shards in which `sample_rng` draws for an epoch; None where an object is a sample."""
+        shards = self._shards
+        return None if shards is None else shards.drawing(seed, epoch)
+
     def _bad_policy(self, *, seed: int = 0, epoch: int = 0) -> "BadPolicy[T_co] | None":
         """What becomes of bad samples; None: they raise."""
         if self._on_error == "raise":
             return None
-        shards = None if self._reads_unindexed is not None else self._shards
+        shards = None if self._reads_unindexed is not None else self._shards_drawing(seed, epoch)
         ledger = BadLedger(self._page_of_listing)
         if shards is not None:
             return BadPolicy(self._on_error, ledger, shards.make, shards.neighbours, seed=seed, epoch=epoch)
-        manifest, maker = self.manifest, self._maker
+        manifest, maker = self.manifest, self._maker_drawing(seed, epoch)
 
         def remake(position: int) -> T_co:
             row = manifest.rows((position,))[0]

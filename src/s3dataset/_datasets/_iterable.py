@@ -150,8 +150,8 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
 
     def _numbered_epoch(self, part: Part, *, in_worker: bool) -> Iterator[T_co]:
         """Iterates over samples that have numbers: objects, or samples of indexed shards."""
-        shards = self._shards
         state = self._begin(part)
+        shards = self._shards_drawing(state.seed, state.epoch)
         order = EpochOrder(self.manifest, state, in_shards=shards is not None)
         plan = self._batch_plan(part, state)
         places = without_first(
@@ -171,7 +171,7 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
             # What a worker delivers without a transform is read elsewhere, so there is no waiting to see whether it is.
             samples = iter(
                 FetchAhead(
-                    cast(Any, self._maker),
+                    cast(Any, self._maker_drawing(state.seed, state.epoch)),
                     rows,
                     self._count,
                     ordered=self._ordered,

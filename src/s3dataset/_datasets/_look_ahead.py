@@ -24,26 +24,37 @@ class Batch(list[int]):
     Attributes:
         ahead: The next batches of the worker that gets this one, nearest first.
         iteration: Number of the iteration, in the process that names the batches.
+        drawn: Seed and epoch, for `sample_rng`.
     """
 
-    __slots__ = ("ahead", "iteration")
+    __slots__ = ("ahead", "drawn", "iteration")
 
-    def __init__(self, indices: Sequence[int], ahead: Sequence[Sequence[int]] = (), iteration: int = 0) -> None:
+    def __init__(
+        self,
+        indices: Sequence[int],
+        ahead: Sequence[Sequence[int]] = (),
+        iteration: int = 0,
+        drawn: tuple[int, int] = (0, 0),
+    ) -> None:
         super().__init__(indices)
         self.ahead = ahead
         self.iteration = iteration
+        self.drawn = drawn
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Batch, (list(self), [list(batch) for batch in self.ahead], self.iteration)
+        return Batch, (list(self), [list(batch) for batch in self.ahead], self.iteration, self.drawn)
 
 
-def look_ahead(batches: Iterable[Iterable[int]], num_workers: int, ahead: int | None = None) -> Iterator[list[int]]:
+def look_ahead(
+    batches: Iterable[Iterable[int]], num_workers: int, ahead: int | None = None, drawn: tuple[int, int] = (0, 0)
+) -> Iterator[list[int]]:
     """Reads batches ahead of who takes them, and names to each those that its worker gets next.
 
     Args:
         batches: What to read.
         num_workers: Batch k goes to worker k mod num_workers; 0: all go to the one process there is.
         ahead: How many are named; default: 4, and enough for 128 samples.
+        drawn: See `Batch`.
     """
     source = iter(batches)
     iteration = next(_iterations)
@@ -62,7 +73,7 @@ def look_ahead(batches: Iterable[Iterable[int]], num_workers: int, ahead: int | 
             return
         current = coming.popleft()
         ahead_of_it = [coming[i] for i in range(stride - 1, min(len(coming), reach), stride)]
-        yield Batch(current, ahead_of_it, iteration)
+        yield Batch(current, ahead_of_it, iteration, drawn)
 
 
 class LookAhead:

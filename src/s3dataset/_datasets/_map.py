@@ -115,7 +115,7 @@ class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
         (position,) = self._positions((position,))
         row = self.manifest.rows((position,))[0]
         started = time.perf_counter()
-        sample = self._maker.make(self._maker.client, row)
+        sample = self._maker_drawing(0, 0).make(self._maker.client, row)
         self._count.count(1, 0, 0.0, time.perf_counter() - started)
         return sample
 
@@ -147,16 +147,19 @@ class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
 
     def _work(self, indices: Sequence[int]) -> Work[T_co]:
         positions = self._positions(indices)
-        client, shards = self._maker.client, self._shards
+        seed, epoch = getattr(indices, "drawn", (0, 0))
+        client, shards = self._maker.client, self._shards_drawing(seed, epoch)
+        bad = self._bad_policy(seed=seed, epoch=epoch)
         if shards is None:
-            return ObjectWork(self._maker, client, self.manifest.rows(positions), positions, self._bad_policy())
-        return ShardWork(shards, positions, client.part_size, self._bad_policy())
+            maker = self._maker_drawing(seed, epoch)
+            return ObjectWork(maker, client, self.manifest.rows(positions), positions, bad)
+        return ShardWork(shards, positions, client.part_size, bad)
 
     def _on_demand(self, indices: Sequence[int]) -> list[T_co]:
         """Readers that were chosen for sparse access fetch what is read of them, and nothing before."""
         started = time.perf_counter()
-        client = self._maker.client
-        samples = [self._maker.make(client, row) for row in self.manifest.rows(self._positions(indices))]
+        client, make = self._maker.client, self._maker_drawing(*getattr(indices, "drawn", (0, 0))).make
+        samples = [make(client, row) for row in self.manifest.rows(self._positions(indices))]
         self._count.count(len(samples), 0, 0.0, time.perf_counter() - started)
         self._count.publish()
         return samples
@@ -185,7 +188,11 @@ class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
             )
         chunks = self._row_chunks(iter((range(len(self.manifest)),)))
         bad = self._bad_policy()
-        return iter(FetchAhead(cast(Any, self._maker), chunks, self._count, bad=bad, position_of=self._position_of))
+        return iter(
+            FetchAhead(
+                cast(Any, self._maker_drawing(0, 0)), chunks, self._count, bad=bad, position_of=self._position_of
+            )
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

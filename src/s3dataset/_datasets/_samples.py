@@ -6,11 +6,12 @@ import pickle
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from types import FunctionType
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
 import torch.utils.data
 
 from s3dataset._client import Client, ClientRef, configure_process, end_with_parent
+from s3dataset._datasets._sample_rng import BARE, MAKING, Draws
 from s3dataset._io import ReaderConstructor, S3Reader, open_reader
 
 __all__ = ["Ledger", "Row", "SampleMaker", "check_pickles", "client_of_process", "enter_process", "identity"]
@@ -74,7 +75,7 @@ class SampleMaker(Generic[T_co]):
         reader_constructor: Chooses the reader; None: the default.
     """
 
-    __slots__ = ("_constructor", "_ref", "_transform")
+    __slots__ = ("_constructor", "_draws", "_ref", "_transform")
 
     def __init__(self, client_ref: ClientRef, transform: Callable[[S3Reader], T_co], reader_constructor: Any) -> None:
         if not callable(transform):
@@ -86,6 +87,13 @@ class SampleMaker(Generic[T_co]):
         self._ref = client_ref
         self._transform = transform
         self._constructor = reader_constructor
+        self._draws = BARE
+
+    def drawing(self, draws: Draws) -> Self:
+        """The same, where `sample_rng` gives other numbers."""
+        twin = type(self)(self._ref, self._transform, self._constructor)
+        twin._draws = draws  # noqa: SLF001 - its own kind
+        return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
         check_pickles(self._transform, "transform")
@@ -133,6 +141,8 @@ class SampleMaker(Generic[T_co]):
         reader = open_reader(
             client, bucket, key, reader_constructor=self._constructor, size=size, etag=etag, body=body, ledger=ledger
         )
+        before = MAKING.of
+        MAKING.of = [self._draws, row, None]
         try:
             return self._transform(reader)
         except Exception as error:
@@ -141,6 +151,8 @@ class SampleMaker(Generic[T_co]):
                 # A note shows in the traceback that a worker sends to the main process, and leaves the class as it is.
                 error.add_note(f"This happened in the transform of {uri}")
             raise
+        finally:
+            MAKING.of = before
 
 
 class _Nowhere(io.RawIOBase):

@@ -1,10 +1,11 @@
 """From a place in a shard to a sample: decodes, parses, calls the transform, names the sample when that fails."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from s3dataset._client import Client, ClientRef
 from s3dataset._datasets._extents import Extent, extents_of
+from s3dataset._datasets._sample_rng import MAKING, Draws
 from s3dataset._datasets._samples import Row, client_of_process
 from s3dataset.errors import ManifestMismatchError, UnindexedError
 from s3dataset.formats import Format, Sample, describe
@@ -62,8 +63,10 @@ class ShardSampleMaker(Generic[T_co]):
         """The client in this process."""
         return client_of_process(self._ref)
 
-    def transformed(self, sample: Sample, number: int) -> T_co:
-        """Calls the transform."""
+    def transformed(self, sample: Sample, number: int, draws: Draws, place: Any) -> T_co:
+        """Calls the transform, in which `sample_rng` gives what is drawn for `place`."""
+        before = MAKING.of
+        MAKING.of = [draws, place, None]
         try:
             return self._transform(sample)
         except Exception as error:
@@ -71,6 +74,8 @@ class ShardSampleMaker(Generic[T_co]):
             if url not in str(error):
                 error.add_note(f"This happened in the transform of sample {number} ({sample['__key__']!r}) of {url}")
             raise
+        finally:
+            MAKING.of = before
 
 
 class _Shard(NamedTuple):
@@ -95,6 +100,14 @@ class IndexedShards(Generic[T_co]):
         self._format = maker.format
         self._manifest = manifest
         self._shards: dict[int, _Shard] = {}
+        self._draws = Draws(0, 0, self.position)
+
+    def drawing(self, seed: int, epoch: int) -> Self:
+        """The same, where `sample_rng` gives other numbers."""
+        twin = type(self)(self._maker, self._manifest)
+        twin._shards = self._shards  # noqa: SLF001 - its own kind
+        twin._draws = self._draws._replace(seed=seed, epoch=epoch)  # noqa: SLF001
+        return twin
 
     def url(self, place: "SamplePlace") -> str:
         """The shard of a place."""
@@ -163,7 +176,7 @@ class IndexedShards(Generic[T_co]):
         sample = self._format.parse(
             content, shift + place.offset, shift + place.end, head=shard.head, url=shard.url, number=number
         )
-        return self._maker.transformed(sample, number)
+        return self._maker.transformed(sample, number, self._draws, place)
 
     def _shard(self, index: int) -> _Shard:
         shard = self._shards.get(index)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, TypeVar, cast
 
 from s3dataset._datasets._bad_samples import BadPolicy
+from s3dataset._datasets._sample_rng import Draws, name_of_unindexed
 from s3dataset._datasets._shard_opener import ShardOpener
 from s3dataset._datasets._shard_samples import ShardSampleMaker
 from s3dataset._order import ReadSample, ShardPosition, ShardsState, ShardStream, StreamState, deal_shards, next_stream
@@ -91,6 +92,7 @@ class UnindexedEpoch(Generic[T_co]):
         """Iterates over the samples."""
         given = {number: stream.state().given for number, stream in self._streams.items()}
         transformed, counters, clock = self._maker.transformed, self._counters, time.perf_counter
+        draws = Draws(self._begin.seed, self._begin.epoch, name_of_unindexed)
         with ShardOpener(self._maker.client, self._manifest, self._constructor) as self._opener:
             try:
                 while given:
@@ -106,7 +108,7 @@ class UnindexedEpoch(Generic[T_co]):
                         sample, place, nbytes = read
                         came = clock()
                         try:
-                            made = transformed(sample, place)
+                            made = transformed(sample, place, draws, (sample["__url__"], place))
                         except Exception as error:
                             if self._bad is None or self._bad.verdict(error, sample["__url__"], place) == "raise":
                                 raise
