@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from s3dataset._checkpoint import S3Checkpoint
     from s3dataset._client import Body, ObjectInfo
     from s3dataset._config import S3ClientConfig
-    from s3dataset._datasets import BatchSampler, DataLoader, S3IterableDataset, S3MapDataset, sample_rng
+    from s3dataset._datasets import BatchSampler, DataLoader, S3IterableDataset, S3MapDataset, gather_state, sample_rng
     from s3dataset._io import S3Client, S3Reader, S3ReaderConstructor, S3Writer
     from s3dataset._manager import CheckpointInfo, CheckpointManager, Restored
     from s3dataset._manifest import Manifest
@@ -123,6 +123,7 @@ __all__ = [
     "UnindexableError",
     "UnindexedError",
     "__version__",
+    "gather_state",
     "merge_states",
     "pack",
     "resume_state",
@@ -150,6 +151,7 @@ _HOMES: Final = {
     "S3Writer": "_io",
     "Shuffle": "_order",
     "Split": "_order",
+    "gather_state": "_datasets",
     "merge_states": "_order",
     "pack": "_pack",
     "resume_state": "_order",

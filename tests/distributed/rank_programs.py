@@ -47,6 +47,29 @@ def train(loader: Any) -> dict[str, Any]:
     return {"seen": seen, "sizes": sizes, "length": len(loader)}
 
 
+def shards(stop: str) -> Any:
+    """Some batches of shards, with and without an index; then what all ranks know of where they are."""
+    join_group()
+    answers = {}
+    manifest = s3dataset.Manifest.from_prefix("s3://bucket/shards/")
+    for kind, one in (("indexed", manifest.index("jsonl")), ("unindexed", manifest)):
+        dataset = s3dataset.S3IterableDataset.from_manifest(
+            one, format="jsonl", transform=number_in, shuffle=True, enable_sharding=Split(tail="exact")
+        )
+        loader: Any = s3dataset.DataLoader(dataset, batch_size=8, num_workers=2)
+        seen: list[int] = []
+        for step, batch in enumerate(loader):
+            seen += batch.tolist()
+            if step + 1 == int(stop):
+                break
+        answers[kind] = {"seen": seen, "state": s3dataset.gather_state(loader)}
+    return answers
+
+
+def number_in(sample: Any) -> int:
+    return int(sample["n"])
+
+
 def ddp(kind: str) -> Any:
     join_group()
     answers = {}
@@ -259,7 +282,18 @@ def _no_room(*_: Any) -> None:
 
 PROGRAMS: dict[str, Callable[..., Any]] = {
     program.__name__: program
-    for program in (ddp, sharding, prepared, growing, accelerated, hugging_face, trained, spawned, shared_checkpoint)
+    for program in (
+        ddp,
+        sharding,
+        shards,
+        prepared,
+        growing,
+        accelerated,
+        hugging_face,
+        trained,
+        spawned,
+        shared_checkpoint,
+    )
 }
 
 if __name__ == "__main__":

@@ -141,3 +141,25 @@ def test_hugging_faces_trainer_is_told_to_choose(ranks: Ranks, tmp_path: Path) -
     pytest.importorskip("transformers")
     for answer in ranks("hugging_face", "iterable-unsaid", str(tmp_path / "out")):
         assert "enable_sharding=" in answer["error"]
+
+
+def test_ranks_put_their_states_together_and_one_goes_on(server: LocalS3, ranks: Ranks) -> None:
+    """Of shards, after ten steps of two ranks with two workers each."""
+    for shard in range(6):
+        lines = "".join(f'{{"n": {n}}}\n' for n in range(shard * 60, shard * 60 + 60))
+        server.put("bucket", f"shards/{shard}.jsonl", lines.encode())
+    answers = ranks("shards", "10")
+    manifest = s3dataset.Manifest.from_prefix("s3://bucket/shards/")
+    for kind, one in (("indexed", manifest.index("jsonl")), ("unindexed", manifest)):
+        states = [answer[kind]["state"] for answer in answers]
+        assert states[0] == states[1]
+        taken = list(chain.from_iterable(answer[kind]["seen"] for answer in answers))
+        assert len(taken) == 160
+        dataset = s3dataset.S3IterableDataset.from_manifest(one, format="jsonl", transform=number_in, shuffle=True)
+        loader: Any = s3dataset.DataLoader(dataset, batch_size=8)
+        loader.load_state_dict(states[0])
+        assert sorted(taken + [int(n) for batch in loader for n in batch]) == list(range(360))
+
+
+def number_in(sample: Any) -> int:
+    return int(sample["n"])

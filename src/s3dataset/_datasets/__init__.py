@@ -4,7 +4,7 @@
 
     S3MapDataset, S3IterableDataset     _map  _iterable, over _base; _map_constructors  _iterable_constructors
     DataLoader, BatchSampler            _loader  _batch_sampler  _look_ahead: batches that name their successors
-    where a loop is                     _position  _taken  _epochs: runs, what a loop took, epochs of all processes
+    where a loop is                     _position  _taken  _epochs: runs, what a loop took, epochs; _gather: all ranks
     fetching objects                    _ahead: a window before a consumer; _batch_fetch  _work: whole batches
     fetching samples of shards          _positions_ahead  _extents  _extent_store  _blocks  _epoch_order: with an index
                                         _unindexed  _shard_opener: from their beginnings
@@ -16,12 +16,13 @@
 
 from s3dataset._datasets import _collate
 from s3dataset._datasets._batch_sampler import BatchSampler
+from s3dataset._datasets._gather import gather_state
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._loader import DataLoader
 from s3dataset._datasets._map import S3MapDataset
 from s3dataset._datasets._sample_rng import sample_rng
 from s3dataset._stats import Stats
 
-__all__ = ["BatchSampler", "DataLoader", "S3IterableDataset", "S3MapDataset", "Stats", "sample_rng"]
+__all__ = ["BatchSampler", "DataLoader", "S3IterableDataset", "S3MapDataset", "Stats", "gather_state", "sample_rng"]
 
 _collate.register()
