@@ -1,7 +1,10 @@
 """Makes shards: fetches, transforms, writes, verifies, and records what is finished."""
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Self, cast
 
@@ -20,6 +23,7 @@ from s3dataset.formats import Sample, ShardWriter
 __all__ = ["Finished", "ShardMaker", "Told"]
 
 _TELL_EVERY_S: Final = 0.1
+_FINISHING: Final = 2  # shards that are finished beside the one that is written
 
 Told = Callable[[int], None]
 """Is told further bytes of the source that were read."""
@@ -42,7 +46,10 @@ class Finished(NamedTuple):
 
 
 class ShardMaker:
-    """Makes the shards of one task after the other, in one thread; the objects of the next are fetched meanwhile.
+    """Makes the shards of one task after the other.
+
+    While a shard is finished (its last parts and its completion, the reading again, the record: some round trips, and
+    with `verify` as long as the writing) the next one is written, and the objects of the one after that are fetched.
 
     Args:
         spec: What was asked for.
@@ -57,6 +64,7 @@ class ShardMaker:
         self._tell = tell
         self._untold = 0
         self._told_at = time.monotonic()
+        self._telling = threading.Lock()
 
         def rows() -> Sequence[Row] | None:
             task = more()
@@ -81,18 +89,65 @@ class ShardMaker:
         of = self._spec.names.of
         return [row for row in task.rows if of(row[1]) is not None]
 
-    def make(self, task: ShardTask) -> Finished:
-        """Makes a task's shards; when this returns they and their record are there.
+    def make_all(
+        self,
+        tasks: Iterable[ShardTask],
+        on_finished: Callable[[Finished], None],
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Makes the shards of all tasks.
+
+        Args:
+            tasks: Asked for one by one, as late as possible.
+            on_finished: Called when the shards of a task and their record are there, from whichever thread, one at a
+                time.
+            on_failure: Called when finishing failed, from another thread: who waits in `tasks` may end it.
 
         Raises:
-            S3Exception: An object could not be read, made a sample of, or written.
+            S3Exception: An object could not be read, made a sample of, or written. What was being finished then is
+                finished first.
         """
         spec = self._spec
-        samples = transformed(self._source(task), spec.transform)
-        written = write_shards(spec, task.name, samples, cut=spec.cuts_as_it_writes)
+        pending: deque[Future[None]] = deque()
+
+        def finish(task: ShardTask, parts: "Sequence[WrittenShard | _OpenShard]") -> None:
+            try:
+                finished = self._finish(task, parts)
+                with self._telling:
+                    on_finished(finished)
+            except BaseException:
+                on_failure()
+                raise
+
+        with ThreadPoolExecutor(_FINISHING, thread_name_prefix="s3dataset-pack-finish") as finishing:
+            try:
+                for task in tasks:
+                    samples = transformed(self._source(task), spec.transform)
+                    parts = _write_shards(spec, task.name, samples, cut=spec.cuts_as_it_writes)
+                    self._passed(0, now=True)
+                    pending.append(finishing.submit(finish, task, parts))
+                    while pending and (len(pending) > _FINISHING or pending[0].done()):
+                        pending.popleft().result()
+            except BaseException:
+                wait(pending)  # the first error is the one to tell
+                raise
+            while pending:
+                pending.popleft().result()
+
+    def _finish(self, task: ShardTask, parts: "Sequence[WrittenShard | _OpenShard]") -> Finished:
+        spec = self._spec
+        left = deque(parts)
+        written: list[WrittenShard] = []
+        try:
+            while left:
+                part = left.popleft()
+                written.append(part.finish() if isinstance(part, _OpenShard) else part)
+        finally:
+            for part in left:
+                if isinstance(part, _OpenShard):
+                    part.abort()
         record = manifest_of_shards(written, spec.format, spec.ref)
         record.save(f"s3://{spec.bucket}/{record_key(spec.folder, spec.fingerprint, task.number)}")
-        self._passed(0, now=True)
         return Finished(
             task.number, sum(len(shard.index) for shard in written), sum(s.size for s in written), len(written)
         )
@@ -126,14 +181,25 @@ class ShardMaker:
         self._untold += nbytes
         if now or time.monotonic() - self._told_at > _TELL_EVERY_S:
             self._told_at = time.monotonic()
-            self._tell(self._untold)
+            with self._telling:
+                self._tell(self._untold)
             self._untold = 0
 
 
 def write_shards(
     spec: PackSpec, name: str, samples: Iterable[Sample], *, cut: bool, parts: Callable[[int], str] | None = None
 ) -> list[WrittenShard]:
+    """`_write_shards`, and all of them finished."""
+    written = _write_shards(spec, name, samples, cut=cut, parts=parts)
+    return [part.finish() if isinstance(part, _OpenShard) else part for part in written]
+
+
+def _write_shards(
+    spec: PackSpec, name: str, samples: Iterable[Sample], *, cut: bool, parts: Callable[[int], str] | None = None
+) -> "list[WrittenShard | _OpenShard]":
     """Writes samples to a shard, or with `cut` to several of about `shard_size`; none where there are no samples.
+
+    The last one is left to be finished.
 
     Args:
         spec: What was asked for.
@@ -145,7 +211,7 @@ def write_shards(
     Raises:
         S3Exception: It could not be written; nothing of the shard at hand is there then.
     """
-    written: list[WrittenShard] = []
+    written: list[WrittenShard | _OpenShard] = []
     shard: _OpenShard | None = None
     name_of = parts or (lambda part: f"{name}-{part:03d}")
     try:
@@ -157,12 +223,12 @@ def write_shards(
                 if cut and shard.nbytes >= spec.shard_size:
                     written.append(shard.finish())
                     shard = None
-        if shard is not None:
-            written.append(shard.finish())
-            shard = None
-    finally:
+    except BaseException:
         if shard is not None:
             shard.abort()
+        raise
+    if shard is not None:
+        written.append(shard)
     return written
 
 

@@ -10,6 +10,7 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from s3dataset._client import configure_process, end_with_parent
@@ -57,9 +58,12 @@ def _make_all(spec: Any, out: BinaryIO) -> None:
         ahead.append(task)
         return task
 
-    with ShardMaker(spec, more, lambda nbytes: send(out, nbytes)) as maker:
+    def all_tasks() -> Iterator[ShardTask]:  # a failure puts None behind the tasks, too
         while (task := ahead.pop() if ahead else tasks.get()) is not None:
-            send(out, maker.make(task))
+            yield task
+
+    with ShardMaker(spec, more, lambda nbytes: send(out, nbytes)) as maker:
+        maker.make_all(all_tasks(), lambda finished: send(out, finished), lambda: tasks.put(None))
 
 
 def _receive_tasks(tasks: "queue.SimpleQueue[ShardTask | None]") -> None:

@@ -26,8 +26,8 @@ __all__ = ["choose_workers", "run_here", "run_on_ray", "run_processes"]
 
 _TICK_S: Final = 0.2
 _GOODBYE_S: Final = 10.0
-_AHEAD: Final = 2
-"""Tasks that a worker knows of: the one at hand, and one whose objects are fetched while that is finished."""
+_AHEAD: Final = 3
+"""Tasks that a worker knows of: one that is finished, the one at hand, and one whose objects are fetched already."""
 _WORTH_WORKERS_BYTES: Final = 4 << 30
 """One process moves 1 GB/s at 1 CPU s/GB, and another one costs half a CPU second to start."""
 _PROGRAM: Final = (
@@ -93,9 +93,12 @@ def run_here(spec: PackSpec, tasks: Iterable[ShardTask], on_bytes: OnBytes, on_f
         ahead.append(task)
         return task
 
-    with ShardMaker(spec, more, on_bytes) as maker:
+    def all_tasks() -> Iterator[ShardTask]:
         while (task := ahead.popleft() if ahead else next(source, None)) is not None:
-            on_finished(maker.make(task))
+            yield task
+
+    with ShardMaker(spec, more, on_bytes) as maker:
+        maker.make_all(all_tasks(), on_finished)
 
 
 class _Worker:
@@ -261,7 +264,9 @@ def _on_ray(spec: PackSpec, task: ShardTask) -> Finished | S3Exception:
 
     configure_process(lanes=1, share=_cores())
     try:
+        finished: list[Finished] = []
         with ShardMaker(spec, lambda: None, lambda _: None) as maker:
-            return maker.make(task)
+            maker.make_all([task], finished.append)
+        return finished[0]
     except S3Exception as error:
         return error
