@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from s3dataset._datasets._ahead import bytes_ahead
-from s3dataset._datasets._look_ahead import Batch
+from s3dataset._datasets._look_ahead import DrawnBatch
 from s3dataset._datasets._work import Planner, Work
 from s3dataset.errors import S3Exception
 
@@ -65,8 +65,8 @@ class BatchFetcher(Generic[T]):
             S3Exception: One of the objects could not be fetched.
         """
         drawn = getattr(indices, "drawn", (0, 0))
-        wanted: list[int] = Batch(indices, drawn=drawn)
-        ahead: list[list[int]] = [Batch(batch, drawn=drawn) for batch in getattr(indices, "ahead", ())]
+        wanted: list[int] = DrawnBatch(indices, drawn)
+        ahead: list[list[int]] = [DrawnBatch(batch, drawn) for batch in getattr(indices, "ahead", ())]
         with self._lock:
             started = time.perf_counter()
             if self._idle_since is not None:

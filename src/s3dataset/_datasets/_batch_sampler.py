@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import Sampler
 
-from s3dataset._datasets._look_ahead import Batch, look_ahead
+from s3dataset._datasets._look_ahead import DrawnBatch, look_ahead
 from s3dataset._datasets._rank import Rank, find_rank
 from s3dataset._datasets._taken import NumberedTaken
 from s3dataset._manifest import Manifest
@@ -119,7 +119,7 @@ class BatchSampler(Sampler[list[int]]):
         if self.num_workers is not None and self.ahead != 0:
             batches = look_ahead(batches, self.num_workers, self.ahead, drawn)
         else:
-            batches = (Batch(batch, drawn=drawn) for batch in batches)
+            batches = (DrawnBatch(batch, drawn) for batch in batches)
         for batch in batches:
             taken.batch()
             yield batch

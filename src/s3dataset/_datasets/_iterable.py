@@ -1,10 +1,10 @@
 """S3IterableDataset: objects as a stream, shared out among ranks and workers."""
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Literal, Self, TypeVar, cast
 
 import torch.utils.data
 from torch.utils.data import IterableDataset
@@ -29,6 +29,7 @@ from s3dataset._datasets._position import (
 from s3dataset._datasets._positions_ahead import PositionsAhead
 from s3dataset._datasets._rank import ALONE, find_rank
 from s3dataset._datasets._shard_samples import ShardSampleMaker
+from s3dataset._datasets._stages import StagedDataset
 from s3dataset._datasets._taken import NumberedTaken, ShardsTaken, Taken
 from s3dataset._datasets._unindexed import UnindexedEpoch
 from s3dataset._order import (
@@ -123,10 +124,12 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
         self._epochs = Epochs(self._page_of_listing)
         self._position = Position()
         self._in_loader = False
+        self._outer: Any = None  # what has this one within, and leaves the splitting to it
+        self._worker_shift = 0
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        del state["_epochs"], state["_position"], state["_in_loader"]
+        del state["_epochs"], state["_position"], state["_in_loader"], state["_outer"]
         return state
 
     # -- Iterating --------------------------------------------------------------------------------------------------
@@ -318,6 +321,41 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
                 f"object of type {kind.__name__!r} has no len(): it has an __iter__ of its own, and no __len__"
             )
 
+    # -- Stages -----------------------------------------------------------------------------------------------------
+
+    def filter(self, fn: Callable[[T_co], Any]) -> StagedDataset:
+        """The samples for which `fn` is true, as a dataset: `dataset.filter(is_long).pack_sequences(2048)`.
+
+        Args:
+            fn: Called in the workers; pickles where they are spawned. The same for the same sample whenever it is
+                asked.
+        """
+        return StagedDataset(self).filter(fn)
+
+    def flat_map(self, fn: Callable[[T_co], Iterable[Any]]) -> StagedDataset:
+        """All that `fn` makes of each sample, one after the other: `dataset.flat_map(sentences)`.
+
+        Args:
+            fn: Gives an iterable, perhaps a generator or nothing; called in the workers. A state says how many were
+                taken of it, so it must give the same ones for the same sample.
+        """
+        return StagedDataset(self).flat_map(fn)
+
+    def pack_sequences(self, length: int, *, key: Any = None, tail: Literal["keep", "drop"] = "keep") -> StagedDataset:
+        """Joins sequences end to end and cuts them to one length, as language models are trained on.
+
+        Each reader packs its own samples. What a batch leaves of a sequence begins the next chunk, also after a resume.
+
+        Args:
+            length: Of each, in tokens.
+            key: Where in a sample its sequence is: a list, array or tensor of one dimension. None: the sample is it.
+            tail: What becomes of the last, shorter one of each reader.
+
+        Raises:
+            ValueError: The length is not positive, or tail neither of the two.
+        """
+        return StagedDataset(self).pack_sequences(length, key=key, tail=tail)
+
     # -- Epochs and state -------------------------------------------------------------------------------------------
 
     def set_epoch(self, epoch: int) -> None:
@@ -421,6 +459,10 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
     def _rank_for_epochs(self) -> int:
         split = self._sharding if isinstance(self._sharding, Split) else Split()
         return 0 if self._sharding is False else find_rank(split, self._parent_rank).rank
+
+    @staticmethod
+    def _reader_name() -> str:
+        return _reader_name()
 
     def _first_state(
         self, part: Part, epoch: int, batch_size: int | None = None, num_workers: int | None = None
@@ -529,7 +571,7 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
         if self._sharding is False:
             return everything
         split = self._sharding if isinstance(self._sharding, Split) else Split()
-        if self._sharding is None and info is not None and info.dataset is not self:
+        if self._sharding is None and info is not None and info.dataset is not (self._outer or self):
             self._warn_once(
                 "wrapped",
                 "an S3IterableDataset inside another dataset cannot tell who splits the samples, so every worker reads "
@@ -544,5 +586,5 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
                 f"enable_sharding=: {_CHOICES}."
             )
         if info is not None and split.workers:
-            return Part(rank, info.id, info.num_workers, split)
+            return Part(rank, (info.id + self._worker_shift) % info.num_workers, info.num_workers, split)
         return Part(rank, 0, 1, split)

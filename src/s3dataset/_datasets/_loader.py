@@ -10,6 +10,7 @@ from s3dataset._datasets._base import S3Dataset
 from s3dataset._datasets._batch_sampler import BatchSampler
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
+from s3dataset._datasets._stages import CarryingStages, StagedDataset
 from s3dataset._datasets._taken import Carrying, Counting, Taken, default_collate_of
 from s3dataset._order import Split, Tail
 from s3dataset._stats import Stats
@@ -112,6 +113,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             carries = dataset._may_be_unindexed and num_workers > 0  # noqa: SLF001
             if carries or dataset._on_error != "raise":  # noqa: SLF001
                 collate_fn = Carrying(collate_fn or default_collate_of(batch_size), batch_size)
+        elif isinstance(dataset, StagedDataset) and num_workers:
+            collate_fn = CarryingStages(collate_fn or default_collate_of(batch_size))
         super().__init__(
             dataset,
             sizes.get("batch_size", 1),
@@ -134,6 +137,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             S3Exception: Listing failed.
         """
         dataset = self.dataset
+        if isinstance(dataset, StagedDataset):
+            if self.num_workers:
+                dataset._source._prepare_workers()  # noqa: SLF001
+            self._taken = dataset._begin_loader(self.num_workers)  # noqa: SLF001
+            return Counting(super().__iter__(), self._taken)
         if isinstance(dataset, S3Dataset) and self.num_workers:
             dataset._prepare_workers()  # noqa: SLF001 - of the same package, like all that follow
         if isinstance(dataset, S3IterableDataset) and self._told_batch_size is not None:
@@ -182,8 +190,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         dataset = self.dataset
         if isinstance(dataset, S3IterableDataset):
             dataset._check_has_place(self.num_workers)  # noqa: SLF001
+        if isinstance(dataset, StagedDataset):
+            dataset._source._check_has_place(self.num_workers)  # noqa: SLF001
         if self._taken is not None:
             return self._taken.state().to_dict()
+        if isinstance(dataset, StagedDataset):
+            return dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
         if isinstance(dataset, S3IterableDataset):
             return dataset._coming_to_loader(self._told_batch_size or 1, self.num_workers).to_dict()  # noqa: SLF001
         return self._own_sampler().state_dict()
@@ -199,7 +211,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self._taken is not None and self._taken.going_on:
             raise RuntimeError("an epoch is going on: load a state before it begins, or end it first")
         self._taken = None
-        if isinstance(self.dataset, S3IterableDataset):
+        if isinstance(self.dataset, S3IterableDataset | StagedDataset):
             self.dataset.load_state_dict(state)
         else:
             self._own_sampler().load_state_dict(state)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, Final
 
-__all__ = ["Batch", "LookAhead", "look_ahead"]
+__all__ = ["Batch", "DrawnBatch", "LookAhead", "look_ahead"]
 
 _BATCHES_AHEAD: Final = 4
 _SAMPLES_AHEAD: Final = (
@@ -16,7 +16,24 @@ _SAMPLES_AHEAD: Final = (
 _iterations: Final = count(1)
 
 
-class Batch(list[int]):
+class DrawnBatch(list[int]):
+    """The indices of a batch, whose samples draw random numbers of an epoch. A list in every other respect.
+
+    Attributes:
+        drawn: Seed and epoch, for `sample_rng`.
+    """
+
+    __slots__ = ("drawn",)
+
+    def __init__(self, indices: Sequence[int], drawn: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(indices)
+        self.drawn = drawn
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DrawnBatch, (list(self), self.drawn)
+
+
+class Batch(DrawnBatch):
     """The indices of a batch, and those of the batches that the same worker will be asked for next.
 
     A list in every other respect; pickles with `ahead`.
@@ -24,10 +41,9 @@ class Batch(list[int]):
     Attributes:
         ahead: The next batches of the worker that gets this one, nearest first.
         iteration: Number of the iteration, in the process that names the batches.
-        drawn: Seed and epoch, for `sample_rng`.
     """
 
-    __slots__ = ("ahead", "drawn", "iteration")
+    __slots__ = ("ahead", "iteration")
 
     def __init__(
         self,
@@ -36,10 +52,9 @@ class Batch(list[int]):
         iteration: int = 0,
         drawn: tuple[int, int] = (0, 0),
     ) -> None:
-        super().__init__(indices)
+        super().__init__(indices, drawn)
         self.ahead = ahead
         self.iteration = iteration
-        self.drawn = drawn
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Batch, (list(self), [list(batch) for batch in self.ahead], self.iteration, self.drawn)
@@ -54,7 +69,7 @@ def look_ahead(
         batches: What to read.
         num_workers: Batch k goes to worker k mod num_workers; 0: all go to the one process there is.
         ahead: How many are named; default: 4, and enough for 128 samples.
-        drawn: See `Batch`.
+        drawn: See `DrawnBatch`.
     """
     source = iter(batches)
     iteration = next(_iterations)

@@ -160,7 +160,7 @@ class Position:
     """Follows the iterations of a dataset in one process, and tells where the last one stands.
 
     Attributes:
-        loaded: What a worker alone goes on from.
+        loaded: What a worker alone goes on from; with nothing but an epoch, its beginning.
     """
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ class Position:
         loaded, self.loaded = self.loaded, None
         epoch = int(loaded["epoch"])
         epochs.goes_on(rank, reader, epoch)
-        return Turn(epoch, loaded)
+        return Turn(epoch, loaded if len(loaded) > 1 else None)
 
     def follow(self, samples: Iterable[T], run: Run) -> Iterator[T]:
         """Hands samples on; from then on `run` is the iteration."""

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["Carrying", "Counting", "NumberedTaken", "ShardsTaken", "Taken", "default_collate_of"]
 
 
+class State(Protocol):
+    """Where a loop stands."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As values for JSON."""
+
+
 class Taken(Protocol):
     """What a loop took of one epoch."""
 
@@ -33,7 +40,7 @@ class Taken(Protocol):
     def end(self) -> None:
         """The epoch is over."""
 
-    def state(self) -> EpochState | ShardsState:
+    def state(self) -> "State":
         """Where the loop stands."""
 
 

@@ -1,0 +1,463 @@
+"""Stages behind an S3IterableDataset: filter, flat_map, sequences packed to one length."""
+
+import json
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, cast
+
+import torch
+import torch.utils.data
+from torch.utils.data import IterableDataset
+
+from s3dataset._datasets._samples import check_pickles
+from s3dataset._datasets._taken import Carried
+from s3dataset._order import Reader
+
+if TYPE_CHECKING:
+    from s3dataset._datasets._iterable import S3IterableDataset
+    from s3dataset._datasets._position import Part
+
+__all__ = ["CarryingStages", "StagedDataset", "StagesTaken"]
+
+_KIND: Final = "staged"
+_VERSION: Final = 1
+_LOADER: Final = "loader"
+
+
+class _Stage(NamedTuple):
+    name: Literal["filter", "flat_map"]
+    function: Callable[[Any], Any]
+
+
+class _Packing(NamedTuple):
+    length: int
+    key: Any
+    keep_tail: bool
+
+
+class _Place(NamedTuple):
+    """Before a sample of the source: how many of what the stages make of it are used up, and of the next, how much."""
+
+    source: Any
+    outputs: int = 0
+    tokens: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"source": self.source.to_dict(), "outputs": self.outputs, "tokens": self.tokens}
+
+
+class StagedDataset(IterableDataset[Any]):
+    """An S3IterableDataset with stages behind it; made by `filter`, `flat_map` and `pack_sequences`, which also chain.
+
+    The source's samples are split over ranks and workers, and each reader runs the stages over its own. So the number
+    of samples is not known, and ranks may differ in it.
+
+    A state is exact: it names the source's sample that is not used up yet and what was taken of it. Going on reads that
+    one again, so the functions must give the same for the same sample. A state fits the same numbers of ranks and
+    workers.
+
+    Args:
+        source: Where the samples come from.
+        stages: What they go through.
+        packing: What comes last, if anything.
+    """
+
+    def __init__(
+        self, source: "S3IterableDataset[Any]", stages: tuple[_Stage, ...] = (), packing: _Packing | None = None
+    ) -> None:
+        self._source = source
+        self._stages = stages
+        self._packing = packing
+        self._begin_process()
+
+    def _begin_process(self) -> None:
+        self._iteration: _Iteration | None = None
+        self._loaded: dict[str, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        for stage in self._stages:
+            check_pickles(stage.function, stage.name)
+        if self._packing is not None:
+            check_pickles(self._packing.key, "key")
+        return {"_source": self._source, "_stages": self._stages, "_packing": self._packing}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin_process()
+
+    def __repr__(self) -> str:
+        names = [stage.name for stage in self._stages] + ["pack_sequences"] * (self._packing is not None)
+        return f"<{self._source!r} through {', '.join(names)}>"
+
+    def __len__(self) -> int:
+        """Not known.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            "how many samples the stages let through is known only when they have run: count steps with "
+            "itertools.islice, or ask the source for its len()"
+        )
+
+    def __bool__(self) -> bool:
+        return True
+
+    # -- Stages -----------------------------------------------------------------------------------------------------
+
+    def filter(self, fn: Callable[[Any], Any]) -> "StagedDataset":
+        """Keeps the samples for which `fn` is true. See `S3IterableDataset.filter`."""
+        return self._then(_Stage("filter", fn))
+
+    def flat_map(self, fn: Callable[[Any], Iterable[Any]]) -> "StagedDataset":
+        """Gives all that `fn` makes of a sample. See `S3IterableDataset.flat_map`."""
+        return self._then(_Stage("flat_map", fn))
+
+    def pack_sequences(
+        self, length: int, *, key: Any = None, tail: Literal["keep", "drop"] = "keep"
+    ) -> "StagedDataset":
+        """Joins sequences and cuts them to one length. See `S3IterableDataset.pack_sequences`."""
+        self._check_open("pack_sequences")
+        length = operator.index(length)
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}")
+        if tail not in {"keep", "drop"}:
+            raise ValueError(f'tail must be "keep" or "drop", got {tail!r}')
+        return StagedDataset(self._source, self._stages, _Packing(length, key, tail == "keep"))
+
+    def _then(self, stage: _Stage) -> "StagedDataset":
+        self._check_open(stage.name)
+        if not callable(stage.function):
+            raise TypeError(f"{stage.name} takes a function of a sample, got {stage.function!r}")
+        return StagedDataset(self._source, (*self._stages, stage))
+
+    def _check_open(self, name: str) -> None:
+        if self._packing is not None:
+            raise ValueError(f"pack_sequences is the last stage: call {name} before it")
+
+    # -- Iterating --------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterates over this reader's part of the next epoch.
+
+        Raises:
+            ValueError: The tail's policy needs to know the number of samples, or a state is another reader's.
+            S3Exception: As the source raises it.
+        """
+        source = self._source
+        source._outer = self  # noqa: SLF001 - of the same package, like all that follow
+        source._worker_shift = 0  # noqa: SLF001
+        loaded, self._loaded = self._loaded or self._from_page(), None
+        part = source._part()  # noqa: SLF001
+        self._check_tail(part)
+        mine: Mapping[str, Any] | None = None
+        if loaded is not None:
+            _check_topology(loaded, part)
+            source._worker_shift = int(loaded["next"])  # noqa: SLF001
+            part = source._part()  # noqa: SLF001
+            mine = loaded["readers"].get(str(part.worker))
+            source._position.loaded = {"epoch": loaded["epoch"]} if mine is None else dict(mine["source"])  # noqa: SLF001
+        self._iteration = iteration = _Iteration(self, part, mine)
+        return iter(iteration)
+
+    def _from_page(self) -> dict[str, Any] | None:
+        source = self._source
+        turn = source._epochs.coming(source._rank_for_epochs(), source._reader_name())  # noqa: SLF001
+        return turn.resume if turn.resume is not None and turn.resume.get("kind") == _KIND else None
+
+    def _check_tail(self, part: "Part") -> None:
+        split = part.split
+        if split.steps_per_epoch is None and split.resolved_tail(part.rank.world_size) != "exact":
+            raise ValueError(
+                "behind stages nobody knows how many samples an epoch has, so that none can be padded or dropped to "
+                'make ranks even: give enable_sharding=Split(tail="exact") and a loop that bears ranks of different '
+                "lengths (torch.distributed.algorithms.Join), or Split(steps_per_epoch=)"
+            )
+
+    # -- Epochs and state -------------------------------------------------------------------------------------------
+
+    def set_epoch(self, epoch: int) -> None:
+        """Names the epoch that the next iteration begins; each further one is the next epoch."""
+        self._source.set_epoch(epoch)
+
+    def prepare(self) -> Self:
+        """Lists now. See `S3IterableDataset.prepare`."""
+        self._source.prepare()
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this reader stands, behind the last sample it gave, as values for JSON.
+
+        With `s3dataset.DataLoader` ask the loader, which knows of all its workers. torchdata's StatefulDataLoader asks
+        each worker by itself.
+        """
+        self._source._check_has_place()  # noqa: SLF001
+        if self._loaded is not None:
+            return dict(self._loaded)
+        if self._iteration is not None:
+            return self._iteration.state(between_epochs=True)
+        return self._coming_to_loader(0)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state in the next iteration, which finishes that epoch; the one after it begins the next.
+
+        Raises:
+            RuntimeError: An iteration is going on.
+            ValueError: It is no state of staged samples. That it is another topology's is told when iteration begins.
+        """
+        source = self._source
+        source._position.check_idle()  # noqa: SLF001
+        if state.get("kind") != _KIND or state.get("version") != _VERSION:
+            raise ValueError(
+                f"the state is of kind {state.get('kind')!r}, and a dataset with stages needs one of kind {_KIND!r}"
+            )
+        if len(self._stages) != state["stages"] or (self._packing and self._packing.length) != state["length"]:
+            raise ValueError("the state was saved behind other stages: make the dataset as it was then")
+        self._iteration = None
+        if torch.utils.data.get_worker_info() is not None:
+            self._loaded = dict(state)
+        else:
+            source._epochs.name(source._rank_for_epochs(), int(state["epoch"]), state)  # noqa: SLF001
+
+    def _state(self, reader: Reader, epoch: int, places: Mapping[str, Any], following: int = 0) -> dict[str, Any]:
+        return {
+            "version": _VERSION,
+            "kind": _KIND,
+            "epoch": epoch,
+            "rank": reader.rank,
+            "world_size": reader.world_size,
+            "workers": reader.num_workers,
+            "next": following,
+            "stages": len(self._stages),
+            "length": self._packing and self._packing.length,
+            "readers": dict(places),
+        }
+
+    # -- For DataLoader ---------------------------------------------------------------------------------------------
+
+    def _begin_loader(self, num_workers: int) -> "StagesTaken":
+        source = self._source
+        rank = source._rank_for_epochs()  # noqa: SLF001
+        source._compare_ranks(source._part().rank.world_size)  # noqa: SLF001
+        turn = source._epochs.begin(rank, _LOADER)  # noqa: SLF001
+        staged = turn.resume if turn.resume is not None and turn.resume.get("kind") == _KIND else None
+        source._epochs.name(rank, turn.epoch, staged)  # noqa: SLF001
+        source._epochs.begin(rank, _LOADER)  # noqa: SLF001
+        return StagesTaken(self, staged or self._beginning(turn.epoch, num_workers), num_workers)
+
+    def _coming_to_loader(self, num_workers: int) -> dict[str, Any]:
+        source = self._source
+        turn = source._epochs.coming(source._rank_for_epochs(), _LOADER)  # noqa: SLF001
+        return turn.resume or self._beginning(turn.epoch, num_workers)
+
+    def _beginning(self, epoch: int, num_workers: int) -> dict[str, Any]:
+        self._source._outer = self  # noqa: SLF001
+        reader = self._source._part().reader  # noqa: SLF001
+        workers = max(1, num_workers, reader.num_workers)
+        return self._state(reader._replace(worker=0, num_workers=workers), epoch, {})
+
+
+def _check_topology(state: Mapping[str, Any], part: "Part") -> None:
+    saved = state["rank"], state["world_size"], state["workers"]
+    now = part.rank.rank, part.rank.world_size, part.num_workers
+    if saved != now:
+        raise ValueError(
+            "the state was saved behind stages by rank {} of {} with {} workers, and this is rank {} of {} with {}: "
+            "what is left of a reader's samples there belongs to that reader, so such a state fits the same topology "
+            "only".format(*saved, *now)
+        )
+
+
+class _Iteration:
+    """One reader's epoch through the stages."""
+
+    def __init__(self, dataset: StagedDataset, part: "Part", resume: Mapping[str, Any] | None) -> None:
+        source = dataset._source  # noqa: SLF001
+        self._dataset = dataset
+        self._reader = part.reader
+        self._ended = resume is not None and bool(resume.get("ended"))
+        self._samples = iter(source)
+        run = source._position.run  # noqa: SLF001
+        if run is None:
+            raise RuntimeError("the source does not say where it stands")
+        self._run = run
+        outputs, tokens = (0, 0) if resume is None else (int(resume["outputs"]), int(resume["tokens"]))
+        self._place = _Place(run.state(in_worker=True), outputs, tokens)
+        self._begun = self._place.source
+        self._done = False
+
+    def state(self, *, between_epochs: bool) -> dict[str, Any]:
+        """Where it stands.
+
+        Args:
+            between_epochs: Behind the end, tell of the next epoch's beginning; else that this one has ended here.
+        """
+        dataset, reader, epoch = self._dataset, self._reader, self._begun.epoch
+        if self._done and between_epochs:
+            return dataset._state(reader, epoch + 1, {})  # noqa: SLF001
+        place = _Place(self._begun).to_dict() | {"ended": True} if self._done else self._place.to_dict()
+        return dataset._state(reader, epoch, {str(reader.worker): place}, reader.worker)  # noqa: SLF001
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._ended:
+            self._done = True
+            return
+        packing = self._dataset._packing  # noqa: SLF001
+        try:
+            yield from self._one_by_one() if packing is None else self._packed(packing)
+            self._done = True
+        finally:
+            cast(Any, self._samples).close()  # a traceback may keep it for long
+
+    def _one_by_one(self) -> Iterator[Any]:
+        for place, output in self._outputs():
+            self._place = place._replace(outputs=place.outputs + 1)
+            yield output
+
+    def _outputs(self) -> Iterator[tuple[_Place, Any]]:
+        """What comes through the stages, and the place before each."""
+        stages = self._dataset._stages  # noqa: SLF001
+        before, skip = self._place.source, self._place.outputs
+        for sample in self._samples:
+            for number, output in enumerate(islice(_through(sample, stages, 0), skip, None), skip):
+                yield _Place(before, number), output
+            before, skip = self._run.state(in_worker=True), 0
+            if not self._run.done:
+                self._between(before)
+
+    def _between(self, before: Any) -> None:
+        """A sample is used up; where sequences wait to be packed, their place stays."""
+        if self._dataset._packing is None:  # noqa: SLF001
+            self._place = _Place(before)
+
+    def _packed(self, packing: _Packing) -> Iterator[Any]:
+        pending: deque[tuple[_Place, Any]] = deque()
+        count, cut = 0, self._place.tokens
+        for place, output in self._outputs():
+            sequence = _sequence(output if packing.key is None else output[packing.key])
+            pending.append((place._replace(tokens=cut), sequence[cut:] if cut else sequence))
+            count += len(sequence) - cut
+            cut = 0
+            while count >= packing.length:
+                chunk = _cut(pending, packing.length)
+                count -= packing.length
+                # Behind the last one the place is that of the next sequence, which only the next step finds.
+                self._place = pending[0][0] if pending else place._replace(outputs=place.outputs + 1)
+                yield chunk
+        if count and packing.keep_tail:
+            self._done = True  # there is nothing behind it
+            yield _cut(pending, count)
+
+
+def _through(sample: Any, stages: tuple[_Stage, ...], first: int) -> Iterator[Any]:
+    for number in range(first, len(stages)):
+        stage = stages[number]
+        if stage.name == "flat_map":
+            for output in stage.function(sample):
+                yield from _through(output, stages, number + 1)
+            return
+        if not stage.function(sample):
+            return
+    yield sample
+
+
+def _sequence(value: Any) -> Any:
+    """Refuses what has no one dimension.
+
+    Raises:
+        TypeError: It is no sequence.
+        ValueError: It has several dimensions.
+    """
+    if isinstance(value, list | tuple):
+        return value
+    dimensions = getattr(value, "ndim", None)
+    if dimensions is None:
+        raise TypeError(
+            f"pack_sequences joins lists, arrays and tensors, and this is a {type(value).__name__}: key= chooses it "
+            "out of a sample"
+        )
+    if dimensions != 1:
+        raise ValueError(f"pack_sequences joins sequences of one dimension, and this has shape {tuple(value.shape)}")
+    return value
+
+
+def _cut(pending: "deque[tuple[_Place, Any]]", length: int) -> Any:
+    """Takes so many tokens from the left."""
+    pieces = []
+    while length:
+        place, sequence = pending.popleft()
+        if len(sequence) > length:
+            pending.appendleft((place._replace(tokens=place.tokens + length), sequence[length:]))
+            sequence = sequence[:length]
+        length -= len(sequence)
+        pieces.append(sequence)
+    while pending and not len(pending[0][1]):
+        pending.popleft()
+    first = pieces[0]
+    if isinstance(first, torch.Tensor):
+        return torch.cat([torch.as_tensor(piece) for piece in pieces])
+    if isinstance(first, list | tuple):
+        return [token for piece in pieces for token in piece]
+    import numpy as np  # noqa: PLC0415 - there, as an array is
+
+    return np.concatenate(pieces)
+
+
+class StagesTaken:
+    """What a loop took of an epoch behind stages: what each worker says with its batches.
+
+    Args:
+        dataset: The dataset.
+        begun: Where the epoch began.
+        num_workers: The loader's.
+    """
+
+    def __init__(self, dataset: StagedDataset, begun: dict[str, Any], num_workers: int) -> None:
+        self._dataset = dataset
+        self._state = begun
+        self._in_workers = num_workers > 0
+        self.going_on = False
+
+    def batch(self) -> None:
+        """See `Taken`."""
+        if not self._in_workers:
+            self._state = self._dataset.state_dict()
+
+    def carried(self, state: bytes) -> None:
+        """See `Taken`."""
+        came = json.loads(state)
+        following = (came["next"] + 1) % came["workers"]
+        self._state = {**came, "next": following, "readers": {**self._state["readers"], **came["readers"]}}
+
+    def end(self) -> None:
+        """See `Taken`."""
+        if self._in_workers or self._state["readers"]:
+            self._state = {**self._state, "epoch": self._state["epoch"] + 1, "readers": {}, "next": 0}
+
+    def state(self) -> "StagesTaken":
+        """See `Taken`."""
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state, as values for JSON."""
+        return dict(self._state)
+
+
+class CarryingStages:
+    """A collate function whose batches carry where their worker stands behind stages."""
+
+    def __init__(self, collate: Callable[[Any], Any]) -> None:
+        self._collate = collate
+
+    def __call__(self, samples: Any) -> Any:
+        """Makes the batch, and adds the state in a worker."""
+        batch = self._collate(samples)
+        info = torch.utils.data.get_worker_info()
+        if info is None:
+            return batch
+        iteration = cast("StagedDataset", info.dataset)._iteration  # noqa: SLF001
+        if iteration is None:
+            return batch
+        return Carried(batch, json.dumps(iteration.state(between_epochs=False)).encode())
