@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from s3dataset._checkpoint import S3Checkpoint
     from s3dataset._client import Body, ObjectInfo
     from s3dataset._config import S3ClientConfig
-    from s3dataset._datasets import BatchSampler, DataLoader, S3IterableDataset, S3MapDataset, gather_state, sample_rng
+    from s3dataset._datasets import (
+        BatchSampler,
+        DataLoader,
+        MixedDataset,
+        S3IterableDataset,
+        S3MapDataset,
+        gather_state,
+        sample_rng,
+    )
     from s3dataset._io import S3Client, S3Reader, S3ReaderConstructor, S3Writer
     from s3dataset._manager import CheckpointInfo, CheckpointManager, Restored
     from s3dataset._manifest import Manifest
@@ -95,6 +103,7 @@ __all__ = [
     "InvalidUriError",
     "Manifest",
     "ManifestMismatchError",
+    "MixedDataset",
     "NoCredentialsError",
     "ObjectArchivedError",
     "ObjectChangedError",
@@ -139,6 +148,7 @@ _HOMES: Final = {
     "CheckpointManager": "_manager",
     "DataLoader": "_datasets",
     "Manifest": "_manifest",
+    "MixedDataset": "_datasets",
     "ObjectInfo": "_client",
     "Restored": "_manager",
     "S3Checkpoint": "_checkpoint",

@@ -3,6 +3,7 @@
 ::
 
     S3MapDataset, S3IterableDataset     _map  _iterable, over _base; _map_constructors  _iterable_constructors
+    StagedDataset, MixedDataset         _stages, _mixed, over _iterable
     DataLoader, BatchSampler            _loader  _batch_sampler  _look_ahead: batches that name their successors
     where a loop is                     _position  _taken  _epochs: runs, what a loop took, epochs; _gather: all ranks
     fetching objects                    _ahead: a window before a consumer; _batch_fetch  _work: whole batches
@@ -20,9 +21,19 @@ from s3dataset._datasets._gather import gather_state
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._loader import DataLoader
 from s3dataset._datasets._map import S3MapDataset
+from s3dataset._datasets._mixed import MixedDataset
 from s3dataset._datasets._sample_rng import sample_rng
 from s3dataset._stats import Stats
 
-__all__ = ["BatchSampler", "DataLoader", "S3IterableDataset", "S3MapDataset", "Stats", "gather_state", "sample_rng"]
+__all__ = [
+    "BatchSampler",
+    "DataLoader",
+    "MixedDataset",
+    "S3IterableDataset",
+    "S3MapDataset",
+    "Stats",
+    "gather_state",
+    "sample_rng",
+]
 
 _collate.register()

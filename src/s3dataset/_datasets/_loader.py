@@ -10,6 +10,7 @@ from s3dataset._datasets._base import S3Dataset
 from s3dataset._datasets._batch_sampler import BatchSampler
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
+from s3dataset._datasets._mixed import MixedDataset
 from s3dataset._datasets._stages import CarryingStages, StagedDataset
 from s3dataset._datasets._taken import Carrying, Counting, Taken, default_collate_of
 from s3dataset._order import Split, Tail
@@ -142,6 +143,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 dataset._source._prepare_workers()  # noqa: SLF001
             self._taken = dataset._begin_loader(self.num_workers)  # noqa: SLF001
             return Counting(super().__iter__(), self._taken)
+        if isinstance(dataset, MixedDataset):
+            if self.num_workers:
+                for source in dataset._datasets:  # noqa: SLF001
+                    source._prepare_workers()  # noqa: SLF001
+            self._taken = dataset._begin_loader(self.batch_size or 1)  # noqa: SLF001
+            return Counting(super().__iter__(), self._taken)
         if isinstance(dataset, S3Dataset) and self.num_workers:
             dataset._prepare_workers()  # noqa: SLF001 - of the same package, like all that follow
         if isinstance(dataset, S3IterableDataset) and self._told_batch_size is not None:
@@ -194,6 +201,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             dataset._source._check_has_place(self.num_workers)  # noqa: SLF001
         if self._taken is not None:
             return self._taken.state().to_dict()
+        if isinstance(dataset, MixedDataset):
+            return dataset._coming_to_loader()  # noqa: SLF001
         if isinstance(dataset, StagedDataset):
             return dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
         if isinstance(dataset, S3IterableDataset):
@@ -211,7 +220,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self._taken is not None and self._taken.going_on:
             raise RuntimeError("an epoch is going on: load a state before it begins, or end it first")
         self._taken = None
-        if isinstance(self.dataset, S3IterableDataset | StagedDataset):
+        if isinstance(self.dataset, S3IterableDataset | StagedDataset | MixedDataset):
             self.dataset.load_state_dict(state)
         else:
             self._own_sampler().load_state_dict(state)
