@@ -324,7 +324,7 @@ class TestOtherLoaders:
 
 
 PROGRAM = """
-import json, os, sys
+import json, os, sys, time
 import s3dataset
 from tests.process.shard_world import number
 uri, kind, place, workers = sys.argv[1:]
@@ -347,6 +347,7 @@ if __name__ == "__main__":
             json.dump({"done": done, "state": loader.state_dict()}, file)
         os.replace(place + ".new", place)
         print(len(done), flush=True)
+        time.sleep(0.05)  # so that it is killed before it ends
 """
 
 
