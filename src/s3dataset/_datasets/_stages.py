@@ -173,7 +173,7 @@ class StagedDataset(IterableDataset[Any]):
             raise ValueError(
                 "behind stages nobody knows how many samples an epoch has, so that none can be padded or dropped to "
                 'make ranks even: give enable_sharding=Split(tail="exact") and a loop that bears ranks of different '
-                "lengths (torch.distributed.algorithms.Join), or Split(steps_per_epoch=)"
+                "lengths (torch.distributed.algorithms.Join) or ends every rank after as many steps"
             )
 
     # -- Epochs and state -------------------------------------------------------------------------------------------
