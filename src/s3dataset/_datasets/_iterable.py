@@ -1,4 +1,4 @@
-"""S3IterableDataset: objects as a stream, shared out among ranks and workers."""
+"""S3IterableDataset: objects, or samples of shards, as a stream that ranks and workers share."""
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -74,6 +74,13 @@ class S3IterableDataset(IterableConstructors[T_co], S3Dataset[T_co], IterableDat
     Make one with `from_prefix`, `from_objects` or `from_manifest`. Syntax is checked there; the network is used when
     iteration begins, which lists once, in parallel, for this process and all DataLoader workers. The order is the
     service's, by key.
+
+    With `format` the objects are shards, and it gives `transform(Sample)` of the samples in them. Shards with an index
+    (`s3dataset index`, `Manifest.index`) are read by sample, so that a shuffle goes over the whole epoch and a state fits
+    any number of ranks and workers; others are streamed from their beginnings, each by one reader.
+
+    With `shuffle` each epoch is an order of its own. An iteration is the next epoch, unless `set_epoch` names another;
+    `state_dict` and `load_state_dict` go on in the middle of one.
 
     No sample goes to two workers of a DataLoader. Over ranks samples are split when `enable_sharding` says so; with
     several ranks and nothing said the first iteration raises ValueError, as either guess would be wrong for somebody:
