@@ -2,7 +2,7 @@
 
 ::
 
-    S3MapDataset, S3IterableDataset     _map  _iterable, over _base; _map_constructors  _iterable_constructors
+    S3MapDataset, S3IterableDataset     _map  _iterable over _resumable, over _base; their constructors
     StagedDataset, MixedDataset         _stages, _mixed, over _iterable
     DataLoader, BatchSampler            _loader  _batch_sampler  _look_ahead: batches that name their successors
     where a loop is                     _position  _taken  _epochs: runs, what a loop took, epochs; _gather: all ranks
