@@ -234,7 +234,7 @@ class TestTransforms:
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_a_failure_names_the_object(self, server: LocalS3, workers: int) -> None:
-        with pytest.raises(S3Exception, match=r"'cat/007' of s3://source/data/cat/007.*KeyError: 'no seven'") as caught:
+        with pytest.raises(S3Exception, match=r"'cat/0.7' of s3://source/data/cat/0.7.*KeyError: 'no seven'") as caught:
             pack(SOURCE, DEST, transform=pack_transforms.fail_at_seven, shard_size=SMALL, workers=workers)
         assert any("shards are finished in s3://dest/packed/" in note for note in caught.value.__notes__)
 
