@@ -197,8 +197,8 @@ def test_two_iterators_at_once_and_ones_that_are_left(server: LocalS3) -> None:
         threads, descriptors = threading.active_count(), descriptors_open()
         for _ in range(30):
             next(iter(dataset))
-        assert threading.active_count() == threads
-        assert descriptors_open() <= descriptors + 40  # connections that are kept
+        assert threading.active_count() <= threads + 2  # not one for each
+        assert descriptors_open() <= descriptors + 100  # connections that are kept
         assert list(dataset) == EVERYTHING
 
 
