@@ -261,7 +261,8 @@ class S3Dataset(Generic[T_co]):
     def __copy__(self) -> Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        S3Dataset._begin_process(twin)
+        twin.__dict__["_listing"] = self._listing.copy()
+        twin._begin_process()
         twin.__dict__["_parent_rank"] = self._parent_rank
         return twin
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sized
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import Sampler
@@ -81,6 +82,7 @@ class BatchSampler(Sampler[list[int]]):
         self._next_epoch = 0
         self._loaded: EpochState | None = None
         self._taken: NumberedTaken | None = None
+        self._counting: NumberedTaken | None = None
 
     @property
     def drop_last(self) -> bool:
@@ -95,6 +97,8 @@ class BatchSampler(Sampler[list[int]]):
     def set_epoch(self, epoch: int) -> None:
         """Names the epoch that the next iteration begins; the one after that follows on."""
         self._next_epoch = epoch
+        if self._taken is not None and not self._taken.going_on:
+            self._taken = None
 
     @property
     def world_size(self) -> int:
@@ -102,8 +106,8 @@ class BatchSampler(Sampler[list[int]]):
         return self._rank().world_size
 
     def __len__(self) -> int:
-        """The number of batches of this rank in an epoch."""
-        return self._plan(self._coming()).steps(self._rank().rank)
+        """The number of batches of this rank in a whole epoch."""
+        return self._plan(self._fresh()).steps(self._rank().rank)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Iterates over this rank's batches of the next epoch.
@@ -120,10 +124,14 @@ class BatchSampler(Sampler[list[int]]):
             batches = look_ahead(batches, self.num_workers, self.ahead, drawn)
         else:
             batches = (DrawnBatch(batch, drawn) for batch in batches)
-        for batch in batches:
-            taken.batch()
-            yield batch
-        taken.end()
+        taken.going_on = True
+        try:
+            for batch in batches:
+                taken.batch()
+                yield batch
+            taken.end()
+        finally:
+            taken.going_on = False
 
     # -- State ------------------------------------------------------------------------------------------------------
 
@@ -158,24 +166,40 @@ class BatchSampler(Sampler[list[int]]):
         """
         self._loaded = EpochState.from_dict(state)
         self._next_epoch = self._loaded.epoch
+        # Later epochs keep the order of the run that was left.
+        self.shuffle = self._loaded.shuffle
+        self.seed = self._loaded.seed if self.shuffle else self.seed
         self._taken = None
 
     def _begin(self) -> NumberedTaken:
         state = self._coming()
         self._loaded = None
         self._next_epoch = state.epoch + 1
-        return NumberedTaken(state, self._plan(state), self._rank().rank)
+        plan = self._plan(state)
+        counting, self._counting = self._counting, None
+        if counting is not None:
+            counting.begin_at(state, plan)  # the epoch may have been named since the loader's iterator was made
+        return NumberedTaken(state, plan, self._rank().rank)
 
     def _begin_loader(self) -> NumberedTaken:
         """What a loader counts in, which begins an epoch; the iteration itself begins when it takes the first batch."""
         state = self._coming()
-        return NumberedTaken(state, self._plan(state), self._rank().rank)
+        self._counting = NumberedTaken(state, self._plan(state), self._rank().rank)
+        return self._counting
 
     def _coming(self) -> EpochState:
         """Where the next iteration begins."""
+        fresh, loaded = self._fresh(), self._loaded
+        if loaded is None or loaded.epoch != self._next_epoch:
+            return fresh
+        loaded.check(fingerprint=fresh.fingerprint, num_samples=fresh.num_samples)
+        return replace(loaded, repeat=fresh.repeat).with_batch_size(self.batch_size)
+
+    def _fresh(self) -> EpochState:
+        """The beginning of the next epoch."""
         length = self.data_source if isinstance(self.data_source, int) else len(self.data_source)
         manifest = getattr(self.data_source, "manifest", None)
-        fresh = EpochState(
+        return EpochState(
             fingerprint=manifest.fingerprint if isinstance(manifest, Manifest) else "",
             num_samples=length,
             seed=self.seed if self.shuffle else 0,
@@ -183,12 +207,12 @@ class BatchSampler(Sampler[list[int]]):
             shuffle=self.shuffle,
             streams=1,
             batch_size=self.batch_size,
+            repeat=self._steps_per_epoch is not None,
         )
-        loaded = self._loaded
-        if loaded is None or loaded.epoch != self._next_epoch:
-            return fresh
-        loaded.check(fingerprint=fresh.fingerprint, num_samples=length)
-        return loaded.with_batch_size(self.batch_size)
+
+    @property
+    def _steps_per_epoch(self) -> int | None:
+        return self.split.steps_per_epoch if self.split is not None and self.tail is None else None
 
     def _batches(self, taken: NumberedTaken) -> Iterator[list[int]]:
         state, plan, rank = taken.begun, taken.plan, taken.rank
@@ -203,7 +227,7 @@ class BatchSampler(Sampler[list[int]]):
         return state.plan(
             world_size=world_size,
             tail=self.tail or split.resolved_tail(world_size),
-            steps_per_epoch=split.steps_per_epoch if self.tail is None else None,
+            steps_per_epoch=self._steps_per_epoch,
         )
 
     def _rank(self) -> Rank:

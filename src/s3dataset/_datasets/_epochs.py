@@ -1,9 +1,9 @@
 """Which epoch an iteration is, and where in it that begins: the same for all workers of a rank."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from s3dataset._page import Page
 
@@ -19,10 +19,15 @@ class Turn(NamedTuple):
     Attributes:
         epoch: Its number.
         resume: The state that it goes on from; None: it begins at the epoch's beginning.
+        loaded: The state that the user loaded last, for copies.
     """
 
     epoch: int
     resume: dict[str, Any] | None
+    loaded: dict[str, Any] | None = None
+
+
+_FIRST = Turn(0, None)
 
 
 class Epochs:
@@ -33,10 +38,12 @@ class Epochs:
 
     Args:
         page: Gives the page that the processes share.
+        origin: Where a copy or a pickle begins to count.
     """
 
-    def __init__(self, page: Callable[[], Page]) -> None:
+    def __init__(self, page: Callable[[], Page], origin: Turn = _FIRST) -> None:
         self._page = page
+        self._origin = origin
 
     def name(self, rank: int, epoch: int, resume: Mapping[str, Any] | None = None) -> None:
         """Names the epoch of the next iteration, and perhaps the state that it goes on from.
@@ -49,27 +56,41 @@ class Epochs:
         page = self._page()
         with page.locked():
             if resume is not None:
-                self._resume_path(page, rank).write_text(json.dumps(resume))
-            count = (page.get(f"epoch.{rank}") >> _EPOCH_BITS) + 1
+                self._path(page, "resume", rank).write_text(json.dumps(resume))
+            count = (self._named(page, rank) >> _EPOCH_BITS) + 1
             page.set(f"resume.{rank}", count if resume is not None else 0)
             page.set(f"epoch.{rank}", count << _EPOCH_BITS | epoch)
+
+    def load(self, rank: int, state: Mapping[str, Any]) -> None:
+        """Names the epoch of a state that the user loaded, whose order later epochs keep."""
+        page = self._page()
+        with page.locked():
+            self._path(page, "loaded", rank).write_text(json.dumps(state))
+            page.set(f"loaded.{rank}", 1)
+        self.name(rank, int(state["epoch"]), state)
+
+    def loaded(self, rank: int) -> dict[str, Any] | None:
+        """The state that the user loaded last."""
+        page = self._page()
+        with page.locked():
+            if not page.get(f"loaded.{rank}"):
+                return self._origin.loaded
+            return cast("dict[str, Any]", json.loads(self._path(page, "loaded", rank).read_text()))
 
     def begin(self, rank: int, reader: str) -> Turn:
         """Begins an iteration of one reader of a rank: "main", "worker 3" or "loader"."""
         page = self._page()
         with page.locked():
-            named = page.get(f"epoch.{rank}")
-            count = named >> _EPOCH_BITS
-            begun = page.get(f"begun.{rank}.{reader}")
-            number = begun & _EPOCH_MASK if begun >> _EPOCH_BITS == count else 0
-            page.set(f"begun.{rank}.{reader}", count << _EPOCH_BITS | number + 1)
+            named = self._named(page, rank)
+            number = self._number(page, rank, reader, named)
+            page.set(f"begun.{rank}.{reader}", named >> _EPOCH_BITS << _EPOCH_BITS | number + 1)
             return self._turn(page, rank, named, number)
 
     def goes_on(self, rank: int, reader: str, epoch: int) -> None:
         """Notes that a reader went on with an epoch by itself, so that its next iteration is the one behind that."""
         page = self._page()
         with page.locked():
-            named = page.get(f"epoch.{rank}")
+            named = self._named(page, rank)
             number = max(0, epoch - (named & _EPOCH_MASK))
             page.set(f"begun.{rank}.{reader}", named >> _EPOCH_BITS << _EPOCH_BITS | number + 1)
 
@@ -77,25 +98,51 @@ class Epochs:
         """The iteration that a reader began last; None: none since the epoch was named."""
         page = self._page()
         with page.locked():
-            named, begun = page.get(f"epoch.{rank}"), page.get(f"begun.{rank}.{reader}")
-            if begun >> _EPOCH_BITS != named >> _EPOCH_BITS or not begun & _EPOCH_MASK:
-                return None
-            return self._turn(page, rank, named, (begun & _EPOCH_MASK) - 1)
+            named = self._named(page, rank)
+            begun = self._number(page, rank, reader, named)
+            return self._turn(page, rank, named, begun - 1) if begun else None
 
     def coming(self, rank: int, reader: str) -> Turn:
         """The iteration that a reader will begin next."""
         page = self._page()
         with page.locked():
-            named, begun = page.get(f"epoch.{rank}"), page.get(f"begun.{rank}.{reader}")
-            same = begun >> _EPOCH_BITS == named >> _EPOCH_BITS
-            return self._turn(page, rank, named, begun & _EPOCH_MASK if same else 0)
+            named = self._named(page, rank)
+            return self._turn(page, rank, named, self._number(page, rank, reader, named))
+
+    def furthest(self, rank: int, readers: Iterable[str]) -> Turn:
+        """What the furthest of these readers will begin next."""
+        page = self._page()
+        with page.locked():
+            named = self._named(page, rank)
+            turn = self._turn(page, rank, named, max(self._number(page, rank, reader, named) for reader in readers))
+        return turn._replace(loaded=self.loaded(rank))
+
+    def note_workers(self, rank: int, num_workers: int) -> None:
+        """Notes of how many workers one is."""
+        self._page().set(f"workers.{rank}", num_workers)
+
+    def workers(self, rank: int) -> int:
+        """How many workers read last; 0: none did."""
+        return self._page().get(f"workers.{rank}")
+
+    def _named(self, page: Page, rank: int) -> int:
+        """The epoch named last, and how many were."""
+        return page.get(f"epoch.{rank}") or self._origin.epoch
+
+    def _number(self, page: Page, rank: int, reader: str, named: int) -> int:
+        """How many iterations a reader began since then."""
+        begun = page.get(f"begun.{rank}.{reader}")
+        return begun & _EPOCH_MASK if begun >> _EPOCH_BITS == named >> _EPOCH_BITS else 0
 
     def _turn(self, page: Page, rank: int, named: int, number: int) -> Turn:
         resume = None
-        if number == 0 and page.get(f"resume.{rank}") == named >> _EPOCH_BITS != 0:
-            resume = json.loads(self._resume_path(page, rank).read_text())
+        count = named >> _EPOCH_BITS
+        if number == 0 and not count:
+            resume = self._origin.resume
+        elif number == 0 and page.get(f"resume.{rank}") == count:
+            resume = json.loads(self._path(page, "resume", rank).read_text())
         return Turn((named & _EPOCH_MASK) + number, resume)
 
     @staticmethod
-    def _resume_path(page: Page, rank: int) -> Path:
-        return Path(f"{page.path}.resume.{rank}")
+    def _path(page: Page, what: str, rank: int) -> Path:
+        return Path(f"{page.path}.{what}.{rank}")

@@ -24,11 +24,21 @@ def gather_state(source: _Stateful, group: Any = None) -> dict[str, Any]:
         group: A process group; default: that of all ranks. Without one this rank is alone.
 
     Raises:
-        ValueError: On every rank: the states do not belong together, as those of different steps.
+        ValueError: On every rank: one has no state, or the states do not belong together, as those of different steps.
     """
-    state = source.state_dict()
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return merge_states([state])
+        return merge_states([source.state_dict()])
+    state: dict[str, Any] | str
+    failure = None
+    try:
+        state = source.state_dict()
+    except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
+        state, failure = f"{type(error).__name__}: {error}", error
     states: list[Any] = [None] * torch.distributed.get_world_size(group)
     torch.distributed.all_gather_object(states, state, group=group)
+    if failure is not None:
+        raise failure
+    for rank, other in enumerate(states):
+        if isinstance(other, str):
+            raise ValueError(f"rank {rank} of the group has no state: {other}")
     return merge_states(states)

@@ -1,7 +1,6 @@
 """S3IterableDataset: objects, or samples of shards, as a stream that ranks and workers share."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any, Literal, Self, TypeVar, cast
 
 import torch.utils.data
@@ -16,7 +15,7 @@ from s3dataset._datasets._positions_ahead import PositionsAhead
 from s3dataset._datasets._resumable import ResumableDataset
 from s3dataset._datasets._shard_samples import ShardSampleMaker
 from s3dataset._datasets._stages import StagedDataset
-from s3dataset._datasets._unindexed import UnindexedEpoch
+from s3dataset._datasets._unindexed import UnindexedEpoch, exactly, samples_of_reader
 from s3dataset._order import reader_positions, reader_streams
 from s3dataset.formats import Format
 
@@ -147,8 +146,7 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
         )
         samples: Iterator[T_co] = iter(epoch)
         if steps is not None and batch_size is not None:
-            given = sum(part.given for part in state.parts if part.stream in streams)
-            samples = islice(samples, max(0, len(range(reader.worker, steps, reader.num_workers)) * batch_size - given))
+            samples = exactly(samples, samples_of_reader(state, reader, steps, batch_size))
         return self._position.follow(samples, ShardsRun(epoch))
 
     def _check_skipping(self, part: Part) -> None:

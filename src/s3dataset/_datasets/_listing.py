@@ -61,6 +61,7 @@ class Listing:
         self.origin = origin
         self.client_ref = client_ref
         self._manifest: Manifest | None = origin.manifest if isinstance(origin, Given) else None
+        self._twin: Listing | None = None
         self._page: Page | None = None
         self._lock = threading.RLock()
         _Forks.watch(self)
@@ -69,6 +70,11 @@ class Listing:
     def known(self) -> Manifest | None:
         """The manifest, if this process has it already."""
         return self._manifest
+
+    @property
+    def has_page(self) -> bool:
+        """Whether there is one yet."""
+        return self._page is not None
 
     @property
     def page(self) -> Page:
@@ -94,6 +100,12 @@ class Listing:
             if self._manifest is None:
                 self._manifest = self._published() or self._find()
             return self._manifest
+
+    def copy(self) -> "Listing":
+        """A listing with a page of its own, for a copy of the dataset: what either finds is found for both."""
+        copied = Listing(self.origin, self.client_ref)
+        copied._manifest, copied._twin = self._manifest, self
+        return copied
 
     def adopt(self, manifest: Manifest) -> None:
         """Takes what another rank listed."""
@@ -131,6 +143,8 @@ class Listing:
             return None
 
     def _find(self) -> Manifest:
+        if self._twin is not None:
+            return self._twin.manifest()
         enter_process()
         if self._page is None:  # nobody shares it yet
             return self.origin.find(self.client_ref)

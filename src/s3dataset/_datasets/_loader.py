@@ -177,6 +177,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
         Samplers of one's own are told if they have a `set_epoch`, as PyTorch's DistributedSampler.
         """
+        if self._taken is not None and not self._taken.going_on:
+            self._taken = None
         for part in (self.batch_sampler, getattr(self.batch_sampler, "sampler", None), self.sampler, self.dataset):
             name_epoch = getattr(part, "set_epoch", None)
             if name_epoch is not None:
@@ -197,6 +199,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         dataset = self.dataset
         if isinstance(dataset, S3IterableDataset):
             dataset._check_has_place(self.num_workers)  # noqa: SLF001
+            dataset._check_one_to_one()  # noqa: SLF001
         if isinstance(dataset, StagedDataset):
             dataset._source._check_has_place(self.num_workers)  # noqa: SLF001
         if self._taken is not None:

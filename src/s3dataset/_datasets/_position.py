@@ -15,6 +15,7 @@ __all__ = [
     "Position",
     "ShardsRun",
     "checked_shuffle",
+    "in_order_of",
     "resumed",
     "state_of",
     "without_first",
@@ -65,6 +66,7 @@ def resumed(loaded: Mapping[str, Any], fresh: EpochState, part: Part) -> EpochSt
     """
     state = EpochState.from_dict(loaded)
     state.check(fingerprint=fresh.fingerprint, num_samples=fresh.num_samples)
+    state = replace(state, repeat=fresh.repeat)
     if state.reader is None:
         return state.with_batch_size(fresh.batch_size)
     if state.reader != part.reader or state.batch_size != fresh.batch_size:
@@ -74,6 +76,16 @@ def resumed(loaded: Mapping[str, Any], fresh: EpochState, part: Part) -> EpochSt
             "resume_state() makes one that fits all of a StatefulDataLoader's, and s3dataset.DataLoader's always does"
         )
     return state
+
+
+def in_order_of(loaded: Mapping[str, Any] | None, fresh: EpochState) -> EpochState:
+    """A later epoch in the order that a state brought along, if that is one of the same data."""
+    if loaded is None or loaded.get("kind") != EpochState.KIND:
+        return fresh
+    state = EpochState.from_dict(loaded)
+    if (state.fingerprint, state.num_samples) != (fresh.fingerprint, fresh.num_samples):
+        return fresh
+    return replace(fresh, seed=state.seed, shuffle=state.shuffle, block_bytes=state.block_bytes, streams=state.streams)
 
 
 def without_first(chunks: Iterator[Sequence[int]], count: int) -> Iterator[Sequence[int]]:
@@ -189,6 +201,11 @@ class Position:
             run.done = True
         finally:
             self._going_on -= 1
+
+    @property
+    def going_on(self) -> bool:
+        """Whether somebody is in the middle of an iteration."""
+        return self._going_on > 0
 
     def check_idle(self) -> None:
         """Refuses to be moved in the middle.

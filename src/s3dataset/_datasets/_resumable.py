@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import torch.utils.data
 
@@ -12,8 +12,8 @@ from s3dataset._datasets._base import S3Dataset, client_ref
 from s3dataset._datasets._epoch_order import first_state
 from s3dataset._datasets._epochs import Epochs, Turn
 from s3dataset._datasets._origin import Origin, Saved
-from s3dataset._datasets._position import Part, Position, checked_shuffle, resumed, state_of
-from s3dataset._datasets._rank import ALONE, find_rank
+from s3dataset._datasets._position import Part, Position, checked_shuffle, in_order_of, resumed, state_of
+from s3dataset._datasets._rank import ALONE, find_rank, is_spawning
 from s3dataset._datasets._taken import NumberedTaken, ShardsTaken, Taken
 from s3dataset._order import BatchPlan, EpochState, ShardsState, Shuffle, Split, StreamState
 from s3dataset.formats import Format
@@ -37,9 +37,23 @@ def _worker_name(worker: int) -> str:
     return f"worker {worker}"
 
 
+_COUNTED: Final = ("main", _LOADER, _worker_name(0))
+"""Readers of which one at least begins every iteration."""
+
+
 def _reader_name() -> str:
     info = torch.utils.data.get_worker_info()
     return "main" if info is None else _worker_name(info.id)
+
+
+def _own_names(kind: type) -> set[str]:
+    """What a class derived from a dataset of this package defines."""
+    own: set[str] = set()
+    for base in kind.__mro__:
+        if base.__module__.startswith("s3dataset."):
+            break
+        own |= base.__dict__.keys()
+    return own
 
 
 class ResumableDataset(S3Dataset[T_co]):
@@ -71,9 +85,12 @@ class ResumableDataset(S3Dataset[T_co]):
         self._batch_size = batch_size
         self._shuffle = checked_shuffle(shuffle)
 
+    _begins = Turn(0, None)
+    """Where a copy or a pickle goes on from."""
+
     def _begin_process(self) -> None:
         super()._begin_process()
-        self._epochs = Epochs(self._page_of_listing)
+        self._epochs = Epochs(self._page_of_listing, self._begins)
         self._position = Position()
         self._in_loader = False
         self._outer: Any = None  # what has this one within, and leaves the splitting to it
@@ -82,7 +99,26 @@ class ResumableDataset(S3Dataset[T_co]):
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         del state["_epochs"], state["_position"], state["_in_loader"], state["_outer"]
+        if not is_spawning():  # else the page goes along
+            state["_begins"] = self._coming_to_copies()
         return state
+
+    def __copy__(self) -> Self:
+        begins, self._begins = self._begins, self._coming_to_copies()
+        try:
+            return super().__copy__()
+        finally:
+            self._begins = begins
+
+    def _coming_to_copies(self) -> Turn:
+        """The epoch that a copy begins with, which counts by itself from there on."""
+        if not self._listing.has_page:  # nothing began
+            return self._begins
+        try:
+            rank = self._rank_for_epochs()
+        except ValueError:  # told when iteration begins
+            return self._begins
+        return self._epochs.furthest(rank, _COUNTED)
 
     # -- Who reads what ---------------------------------------------------------------------------------------------
 
@@ -115,12 +151,18 @@ class ResumableDataset(S3Dataset[T_co]):
     def set_epoch(self, epoch: int) -> None:
         """Names the epoch that the next iteration begins; each further one is the next epoch.
 
-        Workers learn of it when their next iteration begins, persistent ones too.
+        Workers learn of it when their next iteration begins, persistent ones too. To name the epoch of a state that was
+        loaded, as loops over epochs do, changes nothing: the iteration goes on from the state.
 
         Raises:
             ValueError: The epoch is negative.
         """
-        self._epochs.name(self._rank_for_epochs(), operator.index(epoch))
+        rank, epoch = self._rank_for_epochs(), operator.index(epoch)
+        resume = self._epochs.furthest(rank, _COUNTED).resume
+        if resume is None or resume["epoch"] != epoch:
+            self._epochs.name(rank, epoch)
+        if not self._position.going_on:
+            self._position.run = None
 
     def state_dict(self, batches_consumed: int | None = None) -> dict[str, Any]:
         """Where the epoch stands, as values for JSON: a few hundred bytes.
@@ -150,10 +192,10 @@ class ResumableDataset(S3Dataset[T_co]):
         if self._position.loaded is not None:
             return dict(self._position.loaded)
         run = self._position.run
-        if run is not None:
+        if run is not None and (in_worker or not run.done):
             return run.state(in_worker=in_worker).to_dict()
         rank = self._rank_for_epochs()
-        if not in_worker and self._epochs.last(rank, _worker_name(0)) is not None:
+        if run is None and not in_worker and self._epochs.last(rank, _worker_name(0)) is not None:
             raise ValueError(
                 "workers read this dataset, further ahead than the loop is. s3dataset.DataLoader and torchdata's "
                 "StatefulDataLoader keep count: take their state_dict(). With PyTorch's DataLoader give "
@@ -179,6 +221,20 @@ class ResumableDataset(S3Dataset[T_co]):
                 "so a batch says nothing of where the epoch is: split over workers, or use one"
             )
 
+    def _check_one_to_one(self) -> None:
+        """Refuses to tell by the number of batches where a derived class is, which may leave out samples or add some.
+
+        Raises:
+            ValueError: It has an `__iter__` of its own, and no `__len__`.
+        """
+        kind = type(self)
+        if self._reads_unindexed is None and "__iter__" in _own_names(kind) and "__len__" not in _own_names(kind):
+            raise ValueError(
+                f"where a loop is in a {kind.__name__} does not follow from its batches, as that has an __iter__ of "
+                "its own, which may leave out samples or add some. Use transform=, .filter() or .flat_map(), whose "
+                "place is known; or, if it gives one sample for each, define __len__ too"
+            )
+
     def _state_of_loader(self, batches_consumed: int) -> EpochState:
         """Where a PyTorch DataLoader stands whose loop took so many batches of the epoch its workers began last."""
         if self._reads_unindexed is not None:
@@ -186,17 +242,18 @@ class ResumableDataset(S3Dataset[T_co]):
                 f"where the workers are in the shards of {self._listing.origin} follows from no number of batches: use "
                 "s3dataset.DataLoader or torchdata's StatefulDataLoader, or make an index with `s3dataset index`"
             )
+        self._check_one_to_one()
         part = self._part()
         rank = self._rank_for_epochs()
         turn = self._epochs.last(rank, _worker_name(0)) or self._epochs.coming(rank, _worker_name(0))
-        state = self._resolved(turn, part)
-        plan = self._batch_plan(part, state)
-        if batches_consumed >= plan.steps(part.rank.rank):
-            return state.next_epoch()
-        return replace(state, batches=plan.taken(batches_consumed))
+        state = self._resolved(turn, part, self._epochs.workers(rank) or None)
+        return NumberedTaken(state, self._batch_plan(part, state), part.rank.rank).after(batches_consumed)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state in the next iteration, which finishes that epoch; the one after it begins the next.
+
+        Of samples that have numbers, later epochs keep the state's seed, blocks and streams too, so that they are those
+        of the run that was left, whatever the number of workers now.
 
         Raises:
             RuntimeError: An iteration is going on.
@@ -208,7 +265,8 @@ class ResumableDataset(S3Dataset[T_co]):
         if torch.utils.data.get_worker_info() is not None:
             self._position.loaded = checked.to_dict()
         else:
-            self._epochs.name(self._rank_for_epochs(), checked.epoch, checked.to_dict())
+            self._epochs.load(self._rank_for_epochs(), checked.to_dict())
+            self._position.run = None
 
     def _rank_for_epochs(self) -> int:
         split = self._sharding if isinstance(self._sharding, Split) else Split()
@@ -239,7 +297,9 @@ class ResumableDataset(S3Dataset[T_co]):
         return self._resolved(self._begin_turn(), part)
 
     def _begin_turn(self) -> Turn:
-        name = _reader_name()
+        name, info = _reader_name(), torch.utils.data.get_worker_info()
+        if info is not None:
+            self._epochs.note_workers(self._rank_for_epochs(), info.num_workers)
         turn = self._position.begin(self._epochs, self._rank_for_epochs(), name)
         loader = None if turn.resume is None else turn.resume.get(_LOADER)
         of_main = loader == "main"
@@ -250,7 +310,9 @@ class ResumableDataset(S3Dataset[T_co]):
 
     def _resolved(self, turn: Turn, part: Part, num_workers: int | None = None) -> EpochState:
         fresh = self._first_state(part, turn.epoch, num_workers=num_workers)
-        return fresh if turn.resume is None else resumed(turn.resume, fresh, part)
+        if turn.resume is not None:
+            return resumed(turn.resume, fresh, part)
+        return in_order_of(self._epochs.loaded(self._rank_for_epochs()), fresh)
 
     def _batch_plan(self, part: Part, state: EpochState) -> BatchPlan:
         return state.plan(
@@ -277,7 +339,9 @@ class ResumableDataset(S3Dataset[T_co]):
         if turn.resume is not None:
             state = ShardsState.from_dict(turn.resume)
             state.check(fingerprint=manifest.fingerprint, num_shards=len(manifest))
-            return state
+            if state.missing or any(one != StreamState(one.stream) for one in state.parts):
+                return state
+            shuffle = replace(shuffle, seed=state.seed)  # nothing was read yet, so that other readers may share anew
         block_bytes, block_samples = shuffle.buffer_limits()
         workers = part.num_workers if num_workers is None else num_workers
         streams = shuffle.streams or part.rank.world_size * max(1, workers)

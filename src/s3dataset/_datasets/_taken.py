@@ -11,7 +11,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from s3dataset._datasets._bad_samples import SKIPPED
 from s3dataset._datasets._position import ShardsRun
-from s3dataset._order import BatchPlan, EpochState, ShardsState, StreamState
+from s3dataset._order import BatchPlan, EpochState, ShardsState
 
 if TYPE_CHECKING:
     from s3dataset._datasets._position import Run
@@ -61,6 +61,11 @@ class NumberedTaken:
         self._batches = begun.taken // begun.batch_size
         self._done = False
 
+    def begin_at(self, begun: EpochState, plan: BatchPlan) -> None:
+        """The epoch turned out to begin elsewhere."""
+        self.begun, self.plan = begun, plan
+        self._batches = 0
+
     def batch(self) -> None:
         """See `Taken`."""
         self._batches += 1
@@ -96,8 +101,7 @@ class ShardsTaken:
     def __init__(self, begun: ShardsState, streams: range, run: "Callable[[], Run | None] | None") -> None:
         self._begun = begun
         self._run = run
-        known = {part.stream: part for part in begun.parts}
-        self._parts = {stream: known.get(stream, StreamState(stream)) for stream in streams}
+        self._parts = {stream: begun.part(stream) for stream in streams}
         self.going_on = False
         self._done = False
 

@@ -1,15 +1,25 @@
 """Iterating over shards without an index, from their beginnings on."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, TypeVar, cast
 
 from s3dataset._datasets._bad_samples import BadPolicy
 from s3dataset._datasets._sample_rng import Draws, name_of_unindexed
 from s3dataset._datasets._shard_opener import ShardOpener
 from s3dataset._datasets._shard_samples import ShardSampleMaker
-from s3dataset._order import ReadSample, ShardPosition, ShardsState, ShardStream, StreamState, deal_shards, next_stream
+from s3dataset._order import (
+    Reader,
+    ReadSample,
+    ShardPosition,
+    ShardsState,
+    ShardStream,
+    deal_shards,
+    next_stream,
+    reader_streams,
+)
 from s3dataset.errors import DecodeError
 from s3dataset.formats import Cursor, Sample
 
@@ -17,12 +27,65 @@ if TYPE_CHECKING:
     from s3dataset._datasets._counters import Counters
     from s3dataset._manifest import Manifest
 
-__all__ = ["UnindexedEpoch"]
+__all__ = ["UnindexedEpoch", "exactly", "samples_of_reader"]
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _FOLLOWING: Final = 32
 """Shards of which it is known that they come next; how many of them are fetched ahead is a matter of bytes."""
+
+
+def samples_of_reader(state: ShardsState, reader: Reader, steps: int, batch_size: int) -> int:
+    """How many samples a reader gives in what is left of an epoch of so many steps of each rank.
+
+    The workers of a rank that have shards share its steps. With the state of all streams the ranks share what is left
+    of steps x world_size batches, in whole steps, rounded up, so that each takes as many.
+
+    Raises:
+        ValueError: This rank has no shards.
+    """
+    given = {part.stream: part.given for part in state.parts}
+    streams = [
+        reader_streams(state.streams, **reader._replace(worker=worker)._asdict())
+        for worker in range(reader.num_workers)
+    ]
+    reading = [worker for worker, mine in enumerate(streams) if mine and mine.start < state.num_shards]
+    if not reading:
+        raise ValueError(
+            f"rank {reader.rank} of {reader.world_size} has none of the {state.num_shards} shards to take its steps "
+            "from: have as many shards as ranks at least, or make an index with `s3dataset index`"
+        )
+    if reader.worker not in reading:
+        return 0
+    of_rank = [stream for mine in streams for stream in mine]
+    taken = 0  # of this reader alone, where its state knows of nobody else
+    if not state.missing:
+        left = steps * reader.world_size * batch_size - sum(given.values())
+        steps = max(0, -(-left // (reader.world_size * batch_size)))
+    elif all(stream in given for stream in of_rank):
+        steps = max(0, -(-(steps * batch_size - sum(given[stream] for stream in of_rank)) // batch_size))
+    else:
+        taken = sum(given.get(stream, 0) for stream in streams[reader.worker])
+    mine = range(reading.index(reader.worker), steps, len(reading))
+    return max(0, len(mine) * batch_size - taken)
+
+
+def exactly(samples: Iterable[T], count: int) -> Iterator[T]:
+    """Hands on so many samples.
+
+    Raises:
+        ValueError: There are none to repeat.
+    """
+    left = count
+    for sample in islice(samples, count):
+        left -= 1
+        yield sample
+    if left:
+        raise ValueError(
+            f"the shards of this reader hold no samples, and steps_per_epoch asks for {left} more of them: leave out "
+            "empty shards, or make an index with `s3dataset index`"
+        )
 
 
 class UnindexedEpoch(Generic[T_co]):
@@ -67,10 +130,9 @@ class UnindexedEpoch(Generic[T_co]):
         dealt = deal_shards(
             len(manifest), state.streams, streams, seed=state.seed, epoch=state.epoch, shuffle=state.shuffle
         )
-        known = {part.stream: part for part in state.parts}
         self._streams = {
             number: ShardStream(
-                known.get(number, StreamState(number)),
+                state.part(number),
                 shards,
                 self._opens(shards),
                 seed=state.seed,
