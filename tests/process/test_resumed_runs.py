@@ -194,6 +194,54 @@ class TestStates:
         assert sorted(flat(taken + batches_of(third))) == EVERYTHING
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated")
+class TestUnderStatefulDataLoader:
+    def loader(self, manifest: Manifest, workers: int, stages: bool = False) -> Any:
+        stateful = pytest.importorskip("torchdata.stateful_dataloader")
+        dataset: Any = stream(manifest, batch_size=8)
+        return stateful.StatefulDataLoader(
+            dataset.filter(keep) if stages else dataset, batch_size=8, num_workers=workers
+        )
+
+    @pytest.mark.parametrize("kind", ["indexed", "unindexed", "staged"])
+    def test_any_batch_may_be_the_last_one(self, listed: Manifest, indexed: Manifest, kind: str) -> None:
+        """Some workers end before others do, which must not begin the next epoch."""
+
+        def make() -> Any:
+            return self.loader(listed if kind == "unindexed" else indexed, 2, kind == "staged")
+
+        loader = make()
+        epochs = [batches_of(loader) for _ in range(2)]
+        steps = len(epochs[0])
+        for taken in (1, steps - 2, steps - 1, steps):
+            first = make()
+            batches = iter(first)
+            before = [next(batches).tolist() for _ in range(taken)]
+            state = first.state_dict()
+            del batches
+            second = make()
+            second.load_state_dict(state)
+            assert before + batches_of(second) == epochs[0]
+            assert batches_of(second) == epochs[1]
+
+    @pytest.mark.parametrize("kind", ["indexed", "unindexed"])
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_no_epoch_is_left_out_behind_one(
+        self, listed: Manifest, indexed: Manifest, kind: str, workers: int
+    ) -> None:
+        manifest = listed if kind == "unindexed" else indexed
+        first = self.loader(manifest, workers)
+        batches_of(first)
+        state = first.state_dict()
+        second = self.loader(manifest, workers)
+        second.load_state_dict(state)
+        assert batches_of(second) == batches_of(first)
+
+
+def keep(_: int) -> bool:
+    return True
+
+
 class TestFixedSteps:
     @pytest.mark.parametrize("kind", ["stream", "map"])
     def test_rows_that_repeat(self, indexed: Manifest, kind: str) -> None:

@@ -153,7 +153,8 @@ class BatchSampler(Sampler[list[int]]):
             if self.num_workers:
                 raise ValueError(
                     f"a loader with {self.num_workers} workers takes batches ahead of the loop: give "
-                    "state_dict(batches_consumed=n), or use s3dataset.DataLoader, whose state_dict() counts them"
+                    "state_dict(batches_consumed=n), or use s3dataset.DataLoader, whose state_dict() counts them. "
+                    "torchdata's StatefulDataLoader counts too: leave num_workers= out of the sampler there"
                 )
             return taken.state().to_dict()
         return taken.after(batches_consumed).to_dict()

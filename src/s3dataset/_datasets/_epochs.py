@@ -20,11 +20,13 @@ class Turn(NamedTuple):
         epoch: Its number.
         resume: The state that it goes on from; None: it begins at the epoch's beginning.
         loaded: The state that the user loaded last, for copies.
+        begun: What its reader noted.
     """
 
     epoch: int
     resume: dict[str, Any] | None
     loaded: dict[str, Any] | None = None
+    begun: int = 0
 
 
 _FIRST = Turn(0, None)
@@ -83,8 +85,17 @@ class Epochs:
         with page.locked():
             named = self._named(page, rank)
             number = self._number(page, rank, reader, named)
-            page.set(f"begun.{rank}.{reader}", named >> _EPOCH_BITS << _EPOCH_BITS | number + 1)
-            return self._turn(page, rank, named, number)
+            begun = named >> _EPOCH_BITS << _EPOCH_BITS | number + 1
+            page.set(f"begun.{rank}.{reader}", begun)
+            return self._turn(page, rank, named, number)._replace(begun=begun)
+
+    def give_back(self, rank: int, reader: str, turn: Turn) -> None:
+        """Takes back the iteration that a reader began last, unless an epoch was named since."""
+        page = self._page()
+        with page.locked():
+            named = self._named(page, rank)
+            if page.get(f"begun.{rank}.{reader}") == turn.begun and turn.begun >> _EPOCH_BITS == named >> _EPOCH_BITS:
+                page.set(f"begun.{rank}.{reader}", turn.begun - 1)
 
     def goes_on(self, rank: int, reader: str, epoch: int) -> None:
         """Notes that a reader went on with an epoch by itself, so that its next iteration is the one behind that."""

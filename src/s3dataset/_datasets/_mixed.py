@@ -247,10 +247,11 @@ class MixedDataset(IterableDataset[Any]):
             turn = first._epochs.coming(first._rank_for_epochs(), first._reader_name())  # noqa: SLF001
             return self._resolved(turn.epoch, turn.resume)
         state, part, batch_size = self._run
-        if self._done:
+        in_worker = torch.utils.data.get_worker_info() is not None
+        if self._done and not in_worker:  # other workers may still be in this epoch
             return self._resolved(state["epoch"] + 1, None)
         steps, rest = divmod(self._samples_taken, batch_size)
-        if rest or part.num_workers > 1 or torch.utils.data.get_worker_info() is not None:
+        if rest or part.num_workers > 1 or in_worker:
             return {**state, "reader": list(part.reader), "taken": self._samples_taken}
         return {**state, "slot": state["slot"] + steps * batch_size * part.rank.world_size}
 

@@ -140,7 +140,7 @@ class NumberedRun:
     def state(self, *, in_worker: bool) -> EpochState:
         """See `Run`."""
         begun, part = self._begun, self._part
-        if self.done:
+        if self.done and not in_worker:  # other workers may still be in this epoch
             return begun.next_epoch()
         taken = self._taken + self._skipped()
         steps, rest = divmod(taken, begun.batch_size)
@@ -163,9 +163,9 @@ class ShardsRun:
         """Where it stands in its epoch, also at that one's end."""
         return self._epoch.state()
 
-    def state(self, *, in_worker: bool) -> ShardsState:  # noqa: ARG002 - of the same form as the other
+    def state(self, *, in_worker: bool) -> ShardsState:
         """See `Run`."""
-        return self.standing().next_epoch() if self.done else self.standing()
+        return self.standing().next_epoch() if self.done and not in_worker else self.standing()
 
 
 class Position:
@@ -178,12 +178,20 @@ class Position:
     def __init__(self) -> None:
         self.run: Run | None = None
         self._going_on = 0
+        self._unread: Turn | None = None
         self.loaded: dict[str, Any] | None = None
 
     def begin(self, epochs: Epochs, rank: int, reader: str) -> Turn:
-        """Begins an iteration."""
+        """Begins an iteration. One that was begun before it and of which nothing was read does not count.
+
+        torchdata's StatefulDataLoader makes two iterators, of which it reads one, where it was saved between epochs.
+        """
+        unread, self._unread = self._unread, None
         if self.loaded is None:
-            return epochs.begin(rank, reader)
+            if unread is not None:
+                epochs.give_back(rank, reader, unread)
+            self._unread = epochs.begin(rank, reader)
+            return self._unread
         loaded, self.loaded = self.loaded, None
         epoch = int(loaded["epoch"])
         epochs.goes_on(rank, reader, epoch)
@@ -196,6 +204,7 @@ class Position:
 
     def _follow(self, samples: Iterable[T], run: Run) -> Iterator[T]:
         self._going_on += 1
+        self._unread = None
         try:
             yield from samples
             run.done = True

@@ -197,7 +197,7 @@ class StagedDataset(IterableDataset[Any]):
         if self._loaded is not None:
             return dict(self._loaded)
         if self._iteration is not None:
-            return self._iteration.state(between_epochs=True)
+            return self._iteration.state(between_epochs=torch.utils.data.get_worker_info() is None)
         return self._coming_to_loader(0)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -221,7 +221,7 @@ class StagedDataset(IterableDataset[Any]):
         else:
             source._epochs.name(source._rank_for_epochs(), int(state["epoch"]), state)  # noqa: SLF001
 
-    def _state(self, reader: Reader, epoch: int, places: Mapping[str, Any], following: int = 0) -> dict[str, Any]:
+    def _state(self, reader: Reader, epoch: int, places: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "version": _VERSION,
             "kind": _KIND,
@@ -229,7 +229,7 @@ class StagedDataset(IterableDataset[Any]):
             "rank": reader.rank,
             "world_size": reader.world_size,
             "workers": reader.num_workers,
-            "next": following,
+            "next": 0,
             "stages": len(self._stages),
             "length": self._packing and self._packing.length,
             "readers": dict(places),
@@ -298,7 +298,8 @@ class _Iteration:
         if self._done and between_epochs:
             return dataset._state(reader, epoch + 1, {})  # noqa: SLF001
         place = _Place(self._begun).to_dict() | {"ended": True} if self._done else self._place.to_dict()
-        return dataset._state(reader, epoch, {str(reader.worker): place}, reader.worker)  # noqa: SLF001
+        # Whose turn is next only a loader knows.
+        return dataset._state(reader, epoch, {str(reader.worker): place})  # noqa: SLF001
 
     def __iter__(self) -> Iterator[Any]:
         if self._ended:
@@ -428,7 +429,8 @@ class StagesTaken:
     def carried(self, state: bytes) -> None:
         """See `Taken`."""
         came = json.loads(state)
-        following = (came["next"] + 1) % came["workers"]
+        (worker,) = came["readers"]
+        following = (int(worker) + 1) % came["workers"]
         self._state = {**came, "next": following, "readers": {**self._state["readers"], **came["readers"]}}
 
     def end(self) -> None:
