@@ -235,8 +235,8 @@ class S3Dataset(Generic[T_co]):
             )
 
     def _warn_once(self, topic: str, text: str) -> None:
-        """Warns in one of the processes that share the page."""
-        if self._listing.page.add(f"warned_{topic}", 1) == 1:
+        """Warns in one of the processes that share the page, for one of all copies."""
+        if self._listing.is_first(f"warned_{topic}"):
             warnings.warn(text, UserWarning, stacklevel=4)
 
     # -- Pickling ---------------------------------------------------------------------------------------------------

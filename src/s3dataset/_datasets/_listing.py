@@ -107,6 +107,10 @@ class Listing:
         copied._manifest, copied._twin = self._manifest, self
         return copied
 
+    def is_first(self, name: str) -> bool:
+        """Whether neither this nor the one that it is a copy of was asked for that name, in any of their processes."""
+        return self.page.add(name, 1) == 1 if self._twin is None else self._twin.is_first(name)
+
     def adopt(self, manifest: Manifest) -> None:
         """Takes what another rank listed."""
         with self._lock:
