@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2
 MIRI_TESTED := budget:: date::tests::http date::tests::iso head:: hedge:: pace:: xml::list xml::write proxy:: raw::tests::a_span
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo test test-fast test-oldest-torch model faults kills soak fuzz fuzz-guided asan miri lint format deny bench bench-docs scale build clean
+.PHONY: help env demo notebook test test-fast test-oldest-torch model faults kills soak fuzz fuzz-guided asan miri lint format deny bench bench-docs scale build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,6 +21,10 @@ env: ## .venv with everything for development, and the package built into it
 demo: ## train a model on images that stream from a local S3 (ARGS="--uri s3://... --region ..." for a bucket of yours)
 	@$(SETUP) demo
 	@$(BIN)/python -m s3dataset demo $(ARGS)
+
+notebook: ## execute examples/getting_started.ipynb, its output into the file (ARGS="--start-method forkserver --check")
+	@$(SETUP) notebook
+	$(BIN)/python tools/notebook.py $(ARGS)
 
 test: env ## Rust and Python tests
 	cargo test --quiet $(RUST_TESTED)

@@ -128,6 +128,7 @@ def test_accelerate_and_ranks_split_twice_is_an_error(ranks: Ranks) -> None:
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("kind", ["map", "iterable"])
 def test_hugging_faces_trainer_sees_every_sample(ranks: Ranks, tmp_path: Path, kind: str, world_size: int) -> None:
+    pytest.importorskip("accelerate")
     pytest.importorskip("transformers")
     answers = ranks("hugging_face", kind, str(tmp_path / "out"), world_size=world_size)
     seen = Counter(chain.from_iterable(answer["seen"] for answer in answers))
@@ -138,6 +139,7 @@ def test_hugging_faces_trainer_sees_every_sample(ranks: Ranks, tmp_path: Path, k
 
 @pytest.mark.slow
 def test_hugging_faces_trainer_is_told_to_choose(ranks: Ranks, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
     pytest.importorskip("transformers")
     for answer in ranks("hugging_face", "iterable-unsaid", str(tmp_path / "out")):
         assert "enable_sharding=" in answer["error"]

@@ -1,6 +1,7 @@
 """The README's Python and the examples run as they stand."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -92,3 +93,15 @@ def test_read_many():
     output = run("examples/read_many.py", "s3://my-bucket/images/")
     assert "48 objects" in output
     assert "into one's own memory" in output
+
+
+def test_pretrain_on_text(server):
+    lines = [json.dumps({"text": f"document {number} says hello to the world. " * 9}) for number in range(60)]
+    server.put("my-bucket", "jsonl/0.jsonl", "\n".join(lines).encode())
+    arguments = ("s3://my-bucket/jsonl/", "s3://my-bucket/run-1", "--length", "64", "--save-every", "5")
+    first = run("examples/pretrain_on_text.py", *arguments, "--steps", "10")
+    assert re.findall(r"step (\d+): loss", first) == ["5", "10"]
+    second = run("examples/pretrain_on_text.py", *arguments, "--steps", "30")
+    assert "goes on behind step 10" in second
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", first + second)]
+    assert losses[-1] < losses[0] / 2

@@ -44,8 +44,8 @@ class S3StorageReader(FileSystemReader):
         >>> torch.distributed.checkpoint.load(state_dict, storage_reader=reader)
 
     Args:
-        region: Where the bucket is; None: from the environment, the profile, else the bucket itself tells.
-        path: The checkpoint: "s3://bucket/prefix".
+        region: Where the bucket is; default: from the environment, the profile, else the bucket itself tells.
+        path: The checkpoint: "s3://bucket/prefix". Needed; it stands behind the region as in s3torchconnector.
         s3client_config: Everything else.
         reader_constructor: `S3ReaderConstructor.dcp_optimized(max_gap_size)`, the default, limits the gaps that are
             read along, which stay under 5 % of what is wanted in any case. The others choose the read-ahead of what is
@@ -60,8 +60,8 @@ class S3StorageReader(FileSystemReader):
 
     def __init__(
         self,
-        region: str | None,
-        path: str | os.PathLike[str],
+        region: str | None = None,
+        path: str | os.PathLike[str] = "",
         s3client_config: S3ClientConfig | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
         *,

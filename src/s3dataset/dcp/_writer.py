@@ -56,8 +56,8 @@ class S3StorageWriter(FileSystemWriter):
         >>> torch.distributed.checkpoint.save(state_dict, storage_writer=writer)
 
     Args:
-        region: Where the bucket is; None: from the environment, the profile, else the bucket itself tells.
-        path: The checkpoint: "s3://bucket/prefix".
+        region: Where the bucket is; default: from the environment, the profile, else the bucket itself tells.
+        path: The checkpoint: "s3://bucket/prefix". Needed; it stands behind the region as in s3torchconnector.
         s3client_config: Everything else.
         prefix_strategy: Names of the objects of each rank; default: all side by side.
         thread_count: Objects of a rank. One is enough for full speed: its parts are sent side by side.
@@ -74,8 +74,8 @@ class S3StorageWriter(FileSystemWriter):
 
     def __init__(
         self,
-        region: str | None,
-        path: str | os.PathLike[str],
+        region: str | None = None,
+        path: str | os.PathLike[str] = "",
         s3client_config: S3ClientConfig | None = None,
         prefix_strategy: S3PrefixStrategyBase | None = None,
         thread_count: int = 1,

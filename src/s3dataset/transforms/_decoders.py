@@ -272,8 +272,12 @@ def _image_tensor(image: Any) -> "torch.Tensor":
     import torch  # noqa: PLC0415
 
     try:
-        array = torch.from_numpy(_image_array(image))
+        import numpy as np  # noqa: PLC0415
+
+        array = _image_array(image)
+        # NumPy turns the axes: PyTorch would share the work among threads, which wait for each other on busy cores.
+        return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
     except (ImportError, RuntimeError):  # NumPy is optional for torch, and so it is here
-        array = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        array = array.reshape(image.height, image.width, -1).squeeze(-1)
-    return array.unsqueeze(0) if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
+        flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        pixels = flat.reshape(image.height, image.width, -1)
+        return pixels.permute(2, 0, 1).contiguous()
