@@ -49,7 +49,7 @@ def checked_on_error(on_error: Any) -> OnError:
 
 
 class BadLedger:
-    """The bad samples that all processes of a dataset met, in a file beside their page.
+    """The bad samples that all processes of a dataset met, in a file beside their page, and those of a state.
 
     Args:
         page: Gives the page.
@@ -57,31 +57,64 @@ class BadLedger:
 
     def __init__(self, page: Callable[[], Page]) -> None:
         self._page = page
+        self._read: tuple[tuple[int, int], BadSamples] = ((0, 0), BadSamples())
 
     def note(self, sample: BadSample) -> None:
         """Adds one, and logs it."""
         page = self._page()
-        page.add("bad_samples", 1)
         _log.warning("bad sample %d of %s is left out: %s", sample.offset, sample.uri, sample.reason)
-        with page.locked(), self._path(page).open("a") as file:
+        with page.locked(), self._path(page, "bad").open("a") as file:
             if file.tell() < _LEDGER_BYTES:
                 file.write(json.dumps(sample) + "\n")
+                file.flush()
+            page.add("bad_samples", 1)
+
+    def knows(self, samples: BadSamples, *, alone: bool) -> None:
+        """Takes what a state says, which a run that goes on from it counts on from.
+
+        Args:
+            samples: The state's ledger.
+            alone: Nothing else was loaded; else another worker of the same loader may have loaded as much.
+        """
+        page = self._page()
+        if not samples.count and not page.get("bad_loaded"):
+            return
+        with page.locked():
+            known = self._loaded(page)
+            if not alone and known.count:
+                merged = known.merged([samples])
+                beyond = max(one.count - len(one.entries) for one in (known, samples))
+                samples = BadSamples(merged.entries, len(merged.entries) + beyond)
+                if samples == known:
+                    return
+            self._path(page, "bad_loaded").write_text(json.dumps(samples.to_dict()))
+            page.add("bad_loaded", 1)
 
     def read(self) -> BadSamples:
         """What was noted so far."""
         page = self._page()
-        count = page.get("bad_samples")
-        if not count:
-            return BadSamples()
+        now = page.get("bad_samples"), page.get("bad_loaded")
+        if now == self._read[0]:
+            return self._read[1]
         with page.locked():
-            lines = self._path(page).read_text().splitlines()
+            now = page.get("bad_samples"), page.get("bad_loaded")
+            loaded = self._loaded(page)
+            lines = self._path(page, "bad").read_text().splitlines() if now[0] else []
         entries = [BadSample(*json.loads(line)) for line in lines]
-        ledger = BadSamples().merged(BadSamples((entry,), 1) for entry in entries)
-        return BadSamples(ledger.entries, max(ledger.count, ledger.count + count - len(entries)))
+        met = BadSamples().merged(BadSamples((entry,), 1) for entry in entries)
+        # What is met again after a resume counts once.
+        ledger = loaded.merged([BadSamples(met.entries, max(met.count, met.count + now[0] - len(entries)))])
+        self._read = now, ledger
+        return ledger
+
+    def _loaded(self, page: Page) -> BadSamples:
+        if not page.get("bad_loaded"):
+            return BadSamples()
+        return BadSamples.from_dict(json.loads(self._path(page, "bad_loaded").read_text()))
 
     @staticmethod
-    def _path(page: Page) -> Path:
-        return Path(f"{page.path}.bad")
+    def _path(page: Page, name: str) -> Path:
+        return Path(f"{page.path}.{name}")
 
 
 class BadPolicy(Generic[T]):

@@ -71,6 +71,7 @@ class S3Dataset(Generic[T_co]):
         """State that belongs to this process alone."""
         self._parent_rank: Rank | None = None
         self._agreement = Agreement(self._listing)
+        self._ledger = BadLedger(self._page_of_listing)
         self._counters: tuple[int, Counters] | None = None
         self._indexed: tuple[int, IndexedShards[T_co]] | None = None
 
@@ -116,13 +117,19 @@ class S3Dataset(Generic[T_co]):
         return self._count.totals()
 
     def bad_samples(self) -> BadSamples:
-        """What was left out or replaced because of `on_error`, in this process and its workers: printable."""
-        return BadLedger(self._page_of_listing).read()
+        """What was left out or replaced because of `on_error`, in this process and its workers: printable.
+
+        States keep it: a run that goes on from one counts what was met before, too.
+        """
+        return self._ledger.read()
 
     def __repr__(self) -> str:
         known = self._listing.known
         facts = "not listed yet" if known is None else f"{len(known):,} objects"
         return f"<{type(self).__name__} of {self._listing.origin} ({facts})>"
+
+    def _with_ledger(self, state: dict[str, Any]) -> dict[str, Any]:
+        return {**state, "bad": self.bad_samples().to_dict()}
 
     # -- For the classes derived ------------------------------------------------------------------------------------
 
@@ -173,7 +180,7 @@ class S3Dataset(Generic[T_co]):
         if self._on_error == "raise":
             return None
         shards = None if self._reads_unindexed is not None else self._shards_drawing(seed, epoch)
-        ledger = BadLedger(self._page_of_listing)
+        ledger = self._ledger
         if shards is not None:
             return BadPolicy(self._on_error, ledger, shards.make, shards.neighbours, seed=seed, epoch=epoch)
         manifest, maker = self.manifest, self._maker_drawing(seed, epoch)
@@ -245,7 +252,7 @@ class S3Dataset(Generic[T_co]):
         state = {
             name: value
             for name, value in self.__dict__.items()
-            if name not in {"_agreement", "_counters", "_indexed", "_parent_rank"}
+            if name not in {"_agreement", "_counters", "_indexed", "_ledger", "_parent_rank"}
         }
         # A spawned worker has no process group to ask, unlike a forked one. Plain pickles go anywhere, so they say
         # nothing.

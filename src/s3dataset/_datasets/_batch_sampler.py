@@ -1,5 +1,6 @@
 """BatchSampler: which samples make up each batch of a map dataset."""
 
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import replace
@@ -7,11 +8,13 @@ from typing import Any
 
 from torch.utils.data import Sampler
 
+from s3dataset._datasets._bad_samples import BadLedger
 from s3dataset._datasets._look_ahead import DrawnBatch, look_ahead
 from s3dataset._datasets._rank import Rank, find_rank
 from s3dataset._datasets._taken import NumberedTaken
+from s3dataset._datasets._torchdata import asked_by_torchdata
 from s3dataset._manifest import Manifest
-from s3dataset._order import BatchPlan, EpochState, Permutation, Split, Tail
+from s3dataset._order import BadSamples, BatchPlan, EpochState, Permutation, Split, Tail
 
 __all__ = ["BatchSampler"]
 
@@ -81,6 +84,7 @@ class BatchSampler(Sampler[list[int]]):
         self.ahead = ahead
         self._next_epoch = 0
         self._loaded: EpochState | None = None
+        self._loaded_ended = False
         self._taken: NumberedTaken | None = None
         self._counting: NumberedTaken | None = None
 
@@ -115,9 +119,25 @@ class BatchSampler(Sampler[list[int]]):
         Raises:
             ManifestMismatchError: A state was loaded that belongs to other data.
         """
+        taken = self._taken
+        if taken is not None and taken.is_over and not taken.going_on:
+            self._taken = None
+        loaded = self._loaded
+        if loaded is not None and self._loaded_ended:
+            # torchdata's loader goes through the iteration that it restores, or only makes it.
+            self._loaded, self._loaded_ended = None, False
+            if self._next_epoch != loaded.epoch:  # another one was named
+                return self._iterate(self._counting)
+            self._next_epoch = loaded.epoch + 1
+            self._taken = NumberedTaken(loaded, self._plan(loaded), self._rank().rank)
+            self._taken.end()
+            return iter(())
+        return self._iterate(self._counting)
+
+    def _iterate(self, counting: NumberedTaken | None) -> Iterator[list[int]]:
         # A generator, so that the epoch counts on when the first batch is taken: PyTorch makes two iterators and uses
         # one.
-        self._taken = taken = self._begin()
+        self._taken = taken = self._begin(counting)
         batches = self._batches(taken)
         drawn = taken.begun.seed if taken.begun.shuffle else self.seed, taken.begun.epoch
         if self.num_workers is not None and self.ahead != 0:
@@ -146,47 +166,73 @@ class BatchSampler(Sampler[list[int]]):
         Raises:
             ValueError: There are workers, and it was not given.
         """
+        return {**self._standing(batches_consumed, at_end=asked_by_torchdata()), "bad": self._bad_samples().to_dict()}
+
+    def _standing(self, batches_consumed: int | None, *, at_end: bool) -> dict[str, Any]:
         taken = self._taken
         if taken is None:
             return self._coming().to_dict()
+        if at_end:
+            return taken.standing().to_dict() | ({"ended": True} if taken.is_over else {})
         if batches_consumed is None:
             if self.num_workers:
                 raise ValueError(
                     f"a loader with {self.num_workers} workers takes batches ahead of the loop: give "
-                    "state_dict(batches_consumed=n), or use s3dataset.DataLoader, whose state_dict() counts them. "
-                    "torchdata's StatefulDataLoader counts too: leave num_workers= out of the sampler there"
+                    "state_dict(batches_consumed=n), or use s3dataset.DataLoader or torchdata's StatefulDataLoader, "
+                    "whose state_dict() counts them"
                 )
             return taken.state().to_dict()
         return taken.after(batches_consumed).to_dict()
+
+    def _bad_samples(self) -> BadSamples:
+        bad_samples = getattr(self.data_source, "bad_samples", None)
+        found = None if bad_samples is None else bad_samples()
+        return found if isinstance(found, BadSamples) else BadSamples()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state in the next iteration, which finishes that epoch; the one after it begins the next.
 
         Raises:
+            RuntimeError: An iteration is going on.
             ValueError: It is no state of samples with numbers.
         """
-        self._loaded = EpochState.from_dict(state)
+        if self._taken is not None and self._taken.going_on:
+            raise RuntimeError("an iteration is going on: load a state before it begins, or end it first")
+        self._load(state, ended_counts=asked_by_torchdata())
+
+    def _load(self, state: Mapping[str, Any], *, ended_counts: bool = False) -> None:
+        loaded, ended = EpochState.from_dict(state), state.get("ended") is True
+        self._loaded_ended = ended and ended_counts
+        if ended and not self._loaded_ended:
+            loaded = loaded.next_epoch()
+        ledger = getattr(self.data_source, "_ledger", None)
+        if isinstance(ledger, BadLedger):
+            ledger.knows(loaded.bad, alone=True)
+        self._loaded = replace(loaded, bad=BadSamples())
         self._next_epoch = self._loaded.epoch
         # Later epochs keep the order of the run that was left.
         self.shuffle = self._loaded.shuffle
         self.seed = self._loaded.seed if self.shuffle else self.seed
         self._taken = None
 
-    def _begin(self) -> NumberedTaken:
+    def _begin(self, counting: NumberedTaken | None) -> NumberedTaken:
         state = self._coming()
         self._loaded = None
         self._next_epoch = state.epoch + 1
         plan = self._plan(state)
-        counting, self._counting = self._counting, None
         if counting is not None:
             counting.begin_at(state, plan)  # the epoch may have been named since the loader's iterator was made
         return NumberedTaken(state, plan, self._rank().rank)
 
-    def _begin_loader(self) -> NumberedTaken:
-        """What a loader counts in, which begins an epoch; the iteration itself begins when it takes the first batch."""
+    @contextlib.contextmanager
+    def _counting_in(self) -> Iterator[NumberedTaken]:
+        """What a loader counts in whose iterator is made within; it begins when that takes its first batch."""
         state = self._coming()
         self._counting = NumberedTaken(state, self._plan(state), self._rank().rank)
-        return self._counting
+        try:
+            yield self._counting
+        finally:
+            self._counting = None
 
     def _coming(self) -> EpochState:
         """Where the next iteration begins."""

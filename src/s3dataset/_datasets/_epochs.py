@@ -1,16 +1,26 @@
 """Which epoch an iteration is, and where in it that begins: the same for all workers of a rank."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from s3dataset._page import Page
 
-__all__ = ["Epochs", "Turn"]
+__all__ = ["LOADER", "MAIN", "WORKERS", "Epochs", "Turn"]
 
-_EPOCH_BITS = 32
-_EPOCH_MASK = (1 << _EPOCH_BITS) - 1
+_EPOCH_BITS: Final = 32
+_EPOCH_MASK: Final = (1 << _EPOCH_BITS) - 1
+_MOST_LOADERS: Final = 16
+
+MAIN: Final = "main"
+"""A process that iterates by itself."""
+LOADER: Final = "loader"
+"""A loader of this package, which hands the epoch to its workers."""
+WORKERS: Final = "workers"
+"""All workers of a loader of somebody else's."""
+
+_READERS: Final = (MAIN, LOADER, WORKERS)
 
 
 class Turn(NamedTuple):
@@ -21,12 +31,21 @@ class Turn(NamedTuple):
         resume: The state that it goes on from; None: it begins at the epoch's beginning.
         loaded: The state that the user loaded last, for copies.
         begun: What its reader noted.
+        batch_size: Of the batches; None: not known from whoever begins it.
+        in_loader: Whether a loader of this package reads.
     """
 
     epoch: int
-    resume: dict[str, Any] | None
-    loaded: dict[str, Any] | None = None
+    resume: Mapping[str, Any] | None
+    loaded: Mapping[str, Any] | None = None
     begun: int = 0
+    batch_size: int | None = None
+    in_loader: bool = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left of it."""
+        return self.resume is not None and self.resume.get("ended") is True
 
 
 _FIRST = Turn(0, None)
@@ -36,7 +55,8 @@ class Epochs:
     """Counts epochs in the page, for a main process and its workers, whether these live for one epoch or for many.
 
     Whoever names an epoch begins a count: the first iteration from then on is that epoch, and each further one of the
-    same reader is the next. Readers of a rank count alike, as each begins one iteration in every epoch of a DataLoader.
+    same kind of reader is the next. The kinds count by themselves, so that looking at a sample in the main process of
+    one rank does not put its workers an epoch ahead of other ranks'.
 
     Args:
         page: Gives the page that the processes share.
@@ -71,7 +91,7 @@ class Epochs:
             page.set(f"loaded.{rank}", 1)
         self.name(rank, int(state["epoch"]), state)
 
-    def loaded(self, rank: int) -> dict[str, Any] | None:
+    def loaded(self, rank: int) -> Mapping[str, Any] | None:
         """The state that the user loaded last."""
         page = self._page()
         with page.locked():
@@ -80,14 +100,43 @@ class Epochs:
             return cast("dict[str, Any]", json.loads(self._path(page, "loaded", rank).read_text()))
 
     def begin(self, rank: int, reader: str) -> Turn:
-        """Begins an iteration of one reader of a rank: "main", "worker 3" or "loader"."""
+        """Begins an iteration of the main process or of a loader."""
         page = self._page()
         with page.locked():
-            named = self._named(page, rank)
-            number = self._number(page, rank, reader, named)
-            begun = named >> _EPOCH_BITS << _EPOCH_BITS | number + 1
-            page.set(f"begun.{rank}.{reader}", begun)
-            return self._turn(page, rank, named, number)._replace(begun=begun)
+            return self._begin(page, rank, reader)
+
+    def begin_with(self, rank: int, workers: str, worker: int, number: int) -> Turn:
+        """Begins an iteration of one of the workers of a loader of somebody else's, who all begin the same.
+
+        The first of them to come decides.
+
+        Args:
+            rank: The rank.
+            workers: Names the loader's workers.
+            worker: The number of this one.
+            number: How many iterations this one began, this one included.
+        """
+        page = self._page()
+        path = self._path(page, "workers", rank)
+        with page.locked():
+            loaders: dict[str, Any] = json.loads(path.read_text()) if page.get(f"workers_began.{rank}") else {}
+            known = loaders.pop(workers, None)
+            if known is not None and known["number"] >= number and worker not in known["begun"]:
+                turn = Turn(*known["turn"])
+            else:
+                known = {"number": number, "begun": []}
+                turn = self._begin(page, rank, WORKERS)
+            loaders[workers] = {**known, "begun": [*known["begun"], worker], "turn": turn}
+            path.write_text(json.dumps(dict(list(loaders.items())[-_MOST_LOADERS:])))
+            page.set(f"workers_began.{rank}", 1)
+            return turn
+
+    def _begin(self, page: Page, rank: int, reader: str) -> Turn:
+        named = self._named(page, rank)
+        number = self._number(page, rank, reader, named)
+        begun = named >> _EPOCH_BITS << _EPOCH_BITS | number + 1
+        page.set(f"begun.{rank}.{reader}", begun)
+        return self._turn(page, rank, named, number)._replace(begun=begun)
 
     def give_back(self, rank: int, reader: str, turn: Turn) -> None:
         """Takes back the iteration that a reader began last, unless an epoch was named since."""
@@ -98,12 +147,16 @@ class Epochs:
                 page.set(f"begun.{rank}.{reader}", turn.begun - 1)
 
     def goes_on(self, rank: int, reader: str, epoch: int) -> None:
-        """Notes that a reader went on with an epoch by itself, so that its next iteration is the one behind that."""
+        """Notes that a reader went on with an epoch by itself, so that its next iteration is the one behind that.
+
+        Where a later epoch is named already, that comes next.
+        """
         page = self._page()
         with page.locked():
             named = self._named(page, rank)
-            number = max(0, epoch - (named & _EPOCH_MASK))
-            page.set(f"begun.{rank}.{reader}", named >> _EPOCH_BITS << _EPOCH_BITS | number + 1)
+            number = epoch - (named & _EPOCH_MASK)
+            if number >= 0:
+                page.set(f"begun.{rank}.{reader}", named >> _EPOCH_BITS << _EPOCH_BITS | number + 1)
 
     def last(self, rank: int, reader: str) -> Turn | None:
         """The iteration that a reader began last; None: none since the epoch was named."""
@@ -111,7 +164,9 @@ class Epochs:
         with page.locked():
             named = self._named(page, rank)
             begun = self._number(page, rank, reader, named)
-            return self._turn(page, rank, named, begun - 1) if begun else None
+            if not begun:
+                return None
+            return self._turn(page, rank, named, begun - 1)._replace(begun=page.get(f"begun.{rank}.{reader}"))
 
     def coming(self, rank: int, reader: str) -> Turn:
         """The iteration that a reader will begin next."""
@@ -120,12 +175,12 @@ class Epochs:
             named = self._named(page, rank)
             return self._turn(page, rank, named, self._number(page, rank, reader, named))
 
-    def furthest(self, rank: int, readers: Iterable[str]) -> Turn:
-        """What the furthest of these readers will begin next."""
+    def furthest(self, rank: int) -> Turn:
+        """What the furthest reader will begin next."""
         page = self._page()
         with page.locked():
             named = self._named(page, rank)
-            turn = self._turn(page, rank, named, max(self._number(page, rank, reader, named) for reader in readers))
+            turn = self._turn(page, rank, named, max(self._number(page, rank, reader, named) for reader in _READERS))
         return turn._replace(loaded=self.loaded(rank))
 
     def note_workers(self, rank: int, num_workers: int) -> None:

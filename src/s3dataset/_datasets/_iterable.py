@@ -1,6 +1,6 @@
 """S3IterableDataset: objects, or samples of shards, as a stream that ranks and workers share."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Self, TypeVar, cast
 
 import torch.utils.data
@@ -82,20 +82,23 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
 
     def _numbered_epoch(self, part: Part, *, in_worker: bool) -> Iterator[T_co]:
         """Iterates over samples that have numbers: objects, or samples of indexed shards."""
-        state = self._begin(part)
+        turn = self._begin_turn()
+        state = self._resolved(turn, part)
         shards = self._shards_drawing(state.seed, state.epoch)
         order = EpochOrder(self.manifest, state, in_shards=shards is not None)
         plan = self._batch_plan(part, state)
-        places = without_first(
+        places: Iterator[Sequence[int]] = without_first(
             reader_positions(
                 plan, rank=part.rank.rank, worker=part.worker, num_workers=part.num_workers, chunk=ROWS_AT_ONCE
             ),
             state.taken,
         )
+        if turn.has_ended:
+            places = iter(())
         bad = self._bad_policy(seed=state.seed, epoch=state.epoch)
         self._check_skipping(part)
         if bad is not None:
-            bad.marks_skipped = self._in_loader
+            bad.marks_skipped = turn.in_loader
         client = self._maker.client
         samples: Iterator[T_co]
         if shards is None:
@@ -122,7 +125,8 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
 
     def _unindexed_epoch(self, part: Part, kind: Format) -> Iterator[T_co]:
         """Iterates over the samples of shards from their beginnings on."""
-        state = self._shards_state(part, self._begin_turn())
+        turn = self._begin_turn()
+        state = self._shards_state(part, turn)
         reader = part.reader
         streams = reader_streams(
             state.streams,
@@ -137,7 +141,7 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
                 'index with `s3dataset index`, or use "skip"'
             )
         steps = part.split.steps_per_epoch
-        batch_size = self._known_batch_size()
+        batch_size = turn.batch_size or self._known_batch_size()
         epoch = UnindexedEpoch(
             ShardSampleMaker(self._client_ref, kind, self._maker.transform),
             self.manifest,

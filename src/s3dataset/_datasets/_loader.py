@@ -1,13 +1,17 @@
 """DataLoader: PyTorch's, which also looks ahead, counts epochs and keeps statistics."""
 
+import itertools
+import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import torch.utils.data
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from s3dataset._datasets._base import S3Dataset
 from s3dataset._datasets._batch_sampler import BatchSampler
+from s3dataset._datasets._epochs import Turn
+from s3dataset._datasets._handing import Beginning, handing
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
 from s3dataset._datasets._mixed import MixedDataset
@@ -19,6 +23,8 @@ from s3dataset._stats import Stats
 __all__ = ["DataLoader"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+_loaders: Final = itertools.count()
 
 
 class DataLoader(torch.utils.data.DataLoader[T_co]):
@@ -87,6 +93,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             raise ValueError(f"drop_last=True and tail={tail!r} contradict each other")
         self._told_batch_size: int | None = None
         self._taken: Taken | None = None
+        self._workers, self._iterations = "", 0
         stride = num_workers if kwargs.get("in_order", True) else None
         sizes: dict[str, Any] = {"batch_size": batch_size, "drop_last": drop_last}
         if makes_batches and batch_size is not None:
@@ -137,29 +144,38 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             ManifestMismatchError: Another rank lists other objects, or a state was loaded that belongs to others.
             S3Exception: Listing failed.
         """
-        dataset = self.dataset
+        dataset, batch_size = self.dataset, self._told_batch_size or self.batch_size or 1
+        if self.num_workers:
+            for source in _sources(dataset):
+                source._prepare_workers()  # noqa: SLF001 - of the same package, like all that follow
+        begun: tuple[Taken, Turn]
         if isinstance(dataset, StagedDataset):
-            if self.num_workers:
-                dataset._source._prepare_workers()  # noqa: SLF001
-            self._taken = dataset._begin_loader(self.num_workers)  # noqa: SLF001
-            return Counting(super().__iter__(), self._taken)
-        if isinstance(dataset, MixedDataset):
-            if self.num_workers:
-                for source in dataset._datasets:  # noqa: SLF001
-                    source._prepare_workers()  # noqa: SLF001
-            self._taken = dataset._begin_loader(self.batch_size or 1)  # noqa: SLF001
-            return Counting(super().__iter__(), self._taken)
-        if isinstance(dataset, S3Dataset) and self.num_workers:
-            dataset._prepare_workers()  # noqa: SLF001 - of the same package, like all that follow
-        if isinstance(dataset, S3IterableDataset) and self._told_batch_size is not None:
-            self._taken = dataset._begin_loader(self._told_batch_size, self.num_workers)  # noqa: SLF001
+            begun = dataset._begin_loader(self.num_workers)  # noqa: SLF001
+        elif isinstance(dataset, MixedDataset | S3IterableDataset):
+            begun = dataset._begin_loader(batch_size, self.num_workers)  # noqa: SLF001
         elif isinstance(self.batch_sampler, BatchSampler):
             if isinstance(dataset, S3Dataset):
                 dataset._compare_ranks(self.batch_sampler.world_size)  # noqa: SLF001
-            self._taken = self.batch_sampler._begin_loader()  # noqa: SLF001
+            with self.batch_sampler._counting_in() as self._taken:  # noqa: SLF001
+                return Counting(super().__iter__(), self._taken)
         else:
             return super().__iter__()
-        return Counting(super().__iter__(), self._taken)
+        self._taken, turn = begun
+        reader = cast("S3IterableDataset[Any]", _sources(dataset)[0])
+        with handing(reader, self._beginning(turn, reader)):
+            batches = super().__iter__()
+        self._taken.reads(dataset._iteration if isinstance(dataset, StagedDataset) else reader._position.run)  # noqa: SLF001
+        return Counting(batches, self._taken)
+
+    def _beginning(self, turn: Turn, reader: S3IterableDataset[Any]) -> Beginning:
+        """What the workers are told; those that live on find it in a file when the iteration is not their first."""
+        if not self.persistent_workers or self._iterator is None:
+            self._workers, self._iterations = f"{os.getpid()}.{next(_loaders)}", 0
+        self._iterations += 1
+        beginning = Beginning(self._workers, self._iterations, turn.epoch, turn.resume, turn.batch_size)
+        if self.persistent_workers:
+            beginning.publish(reader._listing.page)  # noqa: SLF001
+        return beginning
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
@@ -202,15 +218,20 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             dataset._check_one_to_one()  # noqa: SLF001
         if isinstance(dataset, StagedDataset):
             dataset._source._check_has_place(self.num_workers)  # noqa: SLF001
+        state: dict[str, Any]
         if self._taken is not None:
-            return self._taken.state().to_dict()
-        if isinstance(dataset, MixedDataset):
-            return dataset._coming_to_loader()  # noqa: SLF001
-        if isinstance(dataset, StagedDataset):
-            return dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
-        if isinstance(dataset, S3IterableDataset):
-            return dataset._coming_to_loader(self._told_batch_size or 1, self.num_workers).to_dict()  # noqa: SLF001
-        return self._own_sampler().state_dict()
+            state = self._taken.state().to_dict()
+        elif isinstance(dataset, MixedDataset):
+            state = dataset._coming_to_loader()  # noqa: SLF001
+        elif isinstance(dataset, StagedDataset):
+            state = dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
+        elif isinstance(dataset, S3IterableDataset):
+            state = dataset._coming_to_loader(self._told_batch_size or 1, self.num_workers).to_dict()  # noqa: SLF001
+        else:
+            state = self._own_sampler().state_dict()
+        if isinstance(dataset, StagedDataset | MixedDataset | S3Dataset):
+            return dataset._with_ledger(state)  # noqa: SLF001
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state in the next iteration, which finishes that epoch; the one after it begins the next.
@@ -226,7 +247,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if isinstance(self.dataset, S3IterableDataset | StagedDataset | MixedDataset):
             self.dataset.load_state_dict(state)
         else:
-            self._own_sampler().load_state_dict(state)
+            # Persistent workers hold the iterator of an epoch that was broken off until the next one begins.
+            self._own_sampler()._load(state)  # noqa: SLF001
 
     def _own_sampler(self) -> BatchSampler:
         if not isinstance(self.batch_sampler, BatchSampler):
@@ -245,6 +267,15 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if not isinstance(self.dataset, S3Dataset):
             raise TypeError(f"only datasets of s3dataset keep statistics, and this is a {type(self.dataset).__name__}")
         return self.dataset.stats()
+
+
+def _sources(dataset: Any) -> list[S3Dataset[Any]]:
+    """The datasets of ours that a loader reads; the first one counts the epochs."""
+    if isinstance(dataset, StagedDataset):
+        return [dataset._source]  # noqa: SLF001
+    if isinstance(dataset, MixedDataset):
+        return list(dataset._datasets)  # noqa: SLF001
+    return [dataset] if isinstance(dataset, S3Dataset) else []
 
 
 def _seed(seed: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -10,19 +10,21 @@ from torch.utils.data import IterableDataset
 from s3dataset._datasets._ahead import FetchAhead, bytes_ahead
 from s3dataset._datasets._base import ROWS_AT_ONCE
 from s3dataset._datasets._epoch_order import EpochOrder, first_state
+from s3dataset._datasets._epochs import LOADER, MAIN, WORKERS
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._positions_ahead import PositionsAhead, neighbours_together
-from s3dataset._order import MixPlan
+from s3dataset._datasets._torchdata import asked_by_torchdata
+from s3dataset._order import BadSamples, MixPlan
 from s3dataset.errors import ManifestMismatchError
 
 if TYPE_CHECKING:
+    from s3dataset._datasets._epochs import Turn
     from s3dataset._datasets._position import Part
 
 __all__ = ["MixedDataset", "MixedTaken"]
 
 _KIND: Final = "mixed"
 _VERSION: Final = 1
-_LOADER: Final = "loader"
 _LAP: Final = 1 << 32  # beyond every epoch that can be named, so that no lap repeats the order of an epoch
 
 
@@ -73,9 +75,7 @@ class MixedDataset(IterableDataset[Any]):
         self._begin_process()
 
     def _begin_process(self) -> None:
-        self._run: tuple[dict[str, Any], Part, int] | None = None
-        self._samples_taken = 0
-        self._done = False
+        self._run: _MixedRun | None = None
         self._loaded: dict[str, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,28 +104,23 @@ class MixedDataset(IterableDataset[Any]):
         """
         first, part = self._first, self._part()
         loaded, self._loaded = self._loaded, None
-        rank = first._rank_for_epochs()  # noqa: SLF001 - of the same package, like all that follow
-        name = first._reader_name()  # noqa: SLF001
-        if loaded is None:
-            turn = first._epochs.begin(rank, name)  # noqa: SLF001
-            loaded = turn.resume
-            epoch = turn.epoch
-        else:
-            epoch = int(loaded["epoch"])
-            first._epochs.goes_on(rank, name, epoch)  # noqa: SLF001
-        state = self._resolved(epoch, loaded)
+        if loaded is not None:
+            first._position.loaded = loaded  # noqa: SLF001 - of the same package, like all that follow
+        turn = first._begin_turn()  # noqa: SLF001
+        state = self._resolved(turn.epoch, turn.resume)
         reader, taken = state.pop("reader", None), int(state.pop("taken", 0))
         if reader is not None and tuple(reader) != tuple(part.reader):
             raise ValueError(
                 f"the state is that of one reader, {reader} (rank, ranks, worker, workers), in mid-batch or "
                 f"in a worker, and this is {tuple(part.reader)}: s3dataset.DataLoader's states fit every topology"
             )
-        batch_size = self._batch_size
-        self._run = state, part, batch_size
-        self._samples_taken, self._done = taken, False
-        return self._follow(state, part, batch_size, taken)
+        self._run = run = _MixedRun(state, part, turn.batch_size or self._batch_size, taken, done=turn.has_ended)
+        return first._position.follow(self._follow(run), run)  # noqa: SLF001
 
-    def _follow(self, state: dict[str, Any], part: "Part", batch_size: int, taken: int) -> Iterator[Any]:
+    def _follow(self, run: "_MixedRun") -> Iterator[Any]:
+        if run.done:
+            return
+        state, part, batch_size, taken = run.begun, run.part, run.batch_size, run.taken
         plan = MixPlan.from_dict(state["plan"])
         end = self._end(plan, state["slot"], part.rank.world_size, batch_size)
         sources = [
@@ -138,10 +133,9 @@ class MixedDataset(IterableDataset[Any]):
         ]
         for slot in islice(self._slots(state, part, batch_size, end), taken, None):
             sample = next(sources[plan.source(slot)])
-            self._samples_taken += 1
+            run.taken += 1
             yield sample
             del sample
-        self._done = True
 
     @staticmethod
     def _slots(state: dict[str, Any], part: "Part", batch_size: int, end: int) -> Iterator[int]:
@@ -240,20 +234,24 @@ class MixedDataset(IterableDataset[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the mixture stands, as values for JSON. See `S3IterableDataset.state_dict`."""
+        return self._with_ledger(self._standing(at_end=asked_by_torchdata()))
+
+    def _standing(self, *, at_end: bool) -> dict[str, Any]:
         if self._loaded is not None:
             return dict(self._loaded)
-        if self._run is None:
-            first = self._first
-            turn = first._epochs.coming(first._rank_for_epochs(), first._reader_name())  # noqa: SLF001
+        run = self._run
+        if run is None:
+            first, in_worker = self._first, torch.utils.data.get_worker_info() is not None
+            turn = first._epochs.coming(first._rank_for_epochs(), WORKERS if in_worker else MAIN)  # noqa: SLF001
             return self._resolved(turn.epoch, turn.resume)
-        state, part, batch_size = self._run
-        in_worker = torch.utils.data.get_worker_info() is not None
-        if self._done and not in_worker:  # other workers may still be in this epoch
-            return self._resolved(state["epoch"] + 1, None)
-        steps, rest = divmod(self._samples_taken, batch_size)
-        if rest or part.num_workers > 1 or in_worker:
-            return {**state, "reader": list(part.reader), "taken": self._samples_taken}
-        return {**state, "slot": state["slot"] + steps * batch_size * part.rank.world_size}
+        if torch.utils.data.get_worker_info() is not None:
+            return {**run.begun, "reader": list(run.part.reader), "taken": run.taken}
+        if run.done and not at_end:
+            return self._resolved(run.begun["epoch"] + 1, None)
+        return run.standing() | ({"ended": True} if run.done else {})
+
+    def _with_ledger(self, state: dict[str, Any]) -> dict[str, Any]:
+        return {**state, "bad": [dataset.bad_samples().to_dict() for dataset in self._datasets]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state in the next iteration, which finishes that epoch; the one after it begins the next.
@@ -261,16 +259,27 @@ class MixedDataset(IterableDataset[Any]):
         Other weights than the state's hold from its slot on.
 
         Raises:
+            RuntimeError: An iteration is going on.
             ValueError: It is no state of a mixture.
         """
+        first = self._first
+        first._position.check_idle()  # noqa: SLF001
         if state.get("kind") != _KIND or state.get("version") != _VERSION:
             raise ValueError(f"the state is of kind {state.get('kind')!r}, and a mixture needs one of kind {_KIND!r}")
         self._run = None
-        if torch.utils.data.get_worker_info() is not None:
-            self._loaded = dict(state)
+        in_worker = torch.utils.data.get_worker_info() is not None
+        for dataset, bad in zip(self._datasets, state.get("bad", ()), strict=False):
+            dataset._ledger.knows(BadSamples.from_dict(bad), alone=not in_worker)  # noqa: SLF001
+        loaded = {name: value for name, value in state.items() if name != "bad"}
+        if loaded.pop("ended", False):
+            if asked_by_torchdata():
+                loaded["ended"] = True
+            else:
+                loaded = self._resolved(int(state["epoch"]) + 1, None)
+        if in_worker:
+            self._loaded = loaded
         else:
-            first = self._first
-            first._epochs.name(first._rank_for_epochs(), int(state["epoch"]), state)  # noqa: SLF001
+            first._epochs.name(first._rank_for_epochs(), int(loaded["epoch"]), loaded)  # noqa: SLF001
 
     def _resolved(self, epoch: int, loaded: Mapping[str, Any] | None) -> dict[str, Any]:
         """Where an epoch begins."""
@@ -295,31 +304,49 @@ class MixedDataset(IterableDataset[Any]):
             if loaded.get("reader") is not None:
                 raise ValueError("weights can change where a batch ends: load a state of s3dataset.DataLoader")
             plan = plan.changed(int(loaded["slot"]), self._weights)
-        return {**loaded, "plan": plan.to_dict()}
+        return {name: value for name, value in loaded.items() if name != "ended"} | {"plan": plan.to_dict()}
 
     # -- For DataLoader ---------------------------------------------------------------------------------------------
 
-    def _begin_loader(self, batch_size: int) -> "MixedTaken":
+    def _begin_loader(self, batch_size: int, num_workers: int) -> "tuple[MixedTaken, Turn]":
         first, part = self._first, self._part()
         for dataset in self._datasets:
             dataset._compare_ranks(part.rank.world_size)  # noqa: SLF001
         first._listing.page.set("batch_size", batch_size)  # noqa: SLF001
         rank = first._rank_for_epochs()  # noqa: SLF001
-        turn = first._epochs.begin(rank, _LOADER)  # noqa: SLF001
+        turn = first._epochs.begin(rank, LOADER)  # noqa: SLF001
         state = self._resolved(turn.epoch, turn.resume)
         if "reader" in state:
             raise ValueError(
                 "the state is that of one reader in the middle of a batch: s3dataset.DataLoader goes on from its own "
                 "states"
             )
-        first._epochs.name(rank, turn.epoch, state)  # noqa: SLF001
-        first._epochs.begin(rank, _LOADER)  # noqa: SLF001
-        return MixedTaken(self, state, part.rank.world_size * batch_size)
+        turn = turn._replace(resume=state, batch_size=batch_size)
+        first._note_handed(rank, turn, num_workers)  # noqa: SLF001
+        return MixedTaken(self, state, part.rank.world_size * batch_size), turn
 
     def _coming_to_loader(self) -> dict[str, Any]:
         first = self._first
-        turn = first._epochs.coming(first._rank_for_epochs(), _LOADER)  # noqa: SLF001
+        turn = first._epochs.coming(first._rank_for_epochs(), LOADER)  # noqa: SLF001
         return self._resolved(turn.epoch, turn.resume)
+
+
+class _MixedRun:
+    """One reader's epoch of a mixture."""
+
+    def __init__(self, begun: dict[str, Any], part: "Part", batch_size: int, taken: int, *, done: bool) -> None:
+        self.begun = begun
+        self.part = part
+        self.batch_size = batch_size
+        self.taken = taken
+        self.done = done
+
+    def standing(self) -> dict[str, Any]:
+        """Where it stands, elastic between batches."""
+        steps, rest = divmod(self.taken, self.batch_size)
+        if rest or self.part.num_workers > 1:
+            return {**self.begun, "reader": list(self.part.reader), "taken": self.taken}
+        return {**self.begun, "slot": self.begun["slot"] + steps * self.batch_size * self.part.rank.world_size}
 
 
 def _counts_of(number: int, plan: MixPlan, slots: Iterator[int], taken: int) -> Iterator[int]:
@@ -350,6 +377,9 @@ class MixedTaken:
         self._batches += 1
 
     def carried(self, state: bytes) -> None:
+        """See `Taken`."""
+
+    def reads(self, run: Any) -> None:
         """See `Taken`."""
 
     def end(self) -> None:

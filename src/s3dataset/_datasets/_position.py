@@ -1,10 +1,16 @@
 """Where an iteration stands: what it began at, and how many samples were taken since."""
 
+import inspect
+import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from s3dataset._datasets._epochs import Epochs, Turn
+import torch.utils.data
+
+from s3dataset._datasets._epochs import MAIN, WORKERS, Epochs, Turn
+from s3dataset._datasets._handing import workers_of
 from s3dataset._datasets._rank import Rank
 from s3dataset._datasets._unindexed import UnindexedEpoch
 from s3dataset._order import BatchPlan, EpochState, Reader, ShardsState, Shuffle, Split
@@ -116,8 +122,13 @@ class Run(Protocol):
 
     done: bool
 
-    def state(self, *, in_worker: bool) -> EpochState | ShardsState:
-        """Where it stands."""
+    def state(self, *, in_worker: bool, at_end: bool = False) -> EpochState | ShardsState:
+        """Where it stands.
+
+        Args:
+            in_worker: Tell where this reader stands; others may be elsewhere.
+            at_end: Behind the last batch tell that, and not the next epoch's beginning.
+        """
 
 
 class NumberedRun:
@@ -137,19 +148,29 @@ class NumberedRun:
             self._taken += 1
             yield sample
 
-    def state(self, *, in_worker: bool) -> EpochState:
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left for this reader's rank."""
+        if self.done:
+            return True
+        part = self._part
+        if part.num_workers > 1:  # others may have something left
+            return False
+        steps, rest = divmod(self._taken + self._skipped(), self._begun.batch_size)
+        if rest:
+            return False
+        return replace(self._plan, first=self._plan.taken(steps)).is_over
+
+    def state(self, *, in_worker: bool, at_end: bool = False) -> EpochState:
         """See `Run`."""
         begun, part = self._begun, self._part
-        if self.done and not in_worker:  # other workers may still be in this epoch
+        if not in_worker and not at_end and self.is_over:  # in a worker: others may still be in this epoch
             return begun.next_epoch()
         taken = self._taken + self._skipped()
         steps, rest = divmod(taken, begun.batch_size)
         if in_worker or part.num_workers > 1 or rest:
             return replace(begun, reader=part.reader, taken=taken)
-        first = self._plan.taken(steps)
-        if replace(self._plan, first=first).is_over:
-            return begun.next_epoch()
-        return replace(begun, batches=first, reader=None, taken=0)
+        return replace(begun, batches=self._plan.taken(steps), reader=None, taken=0)
 
 
 class ShardsRun:
@@ -159,69 +180,128 @@ class ShardsRun:
         self._epoch = epoch
         self.done = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left for this reader."""
+        return self.done
+
     def standing(self) -> ShardsState:
         """Where it stands in its epoch, also at that one's end."""
         return self._epoch.state()
 
-    def state(self, *, in_worker: bool) -> ShardsState:
+    def state(self, *, in_worker: bool, at_end: bool = False) -> ShardsState:
         """See `Run`."""
-        return self.standing().next_epoch() if self.done and not in_worker else self.standing()
+        return self.standing().next_epoch() if self.done and not in_worker and not at_end else self.standing()
 
 
 class Position:
     """Follows the iterations of a dataset in one process, and tells where the last one stands.
 
     Attributes:
-        loaded: What a worker alone goes on from; with nothing but an epoch, its beginning.
+        loaded: What a worker alone goes on from.
+        given: How the next iteration begins, for whoever decided that before it is made.
     """
 
     def __init__(self) -> None:
-        self.run: Run | None = None
-        self._going_on = 0
-        self._unread: Turn | None = None
         self.loaded: dict[str, Any] | None = None
+        self.given: Turn | None = None
+        self._begin_process()
 
-    def begin(self, epochs: Epochs, rank: int, reader: str) -> Turn:
-        """Begins an iteration. One that was begun before it and of which nothing was read does not count.
+    def _begin_process(self) -> None:
+        self._pid = os.getpid()
+        self._run: Any = None
+        self._going_on = 0
+        self._made: list[weakref.ref[Any]] = []
+        self._unread: Turn | None = None
+        self._mine: Turn | None = None  # that of the iteration which is being made
+        self._begun_here = 0
+
+    def _enter(self) -> None:
+        """What a forked worker's parent iterates over is not going on in the worker."""
+        if self._pid != os.getpid():
+            self._begin_process()
+
+    @property
+    def run(self) -> Any:
+        """The iteration that was begun last in this process; None: none was, or it does not count any more."""
+        self._enter()
+        return self._run
+
+    @run.setter
+    def run(self, run: Any) -> None:
+        self._enter()
+        self._run = run
+
+    def begin(self, epochs: Epochs, rank: int) -> Turn:
+        """Begins an iteration. In a main process one that was made before it and never read does not count.
 
         torchdata's StatefulDataLoader makes two iterators, of which it reads one, where it was saved between epochs.
         """
+        self._enter()
+        given, self.given = self.given, None
+        if given is not None:
+            return given
+        self._begun_here += 1
+        if self.loaded is not None:
+            loaded, self.loaded = self.loaded, None
+            epochs.goes_on(rank, WORKERS, int(loaded["epoch"]))
+            return Turn(int(loaded["epoch"]), loaded)
+        info = torch.utils.data.get_worker_info()
+        if info is not None:
+            epochs.note_workers(rank, info.num_workers)
+            return epochs.begin_with(rank, workers_of(), info.id, self._begun_here)
         unread, self._unread = self._unread, None
-        if self.loaded is None:
-            if unread is not None:
-                epochs.give_back(rank, reader, unread)
-            self._unread = epochs.begin(rank, reader)
-            return self._unread
-        loaded, self.loaded = self.loaded, None
-        epoch = int(loaded["epoch"])
-        epochs.goes_on(rank, reader, epoch)
-        return Turn(epoch, loaded if len(loaded) > 1 else None)
+        if unread is not None:
+            epochs.give_back(rank, MAIN, unread)
+        turn = epochs.begin(rank, MAIN)
+        if not turn.has_ended:  # nobody reads that, but it is over with its making
+            self._mine = self._unread = turn
+        return turn
 
-    def follow(self, samples: Iterable[T], run: Run) -> Iterator[T]:
+    def follow(self, samples: Iterable[T], run: Any) -> Iterator[T]:
         """Hands samples on; from then on `run` is the iteration."""
         self.run = run
-        return self._follow(samples, run)
+        following = self._follow(samples, run, self._mine)
+        self._mine = None
+        self._made = [one for one in self._made if one() is not None]
+        self._made.append(weakref.ref(following))
+        return following
 
-    def _follow(self, samples: Iterable[T], run: Run) -> Iterator[T]:
+    def _follow(self, samples: Iterable[T], run: Any, turn: Turn | None) -> Iterator[T]:
+        if turn is not None and self._unread is turn:
+            self._unread = None
         self._going_on += 1
-        self._unread = None
+        pid = os.getpid()
         try:
             yield from samples
             run.done = True
         finally:
-            self._going_on -= 1
+            if pid == os.getpid():
+                self._going_on -= 1
 
     @property
     def going_on(self) -> bool:
         """Whether somebody is in the middle of an iteration."""
+        self._enter()
         return self._going_on > 0
 
     def check_idle(self) -> None:
-        """Refuses to be moved in the middle.
+        """Refuses to be moved while there is an iteration.
 
         Raises:
-            RuntimeError: An iteration is going on.
+            RuntimeError: One is going on, or was made and is not read yet.
         """
+        self._enter()
         if self._going_on:
             raise RuntimeError("an iteration is going on: load a state before it begins, or end it first")
+        if any(_is_fresh(one()) for one in self._made):
+            raise RuntimeError(
+                "there is an iterator already, whose place was decided when it was made: load a state before iter(), "
+                "or drop that iterator"
+            )
         self.run = None
+
+
+def _is_fresh(iterator: Any) -> bool:
+    """Whether an iterator is there of which nothing was read."""
+    return iterator is not None and inspect.getgeneratorstate(iterator) == inspect.GEN_CREATED

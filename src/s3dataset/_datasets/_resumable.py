@@ -10,12 +10,14 @@ import torch.utils.data
 from s3dataset._datasets._bad_samples import OnError
 from s3dataset._datasets._base import S3Dataset, client_ref
 from s3dataset._datasets._epoch_order import first_state
-from s3dataset._datasets._epochs import Epochs, Turn
+from s3dataset._datasets._epochs import LOADER, MAIN, WORKERS, Epochs, Turn
+from s3dataset._datasets._handing import Beginning, Handed, handed_to
 from s3dataset._datasets._origin import Origin, Saved
 from s3dataset._datasets._position import Part, Position, checked_shuffle, in_order_of, resumed, state_of
 from s3dataset._datasets._rank import ALONE, find_rank, is_spawning
 from s3dataset._datasets._taken import NumberedTaken, ShardsTaken, Taken
-from s3dataset._order import BatchPlan, EpochState, ShardsState, Shuffle, Split, StreamState
+from s3dataset._datasets._torchdata import asked_by_torchdata
+from s3dataset._order import BadSamples, BatchPlan, EpochState, ShardsState, Shuffle, Split, StreamState
 from s3dataset.formats import Format
 
 __all__ = ["ResumableDataset"]
@@ -28,22 +30,6 @@ _CHOICES: Final = (
     "already "
     "(Accelerate's dispatch mode, a list made with uris[rank::world_size])"
 )
-
-
-_LOADER: Final = "loader"
-
-
-def _worker_name(worker: int) -> str:
-    return f"worker {worker}"
-
-
-_COUNTED: Final = ("main", _LOADER, _worker_name(0))
-"""Readers of which one at least begins every iteration."""
-
-
-def _reader_name() -> str:
-    info = torch.utils.data.get_worker_info()
-    return "main" if info is None else _worker_name(info.id)
 
 
 def _own_names(kind: type) -> set[str]:
@@ -88,27 +74,35 @@ class ResumableDataset(S3Dataset[T_co]):
     _begins = Turn(0, None)
     """Where a copy or a pickle goes on from."""
 
+    _came_with: Beginning | None = None
+    """What a loader handed over with the pickle that starts its worker."""
+
     def _begin_process(self) -> None:
         super()._begin_process()
         self._epochs = Epochs(self._page_of_listing, self._begins)
         self._position = Position()
-        self._in_loader = False
+        self._handed = Handed(self._came_with)
+        self._handed_last: tuple[Turn, int] | None = None  # to workers, and how many others had begun
         self._outer: Any = None  # what has this one within, and leaves the splitting to it
         self._worker_shift = 0
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        del state["_epochs"], state["_position"], state["_in_loader"], state["_outer"]
-        if not is_spawning():  # else the page goes along
-            state["_begins"] = self._coming_to_copies()
+        for name in ("_epochs", "_position", "_handed", "_handed_last", "_outer"):
+            del state[name]
+        if is_spawning():  # the page goes along
+            state["_came_with"] = handed_to(self)
+        else:
+            state["_begins"], state["_came_with"] = self._coming_to_copies(), None
         return state
 
     def __copy__(self) -> Self:
-        begins, self._begins = self._begins, self._coming_to_copies()
+        kept = self._begins, self._came_with
+        self._begins, self._came_with = self._coming_to_copies(), None
         try:
             return super().__copy__()
         finally:
-            self._begins = begins
+            self._begins, self._came_with = kept
 
     def _coming_to_copies(self) -> Turn:
         """The epoch that a copy begins with, which counts by itself from there on."""
@@ -118,7 +112,7 @@ class ResumableDataset(S3Dataset[T_co]):
             rank = self._rank_for_epochs()
         except ValueError:  # told when iteration begins
             return self._begins
-        return self._epochs.furthest(rank, _COUNTED)
+        return self._epochs.furthest(rank)
 
     # -- Who reads what ---------------------------------------------------------------------------------------------
 
@@ -128,7 +122,8 @@ class ResumableDataset(S3Dataset[T_co]):
         if self._sharding is False:
             return everything
         split = self._sharding if isinstance(self._sharding, Split) else Split()
-        if self._sharding is None and info is not None and info.dataset is not (self._outer or self):
+        known: tuple[object, ...] = (self, self._outer)
+        if self._sharding is None and info is not None and not any(info.dataset is one for one in known):
             self._warn_once(
                 "wrapped",
                 "an S3IterableDataset inside another dataset cannot tell who splits the samples, so every worker reads "
@@ -158,7 +153,7 @@ class ResumableDataset(S3Dataset[T_co]):
             ValueError: The epoch is negative.
         """
         rank, epoch = self._rank_for_epochs(), operator.index(epoch)
-        resume = self._epochs.furthest(rank, _COUNTED).resume
+        resume = self._epochs.furthest(rank).resume
         if resume is None or resume["epoch"] != epoch:
             self._epochs.name(rank, epoch)
         if not self._position.going_on:
@@ -181,6 +176,9 @@ class ResumableDataset(S3Dataset[T_co]):
                 dataset has ordered=False.
         """
         self._check_has_place()
+        return self._with_ledger(self._standing(batches_consumed, at_end=asked_by_torchdata()))
+
+    def _standing(self, batches_consumed: int | None, *, at_end: bool) -> dict[str, Any]:
         if batches_consumed is not None:
             if self._batch_size is None:
                 raise ValueError(
@@ -192,19 +190,30 @@ class ResumableDataset(S3Dataset[T_co]):
         if self._position.loaded is not None:
             return dict(self._position.loaded)
         run = self._position.run
-        if run is not None and (in_worker or not run.done):
-            return run.state(in_worker=in_worker).to_dict()
+        if run is not None and (in_worker or at_end or not run.done):
+            state: dict[str, Any] = run.state(in_worker=in_worker, at_end=at_end).to_dict()
+            return state | {"ended": True} if at_end and not in_worker and run.is_over else state
         rank = self._rank_for_epochs()
-        if run is None and not in_worker and self._epochs.last(rank, _worker_name(0)) is not None:
+        if run is None and not in_worker and self._last_of_workers(rank) is not None:
             raise ValueError(
                 "workers read this dataset, further ahead than the loop is. s3dataset.DataLoader and torchdata's "
                 "StatefulDataLoader keep count: take their state_dict(). With PyTorch's DataLoader give "
                 "state_dict(batches_consumed=n), the batches that the loop took in this epoch"
             )
-        part, turn = self._part(), self._epochs.coming(rank, _reader_name())
+        part, turn = self._part(), self._epochs.coming(rank, WORKERS if in_worker else MAIN)
         if self._reads_unindexed is not None:
             return self._shards_state(part, turn).to_dict()
         return self._resolved(turn, part).to_dict()
+
+    def _last_of_workers(self, rank: int) -> Turn | None:
+        """What workers began last since an epoch was named; None: nothing."""
+        others = self._epochs.last(rank, WORKERS)
+        if self._handed_last is not None:
+            turn, others_then = self._handed_last
+            named = self._epochs.last(rank, LOADER)
+            if named is not None and (others is None or others.begun == others_then):
+                return turn
+        return others
 
     def _check_has_place(self, num_workers: int = 0) -> None:
         """Refuses to tell where something is that has no place.
@@ -245,7 +254,7 @@ class ResumableDataset(S3Dataset[T_co]):
         self._check_one_to_one()
         part = self._part()
         rank = self._rank_for_epochs()
-        turn = self._epochs.last(rank, _worker_name(0)) or self._epochs.coming(rank, _worker_name(0))
+        turn = self._last_of_workers(rank) or self._epochs.coming(rank, WORKERS)
         state = self._resolved(turn, part, self._epochs.workers(rank) or None)
         return NumberedTaken(state, self._batch_plan(part, state), part.rank.rank).after(batches_consumed)
 
@@ -262,19 +271,23 @@ class ResumableDataset(S3Dataset[T_co]):
         """
         self._position.check_idle()
         checked = state_of(state)
-        if torch.utils.data.get_worker_info() is not None:
-            self._position.loaded = checked.to_dict()
+        in_worker = torch.utils.data.get_worker_info() is not None
+        self._ledger.knows(checked.bad, alone=not in_worker)
+        ended = state.get("ended") is True
+        if ended and not asked_by_torchdata():
+            checked = checked.next_epoch()
+        loaded = replace(checked, bad=BadSamples()).to_dict()
+        if ended and asked_by_torchdata():
+            loaded["ended"] = True
+        if in_worker:
+            self._position.loaded = loaded
         else:
-            self._epochs.load(self._rank_for_epochs(), checked.to_dict())
+            self._epochs.load(self._rank_for_epochs(), loaded)
             self._position.run = None
 
     def _rank_for_epochs(self) -> int:
         split = self._sharding if isinstance(self._sharding, Split) else Split()
         return 0 if self._sharding is False else find_rank(split, self._parent_rank).rank
-
-    @staticmethod
-    def _reader_name() -> str:
-        return _reader_name()
 
     def _first_state(
         self, part: Part, epoch: int, batch_size: int | None = None, num_workers: int | None = None
@@ -292,24 +305,16 @@ class ResumableDataset(S3Dataset[T_co]):
             repeat=part.split.steps_per_epoch is not None,
         )
 
-    def _begin(self, part: Part) -> EpochState:
-        """The state that this iteration begins at."""
-        return self._resolved(self._begin_turn(), part)
-
     def _begin_turn(self) -> Turn:
-        name, info = _reader_name(), torch.utils.data.get_worker_info()
-        if info is not None:
-            self._epochs.note_workers(self._rank_for_epochs(), info.num_workers)
-        turn = self._position.begin(self._epochs, self._rank_for_epochs(), name)
-        loader = None if turn.resume is None else turn.resume.get(_LOADER)
-        of_main = loader == "main"
-        self._in_loader = loader is not None and of_main == (name == "main")
-        if loader is not None and not self._in_loader:
-            return turn._replace(resume=None)  # the loader's workers go on from there, and this is not one of them
-        return turn
+        """Begins an iteration: what a loader of this package handed over, or else the next epoch."""
+        if self._position.given is None:
+            beginning = self._handed.take(self, self._listing.page)
+            if beginning is not None:
+                return Turn(beginning.epoch, beginning.resume, batch_size=beginning.batch_size, in_loader=True)
+        return self._position.begin(self._epochs, self._rank_for_epochs())
 
     def _resolved(self, turn: Turn, part: Part, num_workers: int | None = None) -> EpochState:
-        fresh = self._first_state(part, turn.epoch, num_workers=num_workers)
+        fresh = self._first_state(part, turn.epoch, turn.batch_size, num_workers)
         if turn.resume is not None:
             return resumed(turn.resume, fresh, part)
         return in_order_of(self._epochs.loaded(self._rank_for_epochs()), fresh)
@@ -333,7 +338,7 @@ class ResumableDataset(S3Dataset[T_co]):
                 f"Split(tail={part.split.tail!r}) needs to know how many samples the shards of {self._listing.origin} "
                 'hold: make an index with `s3dataset index`, or use tail="exact" or steps_per_epoch='
             )
-        if part.split.steps_per_epoch is not None:
+        if part.split.steps_per_epoch is not None and turn.batch_size is None:
             self._batch_size_for_steps()
         manifest, shuffle = self.manifest, self._shuffle or Shuffle()
         if turn.resume is not None:
@@ -385,11 +390,11 @@ class ResumableDataset(S3Dataset[T_co]):
                 "of the dataset, s3dataset.DataLoader tells it"
             )
 
-    def _begin_loader(self, batch_size: int, num_workers: int) -> Taken:
-        """Takes the loader's batch size, for all processes that share the page, and checks what workers could not.
+    def _begin_loader(self, batch_size: int, num_workers: int) -> tuple[Taken, Turn]:
+        """Takes the loader's batch size, and checks what workers could not.
 
         Returns:
-            What the loop took: nothing so far. The workers are told where the epoch begins.
+            What the loop took: nothing so far; and where the iteration begins, for whoever reads.
 
         Raises:
             ValueError: There are several ranks, and nothing says how they share.
@@ -399,24 +404,30 @@ class ResumableDataset(S3Dataset[T_co]):
         part = self._part()
         self._compare_ranks(part.rank.world_size)
         rank = self._rank_for_epochs()
-        turn = self._epochs.begin(rank, _LOADER)
+        turn = self._epochs.begin(rank, LOADER)._replace(batch_size=batch_size)
         state: EpochState | ShardsState
         taken: Taken
         if self._reads_unindexed is not None:
             state = self._shards_state(part, turn, num_workers)
             streams = range(part.rank.rank, state.streams, part.rank.world_size)
-            taken = ShardsTaken(state, streams, None if num_workers else lambda: self._position.run)
+            taken = ShardsTaken(state, streams, in_workers=num_workers > 0)
         else:
             state = self._resolved(turn, part, max(1, num_workers))
             taken = NumberedTaken(state, self._batch_plan(part, state), part.rank.rank)
-        self._epochs.name(rank, state.epoch, {**state.to_dict(), _LOADER: "workers" if num_workers else "main"})
-        self._epochs.begin(rank, _LOADER)
-        return taken
+        turn = turn._replace(epoch=state.epoch, resume=replace(state, bad=BadSamples()).to_dict())
+        self._note_handed(rank, turn, num_workers)
+        return taken, turn
+
+    def _note_handed(self, rank: int, turn: Turn, num_workers: int) -> None:
+        if num_workers:
+            self._epochs.note_workers(rank, num_workers)
+            others = self._epochs.last(rank, WORKERS)
+            self._handed_last = turn, others.begun if others is not None else 0
 
     def _coming_to_loader(self, batch_size: int, num_workers: int) -> EpochState | ShardsState:
         """Where the loader's next epoch will begin."""
-        self._listing.page.set("batch_size", batch_size)
-        part, turn = self._part(), self._epochs.coming(self._rank_for_epochs(), _LOADER)
+        part = self._part()
+        turn = self._epochs.coming(self._rank_for_epochs(), LOADER)._replace(batch_size=batch_size)
         if self._reads_unindexed is not None:
             return self._shards_state(part, turn, num_workers)
         return self._resolved(turn, part, max(1, num_workers))

@@ -11,9 +11,11 @@ import torch
 import torch.utils.data
 from torch.utils.data import IterableDataset
 
+from s3dataset._datasets._epochs import LOADER, Turn
 from s3dataset._datasets._samples import check_pickles
 from s3dataset._datasets._taken import Carried
-from s3dataset._order import Reader
+from s3dataset._datasets._torchdata import asked_by_torchdata
+from s3dataset._order import BadSamples, Reader
 
 if TYPE_CHECKING:
     from s3dataset._datasets._iterable import S3IterableDataset
@@ -23,7 +25,6 @@ __all__ = ["CarryingStages", "StagedDataset", "StagesTaken"]
 
 _KIND: Final = "staged"
 _VERSION: Final = 1
-_LOADER: Final = "loader"
 
 
 class _Stage(NamedTuple):
@@ -149,23 +150,30 @@ class StagedDataset(IterableDataset[Any]):
         source = self._source
         source._outer = self  # noqa: SLF001 - of the same package, like all that follow
         source._worker_shift = 0  # noqa: SLF001
-        loaded, self._loaded = self._loaded or self._from_page(), None
         part = source._part()  # noqa: SLF001
         self._check_tail(part)
+        loaded: Mapping[str, Any] | None = self._loaded
+        self._loaded = None
+        if loaded is not None:
+            source._position.loaded = {"epoch": loaded["epoch"]}  # noqa: SLF001
+        turn = source._begin_turn()  # noqa: SLF001
+        if loaded is None and turn.resume is not None and turn.resume.get("kind") == _KIND:
+            loaded = turn.resume
         mine: Mapping[str, Any] | None = None
+        of_source = turn.resume if loaded is None else None
         if loaded is not None:
             _check_topology(loaded, part)
             source._worker_shift = int(loaded["next"])  # noqa: SLF001
             part = source._part()  # noqa: SLF001
             mine = loaded["readers"].get(str(part.worker))
-            source._position.loaded = {"epoch": loaded["epoch"]} if mine is None else dict(mine["source"])  # noqa: SLF001
-        self._iteration = iteration = _Iteration(self, part, mine)
+            of_source = None if mine is None else mine["source"]
+        batch_size = source._batch_size or (None if part.split.steps_per_epoch is not None else 1)  # noqa: SLF001
+        source._position.given = Turn(turn.epoch, of_source, batch_size=batch_size)  # noqa: SLF001
+        try:
+            self._iteration = iteration = _Iteration(self, part, mine)
+        finally:
+            source._position.given = None  # noqa: SLF001
         return iter(iteration)
-
-    def _from_page(self) -> dict[str, Any] | None:
-        source = self._source
-        turn = source._epochs.coming(source._rank_for_epochs(), source._reader_name())  # noqa: SLF001
-        return turn.resume if turn.resume is not None and turn.resume.get("kind") == _KIND else None
 
     def _check_tail(self, part: "Part") -> None:
         split = part.split
@@ -194,11 +202,18 @@ class StagedDataset(IterableDataset[Any]):
         each worker by itself.
         """
         self._source._check_has_place()  # noqa: SLF001
+        return self._with_ledger(self._standing(at_end=asked_by_torchdata()))
+
+    def _standing(self, *, at_end: bool) -> dict[str, Any]:
         if self._loaded is not None:
             return dict(self._loaded)
         if self._iteration is not None:
-            return self._iteration.state(between_epochs=torch.utils.data.get_worker_info() is None)
+            in_worker = torch.utils.data.get_worker_info() is not None
+            return self._iteration.state(between_epochs=not in_worker and not at_end)
         return self._coming_to_loader(0)
+
+    def _with_ledger(self, state: dict[str, Any]) -> dict[str, Any]:
+        return self._source._with_ledger(state)  # noqa: SLF001
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state in the next iteration, which finishes that epoch; the one after it begins the next.
@@ -216,10 +231,18 @@ class StagedDataset(IterableDataset[Any]):
         if len(self._stages) != state["stages"] or (self._packing and self._packing.length) != state["length"]:
             raise ValueError("the state was saved behind other stages: make the dataset as it was then")
         self._iteration = None
-        if torch.utils.data.get_worker_info() is not None:
-            self._loaded = dict(state)
+        in_worker = torch.utils.data.get_worker_info() is not None
+        source._ledger.knows(BadSamples.from_dict(state.get("bad")), alone=not in_worker)  # noqa: SLF001
+        loaded = {name: value for name, value in state.items() if name != "bad"}
+        if loaded.pop("ended", False):
+            if asked_by_torchdata():
+                loaded["ended"] = True
+            else:
+                loaded |= {"epoch": int(state["epoch"]) + 1, "readers": {}, "next": 0}
+        if in_worker:
+            self._loaded = loaded
         else:
-            source._epochs.name(source._rank_for_epochs(), int(state["epoch"]), state)  # noqa: SLF001
+            source._epochs.name(source._rank_for_epochs(), int(loaded["epoch"]), loaded)  # noqa: SLF001
 
     def _state(self, reader: Reader, epoch: int, places: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -237,20 +260,20 @@ class StagedDataset(IterableDataset[Any]):
 
     # -- For DataLoader ---------------------------------------------------------------------------------------------
 
-    def _begin_loader(self, num_workers: int) -> "StagesTaken":
+    def _begin_loader(self, num_workers: int) -> "tuple[StagesTaken, Turn]":
         source = self._source
         rank = source._rank_for_epochs()  # noqa: SLF001
         source._compare_ranks(source._part().rank.world_size)  # noqa: SLF001
-        turn = source._epochs.begin(rank, _LOADER)  # noqa: SLF001
+        turn = source._epochs.begin(rank, LOADER)  # noqa: SLF001
         staged = turn.resume if turn.resume is not None and turn.resume.get("kind") == _KIND else None
-        source._epochs.name(rank, turn.epoch, staged)  # noqa: SLF001
-        source._epochs.begin(rank, _LOADER)  # noqa: SLF001
-        return StagesTaken(self, staged or self._beginning(turn.epoch, num_workers), num_workers)
+        source._note_handed(rank, turn, num_workers)  # noqa: SLF001
+        begun = self._beginning(turn.epoch, num_workers) if staged is None else dict(staged)
+        return StagesTaken(self, begun, num_workers), turn
 
     def _coming_to_loader(self, num_workers: int) -> dict[str, Any]:
         source = self._source
-        turn = source._epochs.coming(source._rank_for_epochs(), _LOADER)  # noqa: SLF001
-        return turn.resume or self._beginning(turn.epoch, num_workers)
+        turn = source._epochs.coming(source._rank_for_epochs(), LOADER)  # noqa: SLF001
+        return dict(turn.resume or self._beginning(turn.epoch, num_workers))
 
     def _beginning(self, epoch: int, num_workers: int) -> dict[str, Any]:
         self._source._outer = self  # noqa: SLF001
@@ -278,6 +301,7 @@ class _Iteration:
         self._dataset = dataset
         self._reader = part.reader
         self._ended = resume is not None and bool(resume.get("ended"))
+        source._position.run = None  # noqa: SLF001
         self._samples = iter(source)
         run = source._position.run  # noqa: SLF001
         if run is None:
@@ -297,9 +321,10 @@ class _Iteration:
         dataset, reader, epoch = self._dataset, self._reader, self._begun.epoch
         if self._done and between_epochs:
             return dataset._state(reader, epoch + 1, {})  # noqa: SLF001
+        ended = {"ended": True} if self._done and torch.utils.data.get_worker_info() is None else {}
         place = _Place(self._begun).to_dict() | {"ended": True} if self._done else self._place.to_dict()
         # Whose turn is next only a loader knows.
-        return dataset._state(reader, epoch, {str(reader.worker): place})  # noqa: SLF001
+        return dataset._state(reader, epoch, {str(reader.worker): place}) | ended  # noqa: SLF001
 
     def __iter__(self) -> Iterator[Any]:
         if self._ended:
@@ -419,12 +444,17 @@ class StagesTaken:
         self._dataset = dataset
         self._state = begun
         self._in_workers = num_workers > 0
+        self._iteration: _Iteration | None = None
         self.going_on = False
 
     def batch(self) -> None:
         """See `Taken`."""
-        if not self._in_workers:
-            self._state = self._dataset.state_dict()
+        if self._iteration is not None:
+            self._state = self._iteration.state(between_epochs=True)
+
+    def reads(self, run: Any) -> None:
+        """See `Taken`."""
+        self._iteration = None if self._in_workers else run
 
     def carried(self, state: bytes) -> None:
         """See `Taken`."""

@@ -43,6 +43,9 @@ class Taken(Protocol):
     def state(self) -> "State":
         """Where the loop stands."""
 
+    def reads(self, run: Any) -> None:
+        """Which iteration it is, where the loop's own process reads."""
+
 
 class NumberedTaken:
     """What a loop took of an epoch over samples with numbers: so many batches.
@@ -73,6 +76,9 @@ class NumberedTaken:
     def carried(self, state: bytes) -> None:
         """See `Taken`."""
 
+    def reads(self, run: Any) -> None:
+        """See `Taken`."""
+
     def end(self) -> None:
         """See `Taken`."""
         self._done = True
@@ -80,6 +86,20 @@ class NumberedTaken:
     def state(self) -> EpochState:
         """See `Taken`."""
         return self.begun.next_epoch() if self._done else self.after(self._batches)
+
+    @property
+    def done(self) -> bool:
+        """Whether the loop went to the epoch's end."""
+        return self._done
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to take."""
+        return self._done or replace(self.plan, first=self.plan.taken(self._batches)).is_over
+
+    def standing(self) -> EpochState:
+        """Where the loop stands; behind the last batch that, and not the beginning of the next epoch."""
+        return replace(self.begun, batches=self.plan.taken(self._batches), reader=None, taken=0)
 
     def after(self, batches: int) -> EpochState:
         """Where a loop stands that took so many batches."""
@@ -95,21 +115,25 @@ class ShardsTaken:
     Args:
         begun: Where the epoch began.
         streams: Those of this rank.
-        run: Where it stands, where there are no workers; None: each batch carries it.
+        in_workers: Whether each batch carries where its reader stands; else `reads` says which iteration it is.
     """
 
-    def __init__(self, begun: ShardsState, streams: range, run: "Callable[[], Run | None] | None") -> None:
+    def __init__(self, begun: ShardsState, streams: range, *, in_workers: bool) -> None:
         self._begun = begun
-        self._run = run
+        self._in_workers = in_workers
+        self._run: Run | None = None
         self._parts = {stream: begun.part(stream) for stream in streams}
         self.going_on = False
         self._done = False
 
     def batch(self) -> None:
         """See `Taken`."""
-        run = None if self._run is None else self._run()
-        if isinstance(run, ShardsRun):
-            self._parts |= {part.stream: part for part in run.standing().parts}
+        if isinstance(self._run, ShardsRun):
+            self._parts |= {part.stream: part for part in self._run.standing().parts}
+
+    def reads(self, run: Any) -> None:
+        """See `Taken`."""
+        self._run = None if self._in_workers else run
 
     def carried(self, state: bytes) -> None:
         """See `Taken`."""
