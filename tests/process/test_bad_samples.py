@@ -1,6 +1,7 @@
 """Samples whose content is broken: what `on_error` makes of them."""
 
 import io
+import json
 import tarfile
 from collections.abc import Iterator
 from typing import Any
@@ -172,3 +173,77 @@ def test_denied_access_is_not_skipped() -> None:
         manifest = s3dataset.Manifest.from_objects(["s3://bucket/objects/0", "s3://bucket/objects/1"])
         with pytest.raises(s3dataset.AccessDeniedError):
             list(stream(manifest, on_error="skip"))
+
+
+class TestInStates:
+    BAD = len(EVERYTHING) - len(GOOD)
+
+    def source(self, manifests: Any, kind: str, on_error: str = "skip") -> Any:
+        if kind == "map":
+            return s3dataset.S3MapDataset.from_manifest(manifests["indexed"], transform=number, on_error="replace")
+        if kind == "mixed":
+            parts = [stream(manifests["indexed"], on_error="replace") for _ in range(2)]
+            return s3dataset.MixedDataset(parts, [1, 1])
+        dataset = stream(manifests["indexed" if kind == "staged" else kind], on_error=on_error)
+        return dataset.filter(bool) if kind == "staged" else dataset
+
+    def count(self, dataset: Any, kind: str) -> int:
+        if kind == "mixed":
+            return sum(part.bad_samples().count for part in dataset._datasets)
+        return int((dataset._source if kind == "staged" else dataset).bad_samples().count)
+
+    @pytest.mark.parametrize("kind", ["unindexed", "indexed", "objects", "map", "mixed", "staged"])
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_a_run_that_goes_on_knows_what_was_met_before(self, manifests: Any, kind: str, workers: int) -> None:
+        def loader() -> Any:
+            return s3dataset.DataLoader(self.source(manifests, kind), batch_size=8, num_workers=workers)
+
+        first = loader()
+        batches = iter(first)
+        before = [next(batches) for _ in range(9)]
+        state = json.loads(json.dumps(first.state_dict()))
+        met = self.count(first.dataset, kind)
+        assert 0 < met
+        second = loader()
+        second.load_state_dict(state)
+        assert self.count(second.dataset, kind) >= met
+        assert second.state_dict()["bad"] == state["bad"]
+        rest = list(second)
+        assert before and rest
+        if kind != "mixed":
+            assert self.count(second.dataset, kind) == self.BAD, "what is met again counts once"
+        again = loader()
+        again.load_state_dict(second.state_dict())
+        assert self.count(again.dataset, kind) == self.count(second.dataset, kind)
+
+    @pytest.mark.filterwarnings("ignore:.* is deprecated")
+    def test_under_stateful_data_loader_each_worker_brings_the_same(self, manifests: Any) -> None:
+        stateful = pytest.importorskip("torchdata.stateful_dataloader")
+
+        def loader() -> Any:
+            dataset = stream(manifests["indexed"], on_error="replace", batch_size=8)
+            return stateful.StatefulDataLoader(dataset, batch_size=8, num_workers=2)
+
+        first = loader()
+        batches = iter(first)
+        for _ in range(9):
+            next(batches)
+        state = first.state_dict()
+        second = loader()
+        second.load_state_dict(state)
+        list(second)
+        assert second.dataset.bad_samples().count == self.BAD
+        elastic = s3dataset.resume_state(state)
+        assert 0 < elastic["bad"]["count"] <= self.BAD
+
+    def test_ranks_put_theirs_together(self, manifests: Any) -> None:
+        states = []
+        for rank in range(2):
+            split = s3dataset.Split(rank=rank, world_size=2, tail="exact")
+            loader = s3dataset.DataLoader(
+                stream(manifests["unindexed"], on_error="skip", enable_sharding=split), batch_size=8
+            )
+            list(loader)
+            states.append(loader.state_dict())
+        assert s3dataset.merge_states(states)["bad"]["count"] == self.BAD
+        assert all(0 < state["bad"]["count"] < self.BAD for state in states)

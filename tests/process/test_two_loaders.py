@@ -76,7 +76,7 @@ def test_ours_begin_where_they_were_made(listed: Manifest, indexed: Manifest, ki
             mine.append([int(n) for n in next(batches)])
         states = [each.state_dict() for each in loaders]
         for mine, rest in zip(taken, in_turns(*iterators), strict=True):
-            mine += rest
+            mine.extend(rest)
         assert taken == alone
         for state, workers, batch, whole in zip(states, (one, other), (8, 5), alone, strict=True):
             again = loader(dataset_of(kind, listed, indexed), workers, batch)
