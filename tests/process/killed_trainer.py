@@ -63,7 +63,8 @@ def train(kind: str, uri: str, run: str, workers: int, epochs: int) -> None:
                     dataset_state=state,
                     metadata={"log": log, "epoch": after},
                 )
-                print(len(log), flush=True)
+                sys.stdout.write(f"{len(log)}\n")
+                sys.stdout.flush()
             epoch += 1
 
 

@@ -203,13 +203,14 @@ class TestInStates:
         before = [next(batches) for _ in range(9)]
         state = json.loads(json.dumps(first.state_dict()))
         met = self.count(first.dataset, kind)
-        assert 0 < met
+        assert met > 0
         second = loader()
         second.load_state_dict(state)
         assert self.count(second.dataset, kind) >= met
         assert second.state_dict()["bad"] == state["bad"]
         rest = list(second)
-        assert before and rest
+        assert before
+        assert rest
         if kind != "mixed":
             assert self.count(second.dataset, kind) == self.BAD, "what is met again counts once"
         again = loader()
