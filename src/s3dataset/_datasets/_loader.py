@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 import torch.utils.data
 from torch.utils.data import Dataset, IterableDataset, Sampler
@@ -11,14 +11,17 @@ from torch.utils.data import Dataset, IterableDataset, Sampler
 from s3dataset._datasets._base import S3Dataset
 from s3dataset._datasets._batch_sampler import BatchSampler
 from s3dataset._datasets._epochs import Turn
-from s3dataset._datasets._handing import Beginning, handing
+from s3dataset._datasets._handing import Beginning, handed_to, handing
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
 from s3dataset._datasets._mixed import MixedDataset
 from s3dataset._datasets._stages import CarryingStages, StagedDataset
-from s3dataset._datasets._taken import Carrying, Counting, Taken, default_collate_of
+from s3dataset._datasets._taken import Carrying, Counting, ShardsTaken, Taken, default_collate_of
 from s3dataset._order import Split, Tail
 from s3dataset._stats import Stats
+
+if TYPE_CHECKING:
+    import contextlib
 
 __all__ = ["DataLoader"]
 
@@ -162,10 +165,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             return super().__iter__()
         self._taken, turn = begun
         reader = cast("S3IterableDataset[Any]", _sources(dataset)[0])
-        with handing(reader, self._beginning(turn, reader)):
+        with _Making(dataset, reader, self._beginning(turn, reader), self._taken) as making:
             batches = super().__iter__()
-        self._taken.reads(dataset._iteration if isinstance(dataset, StagedDataset) else reader._position.run)  # noqa: SLF001
-        return Counting(batches, self._taken)
+        return Counting(batches, self._taken, None if self.num_workers or making.has_begun else making)
 
     def _beginning(self, turn: Turn, reader: S3IterableDataset[Any]) -> Beginning:
         """What the workers are told; those that live on find it in a file when the iteration is not their first."""
@@ -210,6 +212,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
         Raises:
             TypeError: The batches come from a sampler of somebody else's, which has no state.
+            ValueError: Samples or batches come as they are ready (ordered=False, in_order=False).
             S3Exception: Listing failed.
         """
         dataset = self.dataset
@@ -218,6 +221,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             dataset._check_one_to_one()  # noqa: SLF001
         if isinstance(dataset, StagedDataset):
             dataset._source._check_has_place(self.num_workers)  # noqa: SLF001
+        if not getattr(self, "in_order", True) and self.num_workers > 1 and not isinstance(self._taken, ShardsTaken):
+            raise ValueError(
+                "with in_order=False batches come as they are ready, so their number says nothing of where the epoch "
+                "is: leave in_order=True for a state"
+            )
         state: dict[str, Any]
         if self._taken is not None:
             state = self._taken.state().to_dict()
@@ -267,6 +275,33 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if not isinstance(self.dataset, S3Dataset):
             raise TypeError(f"only datasets of s3dataset keep statistics, and this is a {type(self.dataset).__name__}")
         return self.dataset.stats()
+
+
+class _Making:
+    """Hands over what an iteration begins with while its iterator is made.
+
+    Where that reads in this process, the `__iter__` of a derived class may begin with the first batch only.
+    """
+
+    def __init__(self, dataset: Any, reader: "S3IterableDataset[Any]", beginning: Beginning, taken: Taken) -> None:
+        self._dataset = dataset
+        self._reader = reader
+        self._beginning = beginning
+        self._taken = taken
+        self._handing: contextlib.AbstractContextManager[None] = handing(reader, beginning)
+        self.has_begun = False
+
+    def __enter__(self) -> Self:
+        self._handing = handing(self._reader, self._beginning)
+        self._handing.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if handed_to(self._reader) is None:
+            self.has_begun = True
+            staged = isinstance(self._dataset, StagedDataset)
+            self._taken.reads(self._dataset._iteration if staged else self._reader._position.run)  # noqa: SLF001
+        self._handing.__exit__(None, None, None)
 
 
 def _sources(dataset: Any) -> list[S3Dataset[Any]]:

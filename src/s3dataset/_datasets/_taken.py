@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import torch.utils.data
 from torch.utils.data._utils.collate import default_collate, default_convert
@@ -149,12 +149,28 @@ class ShardsTaken:
         return state.next_epoch() if self._done else state
 
 
-class Counting:
-    """A loader's iterator that counts what is taken of it. Otherwise it has that iterator's attributes."""
+class Reading(Protocol):
+    """Sees to it that an iteration begins where its loader says."""
 
-    def __init__(self, batches: Iterator[Any], taken: Taken) -> None:
+    has_begun: bool
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Counting:
+    """A loader's iterator that counts what is taken of it. Otherwise it has that iterator's attributes.
+
+    Args:
+        batches: The iterator.
+        taken: Where to count.
+        reading: Wraps the taking of batches for as long as it says; None: nothing does.
+    """
+
+    def __init__(self, batches: Iterator[Any], taken: Taken, reading: "Reading | None" = None) -> None:
         self._batches = batches
         self._taken = taken
+        self._reading = reading
         taken.going_on = True
 
     def __iter__(self) -> "Counting":
@@ -162,7 +178,13 @@ class Counting:
 
     def __next__(self) -> Any:
         try:
-            batch = next(self._batches)
+            if self._reading is None:
+                batch = next(self._batches)
+            else:
+                with self._reading as reading:
+                    batch = next(self._batches)
+                if reading.has_begun:
+                    self._reading = None
         except StopIteration:
             self._taken.end()
             self._taken.going_on = False

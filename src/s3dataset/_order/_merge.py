@@ -83,7 +83,10 @@ def resume_state(loader_state: Mapping[str, Any]) -> dict[str, Any]:
     merged = _merged(states, complete=False)
     if since:
         merged = _gone_on(merged, states, since)
-    if loader_state.get("_iterator_finished") is True and merged.get("repeat") is True:
+    ended = all(state.get("ended") is True for state in states) and merged["epoch"] == states[0]["epoch"]
+    if merged["kind"] == EpochState.KIND and (
+        ended or (loader_state.get("_iterator_finished") is True and merged.get("repeat") is True)
+    ):
         return EpochState.from_dict(merged).next_epoch().to_dict()  # after as many steps on every rank
     return merged
 
