@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final, NamedTuple, cast
 
 from s3dataset._client import Client
-from s3dataset._io import ReaderPolicy, S3Reader
+from s3dataset._io import S3Reader
 from s3dataset._manifest._columns import Row
+from s3dataset._manifest._shard_stream import Pace, ShardStream
+from s3dataset._uri import S3Uri
 from s3dataset.errors import ObjectChangedError, S3Exception, UnindexableError
 from s3dataset.formats import Format, ShardIndex
 
 _THREADS: Final = 32
-_WINDOW_BYTES: Final = (4 << 20, 64 << 20)
 _TICK_S: Final = 0.2
 _GOODBYE_S: Final = 1.0
 
@@ -47,13 +48,9 @@ class Scans:
         self._lock = threading.Lock()
         self._next = 0
         self._stopped = False
-        self._readers: dict[int, S3Reader] = {}  # by job
+        self._streams: dict[int, ShardStream | S3Reader] = {}  # by job
         count = max(min(len(shards), _THREADS, client.max_connections), 1)
-        share = client.memory_limit_bytes // 2 // count
-        # Formats read what is small in one go, and seek over what is large; after a seek a reader fetches little.
-        self._policy = ReaderPolicy(
-            "sequential", window_bytes=min(max(share, _WINDOW_BYTES[0]), _WINDOW_BYTES[1]), keep_bytes=1 << 20
-        )
+        self._pace = Pace(client, count)
         self._results: queue.Queue[Scanned | BaseException] = queue.Queue(count)
         self._threads = [
             threading.Thread(target=self._work, name=f"s3dataset-scan-{number}", daemon=True) for number in range(count)
@@ -63,8 +60,8 @@ class Scans:
     def bytes_under_way(self) -> int:
         """How far the shards have been read that are not done yet."""
         with self._lock:
-            readers = list(self._readers.values())
-        return sum(0 if reader.closed else reader.tell() for reader in readers)
+            streams = list(self._streams.values())
+        return sum(_position(stream) for stream in streams)
 
     def results(self) -> Iterator[Scanned | None]:
         """What was found, as it comes; None now and then, when nothing has come.
@@ -92,9 +89,9 @@ class Scans:
     def _stop(self) -> None:
         with self._lock:
             self._stopped = True
-            readers = list(self._readers.values())
+            streams = list(self._streams.values())
         # Closing a reader waits for a read under way, which on a bad network takes longer than who presses Ctrl-C does.
-        closing = threading.Thread(target=_close_all, args=[readers], name="s3dataset-scan-end", daemon=True)
+        closing = threading.Thread(target=_stop_all, args=[streams], name="s3dataset-scan-end", daemon=True)
         closing.start()
         deadline = time.monotonic() + _GOODBYE_S
         for thread in [closing, *self._threads]:
@@ -131,27 +128,44 @@ class Scans:
             return job
 
     def _scan(self, job: int) -> Scanned:
-        bucket, key, size, etag = self._shards[job]
-        with S3Reader(self._client, bucket, key, policy=self._policy, size=size, etag=etag) as reader:
+        bucket, key, size, etag = shard = self._shards[job]
+        stream: ShardStream | S3Reader
+        if size is None or not etag:
+            stream = S3Reader(self._client, bucket, key, policy=self._pace.policy, size=size, etag=etag)
+        else:
+            stream = ShardStream(self._client, shard, self._pace)
+        uri = str(S3Uri(bucket, key))
+        with stream:
             with self._lock:
                 if self._stopped:
-                    reader.close()
-                self._readers[job] = reader
+                    stream.close()
+                self._streams[job] = stream
             try:
-                found = self._format.scan(cast(BinaryIO, reader), url=reader.uri, size=reader.size)
-                return Scanned(job, found, reader.size, reader.etag)
+                found = self._format.scan(cast(BinaryIO, stream), url=uri, size=size)
+                if isinstance(stream, S3Reader):
+                    size, etag = stream.size, stream.etag
+                return Scanned(job, found, size or 0, etag or "")
             except ObjectChangedError as error:
-                raise _changed(reader.uri) from error
+                raise _changed(uri) from error
             except UnindexableError as error:
-                raise _unindexable(error, reader.uri, self._format) from error
+                raise _unindexable(error, uri, self._format) from error
             finally:
                 with self._lock:
-                    del self._readers[job]
+                    del self._streams[job]
 
 
-def _close_all(readers: Sequence[S3Reader]) -> None:
-    for reader in readers:
-        reader.close()
+def _position(stream: ShardStream | S3Reader) -> int:
+    if isinstance(stream, ShardStream):
+        return stream.position
+    return 0 if stream.closed else stream.tell()
+
+
+def _stop_all(streams: "Sequence[ShardStream | S3Reader]") -> None:
+    for stream in streams:
+        if isinstance(stream, ShardStream):
+            stream.stop()
+        else:
+            stream.close()
 
 
 def _changed(uri: str) -> ObjectChangedError:

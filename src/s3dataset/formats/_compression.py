@@ -6,7 +6,7 @@ from typing import BinaryIO, Final, Protocol
 
 from s3dataset.errors import UnindexableError
 from s3dataset.formats import _gzip, _zstd
-from s3dataset.formats._content import PIECE_BYTES, Content, PlainPieces, Slice, broken
+from s3dataset.formats._content import PIECE_BYTES, Content, PlainPieces, Slice, ViewContent, broken
 from s3dataset.formats._format import Compression, Frames
 
 __all__ = ["Sink", "decompress", "open_content", "open_sink"]
@@ -46,7 +46,8 @@ def open_content(
             large parts of it may be skipped.
         plain: Tells from the first bytes that the content is not compressed, though it looks like that.
     """
-    raw = Content(PlainPieces(stream, first_bytes=_FIRST_BYTES if offset else PIECE_BYTES), url=url)
+    plain_pieces = PlainPieces(stream, first_bytes=_FIRST_BYTES if offset else PIECE_BYTES)
+    raw = (ViewContent if plain_pieces.views else Content)(plain_pieces, url=url)
     first = raw.peek(_FIRST_BYTES)
     kind = None if plain is not None and plain(first) else _kind(first, url)
     if kind is None:

@@ -8,7 +8,7 @@ from s3dataset.formats._format import Frames
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PIECE_BYTES", "Content", "Pieces", "PlainPieces", "Slice", "broken", "looks_like"]
+__all__ = ["PIECE_BYTES", "Content", "Pieces", "PlainPieces", "Slice", "ViewContent", "broken", "looks_like"]
 
 PIECE_BYTES: Final = 1 << 20
 
@@ -56,21 +56,27 @@ class Pieces(Protocol):
 
 
 class PlainPieces:
-    """The bytes of a stream as they are."""
+    """The bytes of a stream as they are; where it has `read_view`, as memoryviews (`views`)."""
 
     def __init__(self, stream: BinaryIO, *, first_bytes: int = PIECE_BYTES) -> None:
         self.offset = 0  # in the stream, of the next piece
         self._stream = stream
-        self._read = stream.read
+        read_view = getattr(stream, "read_view", None)
+        self.views = read_view is not None
+        self._read: Callable[[int], Any] = stream.read if read_view is None else read_view
         self._size = first_bytes
 
     def next(self) -> bytes:
-        piece = self._read(self._size)
+        piece: bytes | None = self._read(self._size)
         if piece is None:
             raise BlockingIOError("a shard is read from a stream that blocks; this one has no data yet")
-        self._size = PIECE_BYTES
+        self._size = min(4 * self._size, PIECE_BYTES) if self._size >= _AFTER_HOP_BYTES else PIECE_BYTES
         self.offset += len(piece)
         return piece
+
+    def expect(self, length: int) -> None:
+        """At least `length` bytes will be read over, and a header behind them."""
+        self._size = min(max(self._size, length + _AFTER_HOP_BYTES), PIECE_BYTES)
 
     def hop(self, length: int) -> bool:
         try:
@@ -88,11 +94,11 @@ class Content:
     Holds one piece, and of what is asked for only bytes that have come: a length that a header claims costs no memory.
     """
 
-    __slots__ = ("_base", "_next", "_pieces", "_skipped", "_skips", "buffer", "compressed", "hops", "position", "url")
+    __slots__ = ("_base", "_next", "_pieces", "_plain", "_skipped", "_skips", "buffer", "hops", "position", "url")
 
     def __init__(self, pieces: Pieces, *, url: str = "", offset: int = 0) -> None:
         self.url = url
-        self.compressed = not isinstance(pieces, PlainPieces)
+        self._plain = pieces if isinstance(pieces, PlainPieces) else None
         self.buffer = b""
         self.position = 0
         self._pieces = pieces
@@ -101,6 +107,10 @@ class Content:
         self.hops = False  # whether large contents are skipped by seeking
         self._skips = 0
         self._skipped = 0
+
+    @property
+    def compressed(self) -> bool:
+        return self._plain is None
 
     @property
     def offset(self) -> int:
@@ -213,6 +223,8 @@ class Content:
             self._base += len(self.buffer) + left - 1
             self.buffer, self.position = b"", 0
             left = 1
+        elif self._plain is not None:
+            self._plain.expect(left)
         while left and self.fill():
             self.position = min(left, len(self.buffer))
             left -= self.position
@@ -237,6 +249,55 @@ class Content:
         while self.fill():
             pass
         self.position = 0
+
+
+class ViewContent(Content):
+    """Content of pieces that are memoryviews: only what is taken is copied."""
+
+    __slots__ = ("_searched",)
+
+    buffer: Any
+
+    def __init__(self, pieces: Pieces, *, url: str = "", offset: int = 0) -> None:
+        super().__init__(pieces, url=url, offset=offset)
+        self._searched = False
+
+    def fill(self) -> bool:
+        self._base += len(self.buffer)
+        self.buffer = b""  # lets go of its memory before more is asked for
+        self.position = 0
+        piece = self._next()
+        self.buffer = bytes(piece) if self._searched else piece
+        return bool(self.buffer)
+
+    def take(self, length: int) -> bytes:
+        start = self.position
+        stop = start + length
+        if stop <= len(self.buffer):
+            self.position = stop
+            return bytes(self.buffer[start:stop])
+        parts = [bytes(self.buffer[start:])]
+        missing = length - len(parts[0])
+        while missing and self.fill():
+            part = bytes(self.buffer[:missing])
+            self.position = len(part)
+            missing -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def peek(self, length: int) -> bytes:
+        if len(self.buffer) - self.position < length:
+            self.buffer = bytes(self.buffer)
+        return bytes(super().peek(length))
+
+    def some(self, limit: int) -> bytes:
+        return bytes(super().some(limit))
+
+    def line(self, limit: int) -> bytes:
+        if not self._searched:
+            self._searched = True  # a memoryview has no find
+            self.buffer = bytes(self.buffer)
+        return super().line(limit)
 
 
 class _Nothing:
