@@ -121,9 +121,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace, listed: "Manifest", format: Any, location: str) -> int:  # noqa: A002
-    from s3dataset._manifest import check_index  # noqa: PLC0415
+    from s3dataset._manifest import check_index, find_index  # noqa: PLC0415
 
-    found = check_index(location, listed, format)
+    if arguments.output is not None:
+        found = check_index(location, listed, format)
+    else:
+        found = find_index(listed.ref.get(), arguments.uri, listed, format)
+    location = location if found is None else found.location
     current = found is not None and found.manifest is not None
     if arguments.json:
         facts = {"index": location, "format": format.name, "shards": len(listed), "current": current}

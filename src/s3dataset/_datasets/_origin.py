@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from s3dataset._client import ClientRef
-from s3dataset._manifest import Manifest, check_pattern, find_index, list_prefix
+from s3dataset._manifest import Manifest, check_pattern, find_index, index_location, list_prefix
 from s3dataset._uri import S3Uri
 from s3dataset.formats import Format
 
@@ -35,9 +35,10 @@ class Prefix:
         if found is None:
             return listed
         if found.manifest is None:
+            own = index_location(self.uri, self.format)
             warnings.warn(
-                f"the index {found.location} is not used: it {found.why}. `s3dataset index {self.uri}` brings it up to "
-                "date, and reads only what changed",
+                f"the index {found.location} is not used: it {found.why}. `s3dataset index {self.uri}` "
+                f"{'brings it up to date' if found.location == own else 'makes one here'}, and reads only what changed",
                 UserWarning,
                 stacklevel=2,
             )

@@ -11,6 +11,7 @@
     ├── _indexed         what it knows of the samples of its shards
     ├── _index           making an index: what is known, and for the rest
     │   └── _scan        many shards at a time, in threads
+    │       └── _shard_stream  how they come
     ├── _columns         the file's layout; reading rows in place
     │   ├── _etags       ETags in 18 bytes
     │   └── _samples     where samples lie
@@ -24,10 +25,11 @@
     ├── _split           dealing its objects to parts
     └── _pattern         globs on keys
     _written             manifests of shards that were just written
-    _beside              the index beside the data: finding it, bringing it up to date
+    _beside              the index beside the data: finding it
+    _update              bringing it up to date
 """
 
-from s3dataset._manifest._beside import FoundIndex, Updated, check_index, find_index, update_index
+from s3dataset._manifest._beside import FoundIndex, check_index, find_index
 from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects
 from s3dataset._manifest._index import IndexProgress, index_location
 from s3dataset._manifest._listing import Progress
@@ -35,6 +37,7 @@ from s3dataset._manifest._manifest import Manifest, list_prefix
 from s3dataset._manifest._nearest import EmptyPrefixWarning
 from s3dataset._manifest._pattern import Pattern, check_pattern
 from s3dataset._manifest._samples import SamplePlace
+from s3dataset._manifest._update import Updated, update_index
 from s3dataset._manifest._written import WrittenShard, joined, manifest_of_bytes, manifest_of_shards, with_sizes
 
 __all__ = [

@@ -1,21 +1,23 @@
-"""The index that lies beside the data: where, what of a listing it covers, bringing it up to date."""
+"""The index that lies beside the data, or above it: where, and what of a listing it covers."""
 
-import warnings
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from s3dataset._client import Client, ClientRef
-from s3dataset._manifest._chunks import rebuilt, with_samples
-from s3dataset._manifest._columns import Columns
-from s3dataset._manifest._index import Indexing, IndexProgress, index_location
+from s3dataset._manifest._chunks import with_samples
+from s3dataset._manifest._index import index_location
+from s3dataset._manifest._listing import OWN_FOLDER
 from s3dataset._manifest._lookup import Lookup
 from s3dataset._manifest._manifest import Manifest
-from s3dataset._manifest._pattern import compile_pattern
 from s3dataset._manifest._sample_columns import SampleColumns
 from s3dataset._uri import S3Uri
-from s3dataset.errors import DecodeError, ObjectNotFoundError
+from s3dataset.errors import ObjectNotFoundError, S3Exception
 from s3dataset.formats import Format, describe, named_format
+
+_FOLDERS_ABOVE: Final = 8
+_INDEXES_ABOVE: Final = 2
+_FORBIDDEN: Final = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +50,17 @@ class FoundIndex:
         return f"{' and '.join(parts)}, as {self.example}" if parts else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Updated:
-    """What `update_index` did.
-
-    Attributes:
-        manifest: The objects of the listing with their samples.
-        scanned: How many shards were scanned.
-        scanned_bytes: Their sizes.
-        kept: How many were known.
-        written: Whether there was something to write.
-    """
-
-    manifest: Manifest
-    scanned: int
-    scanned_bytes: int
-    kept: int
-    written: bool
-
-
 def find_index(
     client: Client,
     prefix_uri: str | S3Uri,
     listed: Manifest,
     format: str | Format,  # noqa: A002
 ) -> FoundIndex | None:
-    """Looks for the index beside the data; one request, and a large index is fetched with several.
+    """Looks for the index beside the data, and where there is none that covers them, in the folders above.
+
+    Requests: one where the folder itself has an index that is current (a large one is fetched with several). Else also
+    one byte for each of the folders above, of eight at most, all at once; of the indexes there the nearest two are
+    fetched.
 
     Args:
         client: Whose connections fetch it.
@@ -82,14 +69,49 @@ def find_index(
         format: What the objects are.
 
     Returns:
-        What was found; None where there is none.
+        What covers the listing, else the nearest that knows some of its objects, or lies beside them; None where there
+        is none.
 
     Raises:
         DecodeError: What is there is no manifest, or was written by a newer release.
         S3Exception: It could not be fetched.
         OSError: The disk is full.
     """
-    return check_index(index_location(prefix_uri, format), listed, format, client=client)
+    own = index_location(prefix_uri, format)
+    found = check_index(own, listed, format, client=client)
+    if not len(listed) or (found is not None and found.manifest is not None):
+        return found
+    for location in indexes_above(client, own):
+        other = check_index(location, listed, format, client=client)
+        if other is None or other.missing == len(listed):
+            continue
+        if other.manifest is not None:
+            return other
+        found = found or other
+    return found
+
+
+def indexes_above(client: Client, location: str) -> Iterator[str]:
+    """Where indexes of the same format lie in the folders above that of an index, the nearest first; two at most."""
+    uri = S3Uri.parse(location, need_key=True)
+    folder, own, name = uri.key.rpartition(OWN_FOLDER.decode())
+    folders = folder.split("/")[:-1]  # each ends in a slash
+    if not own or not folders:
+        return
+    depths = range(len(folders) - 1, max(len(folders) - 1 - _FOLDERS_ABOVE, -1), -1)
+    keys = ["".join(f"{part}/" for part in folders[:depth]) + own + name for depth in depths]
+    with client.queue() as queue:
+        # Of a HEAD without an object nobody learns whether the bucket is there, which takes another request to tell.
+        results = queue.take_many(queue.get([(uri.bucket, key, 0, 1, None, None) for key in keys]))
+    left = _INDEXES_ABOVE
+    for key, result in zip(keys, results, strict=True):
+        if isinstance(result, S3Exception):
+            # Who may read the folder need not be allowed to read what lies above it.
+            if not isinstance(result, ObjectNotFoundError) and result.status != _FORBIDDEN:
+                raise result
+        elif left:
+            left -= 1
+            yield f"s3://{uri.bucket}/{key}"
 
 
 def check_index(
@@ -131,55 +153,6 @@ def _compare(location: str, index: Manifest, listed: Manifest, format: str | For
     return FoundIndex(location, Manifest._of(with_samples(columns, samples), listed._ref))  # noqa: SLF001
 
 
-def update_index(
-    listed: Manifest,
-    format: str | Format,  # noqa: A002
-    location: str,
-    *,
-    full: bool = False,
-    shared: bool = False,
-    progress: Callable[[IndexProgress], None] | None = None,
-) -> Updated:
-    """Indexes what is not indexed yet, and writes the index if that changed it.
-
-    Args:
-        listed: The shards as they are now.
-        format: What they are.
-        location: A path or URI; what is there already is used.
-        full: Scan all of them anew.
-        shared: The index may also hold shards that `listed` is not about, of the same folder: they stay in it. When the
-            run fails or is interrupted, what was scanned so far is written, so that the next one goes on from there.
-        progress: As for `Manifest.index`.
-
-    Raises:
-        S3Exception: As for `Manifest.index`, or the index could not be read or written; its notes tell what was kept.
-        OSError: The path cannot be written to, or the disk is full.
-    """
-    ref, columns = listed._ref, listed._columns  # noqa: SLF001
-    chosen = named_format(format)
-    known = None if full and not shared else _load_or_forget(location, ref)
-    with closing(Indexing(columns, chosen, ref.get(), [known._columns] if known and not full else [])) as indexing:  # noqa: SLF001
-        try:
-            indexed = indexing.run(progress)
-        except BaseException as error:
-            if shared and indexing.scanned:
-                with suppress(Exception):
-                    so_far = indexing.so_far()
-                    Manifest._of(_with_others(so_far, columns, known), ref).save(location)  # noqa: SLF001
-                    error.add_note(
-                        f"{len(so_far):,} of {len(columns):,} shards are kept in {location}: "
-                        "the same command goes on from there"
-                    )
-            raise
-        scanned, kept = indexing.scanned, indexing.kept
-        scanned_bytes = indexing.scanned_bytes
-    whole = Manifest._of(_with_others(indexed, columns, known) if shared else indexed, ref)  # noqa: SLF001
-    written = known is None or whole.fingerprint != known.fingerprint
-    if written:
-        whole.save(location)
-    return Updated(Manifest._of(indexed, ref), scanned, scanned_bytes, kept, written)  # noqa: SLF001
-
-
 def _shards(count: int) -> str:
     return f"{count:,} shard{'s' * (count != 1)}"
 
@@ -189,63 +162,3 @@ def _load(location: str, ref: ClientRef) -> Manifest | None:
         return Manifest._load(location, ref)  # noqa: SLF001
     except (ObjectNotFoundError, FileNotFoundError):
         return None
-
-
-def _load_or_forget(location: str, ref: ClientRef) -> Manifest | None:
-    """An index that is to be replaced anyway need not be whole."""
-    try:
-        return _load(location, ref)
-    except DecodeError as error:
-        if "update s3dataset" in str(error):
-            raise
-        warnings.warn(f"{error}. It is replaced", stacklevel=3)
-        return None
-
-
-def _with_others(indexed: Columns, listed: Columns, known: Manifest | None) -> Columns:
-    """What was indexed, and those shards of an earlier index that the listing is not about; by bucket and key."""
-    if known is None or known._columns.samples is None or indexed.samples is None:  # noqa: SLF001
-        return indexed
-    others = known._columns  # noqa: SLF001
-    if known._columns.samples.description != indexed.samples.description:  # noqa: SLF001
-        return indexed
-    lookup = Lookup(listed, ())
-    now = Lookup(indexed, ())
-    sources = listed.header["sources"]
-    tests = [(S3Uri.parse_prefix(source["uri"]), source["pattern"]) for source in sources]
-    patterns = [(uri, compile_pattern(pattern) if pattern is not None else None) for uri, pattern in tests]
-
-    def gone(bucket: str, key: str) -> bool:
-        """Whether it would have been listed, if it were there still."""
-        return any(
-            uri.bucket == bucket
-            and key.startswith(uri.key)
-            and (pattern is None or pattern.matches(key[len(uri.key) :]))
-            for uri, pattern in patterns
-        )
-
-    rows = []
-    for row in range(len(others)):
-        bucket, key = others.bucket(row), others.key(row)
-        there = lookup.row(bucket, key.encode())
-        listed_now = there is not None and listed.bucket(there) == bucket
-        if listed_now:
-            done = now.row(bucket, key.encode())
-            if done is None and others.etag(row) == listed.etag(there or 0):
-                rows.append(row)  # not come to, after an interruption
-        elif not gone(bucket, key):
-            rows.append(row)
-    if not rows:
-        return indexed
-    order = sorted(
-        [(indexed.bucket(row), indexed.key_bytes(row), 0, row) for row in range(len(indexed))]
-        + [(others.bucket(row), others.key_bytes(row), 1, row) for row in rows]
-    )
-    parts: list[tuple[Columns, list[int]]] = []
-    for _, _, which, row in order:
-        columns = others if which else indexed
-        if not parts or parts[-1][0] is not columns:
-            parts.append((columns, []))
-        parts[-1][1].append(row)
-    more = [source for source in others.header["sources"] if source not in sources]
-    return rebuilt(parts, [*indexed.header["sources"], *more])

@@ -76,7 +76,12 @@ def write_file(columns: Columns, path: str) -> None:
 
 
 def fetched(client: Client, uri: S3Uri) -> Columns:
-    """Fetches a manifest: a large one into a file, as if it had been made here.
+    """`fetched_version` without the ETag."""
+    return fetched_version(client, uri)[0]
+
+
+def fetched_version(client: Client, uri: S3Uri) -> tuple[Columns, str]:
+    """Fetches a manifest: a large one into a file, as if it had been made here -> with its ETag, "" where none is told.
 
     Raises:
         OSError: The disk is full.
@@ -85,7 +90,7 @@ def fetched(client: Client, uri: S3Uri) -> Columns:
     """
     beginning = client.get_range(uri.bucket, uri.key, 0, SMALL_BYTES)
     if beginning.nbytes == beginning.object_size:
-        return Columns(bytes(memoryview(beginning)), str(uri))
+        return Columns(bytes(memoryview(beginning)), str(uri)), beginning.etag
 
     def fill(file: IO[bytes]) -> None:
         _reserve(file, beginning.object_size)
@@ -94,7 +99,7 @@ def fetched(client: Client, uri: S3Uri) -> Columns:
             with memoryview(memory)[beginning.nbytes :] as rest, client.queue() as queue:
                 queue.take(queue.get_into([(uri.bucket, uri.key, beginning.nbytes, beginning.etag or None, rest)])[0])
 
-    return private_file(fill, name=str(uri))
+    return private_file(fill, name=str(uri)), beginning.etag
 
 
 def _reserve(file: IO[bytes], size: int) -> None:

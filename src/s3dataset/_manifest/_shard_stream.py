@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "ShardStream"]
 
 _WINDOW_BYTES: Final = 128 << 20
-"""On their way over all shards: 32 connections with 4 MiB each, as where shards are streamed. More is memory to touch."""
+"""On their way over all shards: 4 MiB on each of 32 connections, as where shards are streamed."""
 _PART_BYTES: Final = (256 << 10, 4 << 20)
 _FIRST_BYTES: Final = 256 << 10
 """Of a shard of which it is not known whether it will be hopped through: the first header and some small members."""
@@ -163,7 +163,7 @@ class ShardStream(io.BufferedIOBase):
     # -- Fetching -----------------------------------------------------------------------------------------------------
 
     def _send(self, size: int) -> None:
-        """Sends for the `size` bytes that are being read, if nothing is under way; for more where that is known to pay."""
+        """Sends for the `size` bytes that are read now, if nothing is under way; for more where that pays."""
         pace = self._pace
         run = self._position - self._run_start
         if run >= _READ_IN_A_ROW:
