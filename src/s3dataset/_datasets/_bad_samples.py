@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
@@ -10,7 +10,7 @@ from s3dataset._order import BadSample, BadSamples, replacement
 from s3dataset._page import Page
 from s3dataset.errors import DecodeError, ObjectNotFoundError, S3Exception
 
-__all__ = ["SKIPPED", "BadLedger", "BadPolicy", "OnError", "Verdict", "checked_on_error"]
+__all__ = ["SKIPPED", "BadLedger", "BadPolicy", "OnError", "Verdict", "checked_on_error", "mark_frame"]
 
 T = TypeVar("T")
 
@@ -59,10 +59,11 @@ class BadLedger:
         self._page = page
         self._read: tuple[tuple[int, int], BadSamples] = ((0, 0), BadSamples())
 
-    def note(self, sample: BadSample) -> None:
+    def note(self, sample: BadSample, *, log: bool = True) -> None:
         """Adds one, and logs it."""
         page = self._page()
-        _log.warning("bad sample %d of %s is left out: %s", sample.offset, sample.uri, sample.reason)
+        if log:
+            _log.warning("bad sample %d of %s is left out: %s", sample.offset, sample.uri, sample.reason)
         with page.locked(), self._path(page, "bad").open("a") as file:
             if file.tell() < _LEDGER_BYTES:
                 file.write(json.dumps(sample) + "\n")
@@ -117,12 +118,39 @@ class BadLedger:
         return Path(f"{page.path}.{name}")
 
 
+Frame: TypeAlias = tuple[int, int]
+"""(shard, where it begins)."""
+
+
+def mark_frame(error: DecodeError, frame: Frame) -> None:
+    """Says of an error that it is one of all samples of a frame."""
+    error.__dict__["frame"] = frame
+
+
+class _Known(Container[int]):
+    """Positions of samples that are known to be bad: by themselves, or by their frames."""
+
+    def __init__(self, positions: set[int], frames: set[Frame], frame_of: "FrameOf") -> None:
+        self._positions = positions
+        self._frames = frames
+        self._frame_of = frame_of
+
+    def __contains__(self, position: object) -> bool:
+        if position in self._positions:
+            return True
+        return bool(self._frames) and self._frame_of(cast("int", position)) in self._frames
+
+
+FrameOf: TypeAlias = Callable[[int], Frame | None]
+
+
 class BadPolicy(Generic[T]):
     """Decides about bad samples of one iteration. Belongs to one thread.
 
     Only what is wrong with the content is skipped or replaced: a `DecodeError` of a format or transform, or an object
     that is not there any more. A function that decides is asked about other errors of a transform too. What the
-    network, the credentials or the memory failed at always raises.
+    network, the credentials or the memory failed at always raises. A frame that is broken (a row group of Parquet) is
+    one bad thing, however many samples are in it: it counts once among those in a row, and is logged once.
 
     Attributes:
         marks_skipped: Hand out `SKIPPED` for what is left out, so that places keep their batches; the loader drops it.
@@ -133,6 +161,7 @@ class BadPolicy(Generic[T]):
         ledger: Where they are noted.
         remake: Makes the sample at a position, for replacing.
         neighbours: Of the sample at a position: those that may stand in for it.
+        frame_of: The frame that the sample at a position lies in, None where there are no frames.
         seed: Names the choice among them, with the epoch.
         epoch: See `seed`.
     """
@@ -143,6 +172,7 @@ class BadPolicy(Generic[T]):
         ledger: BadLedger,
         remake: Callable[[int], T],
         neighbours: Callable[[int], range],
+        frame_of: FrameOf = lambda _: None,
         *,
         seed: int = 0,
         epoch: int = 0,
@@ -157,6 +187,8 @@ class BadPolicy(Generic[T]):
         self.skipped = 0
         self._in_a_row = 0
         self._bad: set[int] = set()
+        self._bad_frames: set[Frame] = set()
+        self._known = _Known(self._bad, self._bad_frames, frame_of)
 
     def good(self) -> None:
         """A sample was made."""
@@ -178,14 +210,18 @@ class BadPolicy(Generic[T]):
             word = self._on_error if content else "raise"
         if word == "raise":
             return "raise"
-        self._in_a_row += 1
+        frame = error.__dict__.get("frame")
+        is_new = frame is None or frame not in self._bad_frames
+        if frame is not None:
+            self._bad_frames.add(frame)
+        self._in_a_row += is_new
         if self._in_a_row > _IN_A_ROW:
             error.add_note(
                 f"{_IN_A_ROW} samples in a row were bad, which is no accident: nothing more is left out. Look at "
                 "format= and transform="
             )
             return "raise"
-        self._ledger.note(BadSample(uri, number, f"{type(error).__name__}: {error}"))
+        self._ledger.note(BadSample(uri, number, f"{type(error).__name__}: {error}"), log=is_new)
         checked: Verdict = word
         return checked
 
@@ -206,7 +242,7 @@ class BadPolicy(Generic[T]):
         self._bad.add(position)
         while True:
             try:
-                other = replacement(self._seed, self._epoch, position, self._neighbours(position), self._bad)
+                other = replacement(self._seed, self._epoch, position, self._neighbours(position), self._known)
             except LookupError:
                 error.add_note("There is no sample to replace it with: all its neighbours are bad")
                 raise error from None

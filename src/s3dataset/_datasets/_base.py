@@ -182,7 +182,9 @@ class S3Dataset(Generic[T_co]):
         shards = None if self._reads_unindexed is not None else self._shards_drawing(seed, epoch)
         ledger = self._ledger
         if shards is not None:
-            return BadPolicy(self._on_error, ledger, shards.make, shards.neighbours, seed=seed, epoch=epoch)
+            return BadPolicy(
+                self._on_error, ledger, shards.make, shards.neighbours, shards.frame_of, seed=seed, epoch=epoch
+            )
         manifest, maker = self.manifest, self._maker_drawing(seed, epoch)
 
         def remake(position: int) -> T_co:

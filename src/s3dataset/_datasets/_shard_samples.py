@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from s3dataset._client import Client, ClientRef
+from s3dataset._datasets._bad_samples import mark_frame
 from s3dataset._datasets._extents import Extent, extents_of
 from s3dataset._datasets._sample_rng import MAKING, Draws
 from s3dataset._datasets._samples import Row, client_of_process
-from s3dataset.errors import ManifestMismatchError, UnindexedError
+from s3dataset.errors import DecodeError, ManifestMismatchError, UnindexedError
 from s3dataset.formats import Format, Sample, describe
 
 if TYPE_CHECKING:
@@ -117,6 +118,11 @@ class IndexedShards(Generic[T_co]):
         """The number of the sample at a place."""
         return self.neighbours_in(place.shard).start + place.number
 
+    def frame_of(self, position: int) -> tuple[int, int] | None:
+        """The shard of a sample, and where the frame begins that it lies in; None in a shard without frames."""
+        place = self._manifest.places((position,))[0]
+        return (place.shard, place.start) if self.has_frames(place.shard) else None
+
     def neighbours(self, position: int) -> range:
         """The samples of the same shard."""
         return self.neighbours_in(self._manifest.places((position,))[0].shard)
@@ -164,6 +170,8 @@ class IndexedShards(Generic[T_co]):
         try:
             return self._format.decode(view, head=shard.head, start=extent.start)
         except Exception as error:
+            if isinstance(error, DecodeError):
+                mark_frame(error, (extent.shard, extent.start))
             if shard.url not in str(error):
                 error.add_note(f"This happened while decoding bytes {extent.start} to {extent.stop} of {shard.url}")
             raise

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final
 
+from s3dataset.errors import DecodeError
 from s3dataset.formats._content import broken
 from s3dataset.formats._format import Compression, Cursor, Frames, OnBad, Sample, ShardIndex
 from s3dataset.formats._parquet_filters import Filter
@@ -71,8 +72,9 @@ class Parquet:
         *,
         url: str = "",
         cursor: Cursor | None = None,
-        on_bad: OnBad | None = None,  # noqa: ARG002 - a row alone is never broken
+        on_bad: OnBad | None = None,
     ) -> Iterator[Sample]:
+        # A row alone is never broken: `on_bad` is asked about a row group, and its rows count as passed.
         cursor = Cursor() if cursor is None else cursor
         if not cursor.head:
             cursor.head = read_footer(stream, url)
@@ -87,8 +89,15 @@ class Parquet:
             if rows is not None and begin + rows <= cursor.offset:
                 begin += rows
                 continue
-            pieces = read_ranges(stream, group, url)
-            table = self._chosen(table_of(pieces, head, [group], columns, url), url)
+            try:
+                pieces = read_ranges(stream, group, url)
+                table = self._chosen(table_of(pieces, head, [group], columns, url), url)
+            except DecodeError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error)
+                begin = _left_out(cursor, group, begin, rows)
+                continue
             end = begin + table.num_rows
             if cursor.ends is not None:
                 _passed(cursor.frames, group, begin, end)
@@ -181,6 +190,20 @@ class Parquet:
             return 0 if frames.starts and group.start < frames.starts[-1] else None
         number = frames.starts.index(group.start)
         return frames.ends[number] - (frames.ends[number - 1] if number else 0)
+
+
+def _left_out(cursor: Cursor, group: RowGroup, begin: int, rows: int | None) -> int:
+    """Moves the cursor behind a broken row group -> where the next begins; its rows count as none if nobody knows."""
+    end = begin + (rows or 0)
+    if cursor.ends is not None:
+        _passed(cursor.frames, group, begin, end)
+        cursor.ends.extend(range(cursor.offset + 1, end + 1))
+        if rows is None:
+            cursor.ends = None
+    passed = max(end - cursor.offset, 0)
+    cursor.number += passed
+    cursor.offset += passed
+    return end
 
 
 def _passed(frames: Frames | None, group: RowGroup, begin: int, end: int) -> None:
