@@ -59,7 +59,13 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument("--source-format", metavar="NAME", help="the objects are shards of this format: pack them anew")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where another pack, or shards, are")
-    parser.add_argument("--no-verify", action="store_true", help="do not read each shard again")
+    verifying = parser.add_mutually_exclusive_group()
+    verifying.add_argument(
+        "--no-verify", action="store_true", help="do not compare shards with the checksums that the service keeps"
+    )
+    verifying.add_argument(
+        "--read-back", action="store_true", help="read each shard again, also where the service keeps a checksum"
+    )
     parser.add_argument("--ray", action="store_true", help="make the shards on a Ray cluster (RAY_ADDRESS)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     add_connection_options(parser)
@@ -88,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
                 compression=arguments.compression,
                 storage_class=arguments.storage_class,
                 workers=arguments.workers,
-                verify=not arguments.no_verify,
+                verify="read" if arguments.read_back else not arguments.no_verify,
                 pattern=arguments.pattern,
                 source_format=arguments.source_format,
                 overwrite=arguments.overwrite,

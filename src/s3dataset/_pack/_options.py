@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from s3dataset._client import ClientRef
 from s3dataset._pack._names import Names
 from s3dataset.formats import Compression, Format
 
-__all__ = ["GROUPED", "PackSpec", "Transform"]
+__all__ = ["GROUPED", "PackSpec", "Transform", "Verify"]
 
 Transform = Callable[[Any], Any]
+
+Verify: TypeAlias = bool | Literal["read"]
 
 GROUPED = frozenset({"tar", "tfrecord"})
 """Formats whose samples have fields of bytes; in the others an object is a row or a line."""
@@ -32,7 +34,7 @@ class PackSpec:
         transform: The caller's.
         compression: As `Format.writer` takes it.
         storage_class: Of the shards.
-        verify: Read each shard again.
+        verify: How each shard is compared with what was written; see `pack`.
     """
 
     ref: ClientRef
@@ -46,7 +48,12 @@ class PackSpec:
     transform: Transform | None = None
     compression: Compression | None = None
     storage_class: str | None = None
-    verify: bool = True
+    verify: Verify = True
+
+    @property
+    def streams(self) -> bool:
+        """Whether objects go into shards as they are, so that none need be held whole."""
+        return self.transform is None and self.compression is None and self.format.name == "tar"
 
     @property
     def suffix(self) -> str:

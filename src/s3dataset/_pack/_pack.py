@@ -12,7 +12,7 @@ from s3dataset._config import S3ClientConfig
 from s3dataset._manifest import Manifest, joined, manifest_of_shards, with_sizes
 from s3dataset._pack._labels import Label, Labels, labels_of
 from s3dataset._pack._names import Names
-from s3dataset._pack._options import GROUPED, PackSpec, Transform
+from s3dataset._pack._options import GROUPED, PackSpec, Transform, Verify
 from s3dataset._pack._plan import Plan, ShardTask, number_of_shard, plan_of_objects, plan_of_shards, shard_name
 from s3dataset._pack._samples import name_of_callable, transformed
 from s3dataset._pack._shards import Finished, write_shards
@@ -68,7 +68,7 @@ def pack(
     compression: Compression | None = None,
     storage_class: str | None = None,
     workers: int | None = None,
-    verify: bool = True,
+    verify: Verify = True,
     progress: Progress | bool | None = None,
     pattern: str | None = None,
     source_format: str | Format | None = None,
@@ -84,7 +84,11 @@ def pack(
     shards, "shard-000000.tar" and on, whoever makes them. So a pack that was stopped in whatever way is gone on with
     by calling it again: finished shards, told by records under `dest/.s3dataset/`, are kept. At the end the index is
     saved at `Manifest.index_location(dest, format)`, where datasets find it, and the records are removed. Nothing is
-    written to disk. Memory of each process: the client's byte budget, the largest object, and the samples' places.
+    written to disk.
+
+    Memory of each process: the client's byte budget, the largest object, and the samples' places. Tar without transform
+    and compression streams objects that are larger than half of the budget; elsewhere those larger than the budget are
+    refused.
 
     In tar and tfrecord, objects that differ behind the first dot of their names are fields of one sample ("a/1.jpg" and
     "a/1.cls"); in the other formats each object is a sample. Objects larger than `shard_size` make a shard each.
@@ -106,7 +110,10 @@ def pack(
         storage_class: Of the shards.
         workers: Processes; 0: this one. Default: one a core, if the transform can be imported by others, and this one
             where up to 4 GiB are only to be moved.
-        verify: Read every shard again and compare bytes and samples, which takes as long again as fetching the source.
+        verify: True: compare the CRC64NVME of what was written with the one that the service tells of the stored shard,
+            one request each; where it tells none, and with "read", fetch each shard again and compare its bytes and
+            where its samples lie, which takes as long again as fetching the source. False: neither. The service
+            compares each part with its checksum on arrival in any case, if it can.
         progress: Called with (bytes of the source done, all); None: a bar on terminals.
         pattern: Which objects of a prefix, as for `Manifest.from_prefix`.
         source_format: What the source's objects are shards of, to pack them anew.
@@ -122,7 +129,8 @@ def pack(
     Raises:
         ManifestMismatchError: The destination holds something else, or a pack with other options or of another source;
             the message tells the difference.
-        DecodeError: An object cannot be made a sample of this format, has no label, or collides with another.
+        DecodeError: An object cannot be made a sample of this format, is too large, has no label, or collides with
+            another.
         ObjectChangedError: An object was replaced since it was listed.
         ChecksumMismatchError: A shard is not what was written.
         S3Exception: The transform failed, or something could not be read or written. Notes tell what is finished.
@@ -176,7 +184,7 @@ def pack_with_summary(
     compression: Compression | None = None,
     storage_class: str | None = None,
     workers: int | None = None,
-    verify: bool = True,
+    verify: Verify = True,
     progress: Progress | bool | None = None,
     pattern: str | None = None,
     source_format: str | Format | None = None,
@@ -187,6 +195,8 @@ def pack_with_summary(
     s3client_config: S3ClientConfig | None = None,
 ) -> PackSummary:
     """`pack`, and what it did."""
+    if verify not in (True, False, "read"):
+        raise ValueError(f'verify={verify!r} must be True, False or "read"')
     if shard_size < 1:
         raise ValueError(f"shard_size={shard_size} must be at least 1 byte")
     if pattern is not None and not isinstance(source, str):
@@ -249,7 +259,8 @@ def _of_manifest(
     else:
         tar = spec.format.name == "tar"
         check = None if labels is None else labels.of
-        plan = plan_of_objects(source, names, spec.shard_size, tar=tar, check=check)
+        most_bytes, why = _most_bytes(spec)
+        plan = plan_of_objects(source, names, spec.shard_size, tar=tar, check=check, most_bytes=most_bytes, why=why)
     told = _told(spec, f"{source.objects_fingerprint} ({len(source):,} objects)", labels)
     spec = replace(spec, fingerprint=fingerprint_of(told))
     return _Pack(spec, told, progress).of_objects(
@@ -260,6 +271,27 @@ def _of_manifest(
 def _check_compression(spec: PackSpec) -> None:
     """Refuses before anything is read what the format would refuse at the first shard."""
     spec.format.writer(io.BytesIO(), compression=spec.compression)
+
+
+def _most_bytes(spec: PackSpec) -> tuple[int | None, str]:
+    """The largest object that can be packed, if there is a limit, and what to say of a larger one."""
+    limits: list[tuple[int, str]] = []
+    if not spec.streams:
+        budget = spec.ref.get().memory_limit_bytes
+        why = (
+            f"would be held whole in memory, of which there are to be {budget:,} bytes: objects that are only to be moved "
+            "into tar, without transform= and compression=, are streamed; else raise memory_limit_bytes in "
+            "s3client_config="
+        )
+        limits.append((budget, why))
+    readable = getattr(spec.format, "max_sample_bytes", None)
+    if readable is not None and spec.transform is None and spec.format.name in GROUPED:
+        why = (
+            f"{spec.format.name} is read with samples of {readable:,} bytes at most: give format= a larger "
+            "max_sample_bytes=, here and where it is read"
+        )
+        limits.append((readable, why))
+    return min(limits) if limits else (None, "")
 
 
 def _folder_of(source: Manifest) -> str:

@@ -17,6 +17,7 @@ Row = tuple[str, str, int | None, str | None]
 
 _TAR_BLOCK: Final = 512
 _ROWS_AT_ONCE: Final = 4096
+_ANY_SIZE: Final = 1 << 62
 _LEAST_DIGITS: Final = 6
 _SHARD: Final = re.compile(r"shard-(\d{6,})(?:-\d{3,})?\.[a-z.]+")
 
@@ -89,7 +90,14 @@ def plan_of_shards(source: _Rows, shard_size: int) -> Plan:
 
 
 def plan_of_objects(
-    source: _Rows, names: Names, shard_size: int, *, tar: bool, check: Callable[[str, str], object] | None = None
+    source: _Rows,
+    names: Names,
+    shard_size: int,
+    *,
+    tar: bool,
+    check: Callable[[str, str], object] | None = None,
+    most_bytes: int | None = None,
+    why: str = "",
 ) -> Plan:
     """Samples made of objects, together until a shard has `shard_size` bytes of source; at least one each.
 
@@ -99,11 +107,13 @@ def plan_of_objects(
         shard_size: Of the shard's content before a transform and compression.
         tar: Count what members take up in an archive, and refuse names that are unsafe there.
         check: Is given bucket and key of each object that makes a sample; finds its label.
+        most_bytes: Of an object, if there is a limit.
+        why: What to say of a larger one.
 
     Raises:
-        DecodeError: Two objects would be the same field of a sample, or two samples have the same key.
+        DecodeError: An object is too large. Two objects would be the same field of a sample, or two samples have the same key.
     """
-    cutter = _Cutter(source, shard_size, names, tar=tar, check=check)
+    cutter = _Cutter(source, shard_size, names, tar=tar, check=check, most_bytes=most_bytes, why=why)
     return cutter.plan()
 
 
@@ -116,7 +126,11 @@ class _Cutter:
         *,
         tar: bool,
         check: Callable[[str, str], object] | None = None,
+        most_bytes: int | None = None,
+        why: str = "",
     ) -> None:
+        self._most_bytes = _ANY_SIZE if most_bytes is None else most_bytes
+        self._why = why
         self._source = source
         self._shard_size = shard_size
         self._names = names
@@ -186,6 +200,9 @@ class _Cutter:
 
     def _size(self, row: Row) -> int:
         size = row[2] or 0
+        if size > self._most_bytes:
+            uri = f"s3://{row[0]}/{row[1]}"
+            raise DecodeError(f"{uri} has {size:,} bytes, and {self._why}. Or leave it out by pattern=", uri=uri)
         return _TAR_BLOCK + size + -size % _TAR_BLOCK if self._tar else size
 
     def _leave_out(self, row: Row) -> None:

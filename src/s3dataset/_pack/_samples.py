@@ -10,6 +10,7 @@ from s3dataset._pack._options import GROUPED, PackSpec, Transform
 from s3dataset._pack._plan import ShardTask
 from s3dataset.errors import DecodeError, S3Exception
 from s3dataset.formats import Sample
+from s3dataset.formats._streamed import StreamedField
 
 __all__ = ["name_of_callable", "samples_of_objects", "shaped", "transformed"]
 
@@ -17,7 +18,7 @@ _LINES: Final = (".jsonl", ".ndjson")
 
 
 def samples_of_objects(
-    spec: PackSpec, task: ShardTask, bodies: Iterator[Body], passed: Callable[[int], None]
+    spec: PackSpec, task: ShardTask, bodies: Iterator[Body | StreamedField], passed: Callable[[int], None]
 ) -> Iterator[Sample]:
     """The samples of a task, from the bodies of its objects that make one.
 
@@ -34,7 +35,11 @@ def samples_of_objects(
         if name is None:
             continue
         body = next(bodies)
-        data: bytes | memoryview = memoryview(body) if plain else bytes(body)
+        data: bytes | memoryview | StreamedField
+        if isinstance(body, StreamedField):
+            data = body
+        else:
+            data = memoryview(body) if plain else bytes(body)
         del body
         passed(len(data))
         if sample is None or sample["__key__"] != name.key:

@@ -73,7 +73,7 @@ class ShardMaker:
             self._ahead.append(task.number)
             return self._rows(task)
 
-        self._fetcher = Fetcher(self._client, rows)
+        self._fetcher = Fetcher(self._client, rows, streams=spec.streams)
 
     def __enter__(self) -> Self:
         return self
@@ -270,7 +270,8 @@ class _OpenShard:
         shard = WrittenShard(self._spec.bucket, self._key, info.size, info.etag, index)
         if self._stream is not None:
             try:
-                verify_shard(self._client, shard, self._spec.format, self._stream.running.value)
+                read = self._spec.verify == "read"
+                verify_shard(self._client, shard, self._spec.format, self._stream.running.value, read=read)
             except ChecksumMismatchError:
                 self._client.delete_object(shard.bucket, shard.key)
                 raise

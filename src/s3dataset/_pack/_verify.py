@@ -1,4 +1,4 @@
-"""Reading a shard again: whether it is there, byte by byte, and its samples lie where the index says."""
+"""Whether a shard is what was written: by the service's checksum, or read again, byte by byte and sample by sample."""
 
 import io
 from collections.abc import Sequence
@@ -13,11 +13,14 @@ from s3dataset.formats import Format, ShardIndex
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from s3dataset._client import Reply
     from s3dataset._io import S3Writer
 
 __all__ = ["Checksummed", "Running", "verify_shard"]
 
 _ALGORITHM: Final = "crc64nvme"
+_CHECKSUM_MODE: Final = ("x-amz-checksum-mode", "ENABLED")
+_NOT_IMPLEMENTED: Final = 501
 _PIECES: Final = 1024
 _READ_BYTES: Final = 1 << 20
 
@@ -108,14 +111,32 @@ class _Read(io.BufferedIOBase):
         return self._running.value
 
 
-def verify_shard(client: Client, shard: WrittenShard, format: Format, written: str) -> None:  # noqa: A002
-    """Reads a shard and compares it with what was written.
+def verify_shard(
+    client: Client,
+    shard: WrittenShard,
+    format: Format,  # noqa: A002
+    written: str,
+    *,
+    read: bool = False,
+) -> None:
+    """Compares a shard with what was written: by the checksum that the service keeps of all its bytes, else by reading.
+
+    Args:
+        client: Asks.
+        shard: The shard, with its index.
+        format: Of the shard.
+        written: CRC64NVME of what was written.
+        read: Read it in any case, which also compares where its samples lie.
 
     Raises:
         ChecksumMismatchError: It has other bytes, or its samples lie elsewhere. The message names the shard.
         S3Exception: It could not be read.
     """
     uri = f"s3://{shard.bucket}/{shard.key}"
+    if not read and (stored := _stored(client, shard)) is not None:
+        if stored != written:
+            raise _differs(uri, "other bytes than were written, as the service's checksum tells")
+        return
     with open_reader(client, shard.bucket, shard.key, size=shard.size, etag=shard.etag or None) as reader:
         stream = _Read(reader)
         try:
@@ -133,9 +154,26 @@ def verify_shard(client: Client, shard: WrittenShard, format: Format, written: s
         raise _differs(uri, "samples in other places than were written")
 
 
+def _stored(client: Client, shard: WrittenShard) -> str | None:
+    """The checksum that the service keeps of the whole shard; None where it keeps none, or it is another object."""
+    with client.queue() as queue:
+        try:
+            reply = cast("Reply", queue.take(queue.head(shard.bucket, shard.key, [_CHECKSUM_MODE])))
+        except S3Exception as error:
+            if not 400 <= error.status < 500 and error.status != _NOT_IMPLEMENTED:
+                raise
+            return None  # some stores know no such header; reading tells what else may be wrong
+    headers = {name.lower(): value for name, value in reply.headers()}
+    if reply.object_size != shard.size or (shard.etag and reply.etag != shard.etag):
+        return None
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    return headers.get(f"x-amz-checksum-{_ALGORITHM}")
+
+
 def _differs(uri: str, what: str) -> ChecksumMismatchError:
     return ChecksumMismatchError(
-        f"{uri} was read again after it was written, and has {what}. It was removed; the same command makes it again. "
+        f"{uri} was looked at after it was written, and has {what}. It was removed; the same command makes it again. "
         "If that repeats, the service or something before it alters data",
         operation="GetObject",
         uri=uri,

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar, Final, Self, TypeAlias
 
 from s3dataset.errors import DecodeError
@@ -10,13 +11,32 @@ from s3dataset.formats._compression import Sink, decompress, open_content, open_
 from s3dataset.formats._content import Content, Slice, broken
 from s3dataset.formats._format import Compression, Cursor, OnBad, Sample, ShardIndex
 
-__all__ = ["LINE_LIMIT", "MEMBER_LIMIT", "Record", "StreamedFormat", "StreamedWriter", "key_of"]
+__all__ = ["LINE_LIMIT", "MEMBER_LIMIT", "Record", "StreamedField", "StreamedFormat", "StreamedWriter", "key_of"]
 
 MEMBER_LIMIT: Final = 2 << 30
 LINE_LIMIT: Final = 64 << 20
 
 Record: TypeAlias = tuple[int, int, Any]
 """Where a sample begins in the content, where it ends, and what it is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedField:
+    """The bytes of a field that are too many to be held: they come while they are written. For tar.
+
+    Attributes:
+        size: How many.
+        pieces: Gives them.
+    """
+
+    size: int
+    pieces: Callable[[], Iterable[bytes | memoryview]]
+
+    def __len__(self) -> int:
+        return self.size
+
+
+Part: TypeAlias = bytes | memoryview | StreamedField
 
 
 def key_of(number: int) -> str:
@@ -141,7 +161,7 @@ class Encoder:
     head: bytes = b""
     """What stands before the samples, once the first is known."""
 
-    def encode(self, sample: dict[str, Any]) -> Sequence[bytes | memoryview]:
+    def encode(self, sample: dict[str, Any]) -> Sequence[Part]:
         """The sample's bytes, in pieces.
 
         Raises:
@@ -178,9 +198,20 @@ class StreamedWriter:
                 sink.write(self._encoder.head)
             self._first = sink.content_bytes
         for part in parts:
-            sink.write(part)
+            if isinstance(part, StreamedField):
+                self._write_streamed(part)
+            else:
+                sink.write(part)
         self._ends.append(sink.content_bytes)
         sink.cut()
+
+    def _write_streamed(self, field: StreamedField) -> None:
+        begin = self._sink.content_bytes
+        for piece in field.pieces():
+            self._sink.write(piece)
+        came = self._sink.content_bytes - begin
+        if came != field.size:
+            raise ValueError(f"{came} bytes came of a field that was to have {field.size}; the shard is damaged now")
 
     def finish(self) -> ShardIndex:
         if self._index is None:

@@ -12,7 +12,7 @@ from s3dataset.errors import DecodeError
 from s3dataset.formats._compression import Sink
 from s3dataset.formats._content import Content, broken, looks_like
 from s3dataset.formats._format import Sample
-from s3dataset.formats._streamed import MEMBER_LIMIT, Encoder, Record, StreamedFormat
+from s3dataset.formats._streamed import MEMBER_LIMIT, Encoder, Part, Record, StreamedField, StreamedFormat
 from s3dataset.formats._tar_headers import BLOCK, ZEROS, Extension, checksum_holds, member_name, number, ustar_headers
 
 __all__ = ["Tar"]
@@ -227,13 +227,13 @@ class _TarEncoder(Encoder):
     def __init__(self) -> None:
         self._last: str | None = None
 
-    def encode(self, sample: dict[str, Any]) -> Sequence[bytes | memoryview]:
+    def encode(self, sample: dict[str, Any]) -> Sequence[Part]:
         key = sample.get("__key__")
         if not isinstance(key, str) or not key:
             raise ValueError('a sample for a tar archive needs "__key__": a text that names it')
         if key == self._last:
             raise ValueError(f"two samples in a row have the key {key!r}; in a tar archive they would be one sample")
-        parts: list[bytes | memoryview] = []
+        parts: list[Part] = []
         for field, value in sample.items():
             if field.startswith("__"):
                 continue
@@ -257,8 +257,8 @@ class _TarEncoder(Encoder):
         return bytes(2 * BLOCK)
 
 
-def _bytes_of(field: str, value: Any) -> bytes | memoryview:
-    if isinstance(value, bytes):
+def _bytes_of(field: str, value: Any) -> Part:
+    if isinstance(value, bytes | StreamedField):
         return value
     if isinstance(value, bytearray | memoryview):
         return memoryview(value).cast("B")
