@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from s3dataset._checkpoint._image import Image, UnusualArchiveError
-from s3dataset._checkpoint._parts import CHECKSUM_MODE, StoredChecksum, stored_checksum, take_head
-from s3dataset._client import combine_checksums
+from s3dataset._client import CHECKSUM_MODE, StoredChecksum, combine_checksums, stored_checksum, take_head
 from s3dataset._progress import Progress
 from s3dataset._torch_archive import begins_torch_archive, directory_range, parse_records
 from s3dataset._uri import S3Uri

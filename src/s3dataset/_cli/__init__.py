@@ -6,22 +6,38 @@ import sys
 from collections.abc import Sequence
 
 import s3dataset
-from s3dataset._cli import _checkpoint, _demo, _index, _ls, _pack, _serve
+from s3dataset._cli import _bench, _cat, _checkpoint, _completion, _cp, _demo, _doctor, _index, _ls, _pack, _serve
+from s3dataset._cli._output import EXIT_STATUS, HelpLayout, tell
+from s3dataset._cli._signals import Terminated, ended_by_sigterm
 from s3dataset.errors import S3Exception
 from s3dataset.testing import ServerError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+NO_READER = 141  # likewise: SIGPIPE
+TERMINATED = 143  # likewise: SIGTERM
 
-__all__ = ["main"]
+_COMMANDS = (_demo, _serve, _doctor, _bench, _ls, _cat, _cp, _index, _pack, _checkpoint, _completion)
+
+__all__ = ["build_parser", "main"]
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="s3dataset", description="Train PyTorch models straight from Amazon S3.", allow_abbrev=False
+        prog="s3dataset",
+        description="Train PyTorch models straight from Amazon S3.",
+        epilog="first steps:\n"
+        "  s3dataset doctor s3://bucket/prefix/          does this machine reach the bucket? what is in the way?\n"
+        "  s3dataset ls s3://bucket/prefix/ --summary    what lies there, and what a dataset should do with it\n"
+        "  s3dataset bench s3://bucket/prefix/           how fast it can be read from here, and with how many workers\n"
+        "  s3dataset demo                                a training run, without an account\n\n"
+        "'s3dataset COMMAND --help' has examples of each.\n\n"
+        f"{EXIT_STATUS}",
+        formatter_class=HelpLayout,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"s3dataset {s3dataset.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (_demo, _serve, _ls, _index, _pack, _checkpoint):
+    for command in _COMMANDS:
         command.add_parser(commands)
     return parser
 
@@ -29,24 +45,34 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; -> the exit status.
 
-    0; 1: it failed, and the reason is on standard error; 2: it was called wrongly; 130: Ctrl-C.
+    0; 1: it failed, and the reason is on standard error; 2: it was called wrongly; 130: Ctrl-C; 141: whoever read its
+    output has gone; 143: SIGTERM.
     """
     arguments = build_parser().parse_args(argv)
     try:
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        with ended_by_sigterm(arguments.run is not _serve.run):
+            status: int = arguments.run(arguments)
+            sys.stdout.flush()
     except (S3Exception, ServerError) as error:
-        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-        print(f"s3dataset: {error}{notes}", file=sys.stderr)
+        tell(f"{error}{_notes(error)}")
         return 1
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone; the interpreter must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return NO_READER
     except OSError as error:  # a folder that cannot be written to, a disk that is full
-        print(f"s3dataset: {error}", file=sys.stderr)
+        tell(f"{error}{_notes(error)}")
         return 1
-    except KeyboardInterrupt:
-        print("s3dataset: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        for note in getattr(error, "__notes__", ()):
+            tell(note)
+        tell("interrupted")
         return INTERRUPTED
+    except Terminated:
+        tell("terminated")
+        return TERMINATED
     return status
+
+
+def _notes(error: BaseException) -> str:
+    return "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))

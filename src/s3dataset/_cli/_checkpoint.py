@@ -5,8 +5,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from s3dataset._cli._ls import readable_bytes
 from s3dataset._cli._options import add_connection_options, whole_number
+from s3dataset._cli._output import HelpLayout, readable_bytes
 
 if TYPE_CHECKING:
     from s3dataset._commits import Catalog
@@ -69,8 +69,7 @@ def _add(
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=description)
     parser.add_argument("uri", metavar="s3://BUCKET/RUN", help="the manager's URI")
-    add_connection_options(parser)
-    parser.add_argument("--profile", help="whose credentials and settings to use, from ~/.aws; default: AWS_PROFILE")
+    add_connection_options(parser, unsigned=False)
     return parser
 
 

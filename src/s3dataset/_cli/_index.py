@@ -3,11 +3,10 @@
 import argparse
 import sys
 import time
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from s3dataset._cli._ls import readable_bytes
-from s3dataset._cli._options import add_connection_options
+from s3dataset._cli._options import add_connection_options, connection
+from s3dataset._cli._output import HelpLayout, noted_warnings, print_json, readable_bytes
 
 if TYPE_CHECKING:
     from s3dataset._manifest import Manifest
@@ -28,7 +27,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "  s3dataset index s3://bucket/train/ --output train.manifest\n"
         "      a manifest of exactly these shards, for Dataset.from_manifest: a run on it fails if one is replaced\n\n"
         "exit status: 0: the index is up to date; 1: it failed, or --check found it out of date; 2: wrong usage",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpLayout,
     )
     parser.add_argument("uri", metavar="s3://BUCKET[/PREFIX]")
     parser.add_argument("--pattern", help='glob on the key after the prefix, as "**/*.tar" or "shard-{000..099}.tar"')
@@ -46,29 +45,16 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     doing.add_argument("--check", action="store_true", help="scan and write nothing; say what has changed")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     add_connection_options(parser)
-    signing = parser.add_mutually_exclusive_group()
-    signing.add_argument("--profile", help="whose credentials and settings to use, from ~/.aws; default: AWS_PROFILE")
-    signing.add_argument("--unsigned", action="store_true", help="use no credentials: for public buckets")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s3dataset._config import S3ClientConfig  # noqa: PLC0415 - `--help` need not load them
-    from s3dataset._manifest import Manifest, index_location, update_index  # noqa: PLC0415
+    from s3dataset._manifest import Manifest, index_location, update_index  # noqa: PLC0415 - `--help` need not load them
     from s3dataset._progress import showing  # noqa: PLC0415
 
     begin = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        listed = Manifest.from_prefix(
-            arguments.uri,
-            pattern=arguments.pattern,
-            region=arguments.region,
-            endpoint=arguments.endpoint,
-            s3client_config=S3ClientConfig(profile=arguments.profile, unsigned=arguments.unsigned),
-        )
-    for warning in caught:
-        print(f"s3dataset: {warning.message}", file=sys.stderr)
+    with noted_warnings():
+        listed = Manifest.from_prefix(arguments.uri, pattern=arguments.pattern, **connection(arguments))
     if not len(listed):
         return 1
     format = _format(arguments, listed)  # noqa: A001
@@ -77,23 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
     location = arguments.output or index_location(arguments.uri, format)
     if arguments.check:
         return _check(arguments, listed, format, location)
-    try:
-        with showing(None, "index") as bar, warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            done = update_index(
-                listed,
-                format,
-                location,
-                full=arguments.full,
-                shared=arguments.output is None,
-                progress=None if bar is None else lambda now: bar(now.nbytes, now.num_bytes),
-            )
-    except KeyboardInterrupt as interrupt:
-        for note in getattr(interrupt, "__notes__", ()):
-            print(f"s3dataset: {note}", file=sys.stderr)
-        raise
-    for warning in caught:
-        print(f"s3dataset: {warning.message}", file=sys.stderr)
+    with noted_warnings(), showing(None, "index") as bar:
+        done = update_index(
+            listed,
+            format,
+            location,
+            full=arguments.full,
+            shared=arguments.output is None,
+            progress=None if bar is None else lambda now: bar(now.nbytes, now.num_bytes),
+        )
     seconds = time.perf_counter() - begin
     facts = {
         "index": location,
@@ -109,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         "seconds": round(seconds, 3),
     }
     if arguments.json:
-        _print_json(facts)
+        print_json(facts)
         return 0
     print(
         f"{facts['samples']:,} samples in {facts['shards']:,} shards of {format.name}, "
@@ -133,7 +111,7 @@ def _check(arguments: argparse.Namespace, listed: "Manifest", format: Any, locat
         facts = {"index": location, "format": format.name, "shards": len(listed), "current": current}
         if found is not None:
             facts |= {"missing": found.missing, "changed": found.changed}
-        _print_json(facts)
+        print_json(facts)
     elif found is None:
         print(f"there is no index of these {len(listed):,} shards: {location}")
     elif found.manifest is None:
@@ -174,9 +152,3 @@ def _format(arguments: argparse.Namespace, listed: "Manifest") -> Any:
             file=sys.stderr,
         )
     return None
-
-
-def _print_json(facts: dict[str, Any]) -> None:
-    import json  # noqa: PLC0415
-
-    print(json.dumps(facts))

@@ -1,13 +1,48 @@
 """Options that commands share."""
 
 import argparse
+import importlib
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["add_connection_options", "client_of", "connection", "imported", "size", "whole_number"]
+
+_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", re.IGNORECASE)
 
 
-def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """The options by which a command finds the service."""
-    parser.add_argument("--region", help="the bucket's region; found from the environment or the bucket when left out")
-    parser.add_argument("--endpoint", metavar="URL", help="another service than Amazon's, as https://host:port")
+def add_connection_options(parser: argparse.ArgumentParser, *, unsigned: bool = True) -> None:
+    """The options by which a command finds the service, and who asks."""
+    group = parser.add_argument_group("connection")
+    group.add_argument("--region", help="the bucket's region; found from the environment or the bucket when left out")
+    group.add_argument("--endpoint", metavar="URL", help="another service than Amazon's, as https://host:port")
+    signing = group.add_mutually_exclusive_group()
+    signing.add_argument("--profile", help="whose credentials and settings to use, from ~/.aws; default: AWS_PROFILE")
+    if unsigned:
+        signing.add_argument("--unsigned", action="store_true", help="use no credentials: for public buckets")
+
+
+def connection(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What these options say, as the keyword arguments of everything public."""
+    from s3dataset._config import S3ClientConfig  # noqa: PLC0415 - `--help` need not load it
+
+    return {
+        "region": arguments.region,
+        "endpoint": arguments.endpoint,
+        "s3client_config": S3ClientConfig(
+            profile=arguments.profile, unsigned=bool(getattr(arguments, "unsigned", False))
+        ),
+    }
+
+
+def client_of(arguments: argparse.Namespace) -> Any:
+    """A client by these options."""
+    from s3dataset._client import Client  # noqa: PLC0415 - likewise
+
+    return Client(**connection(arguments))
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -21,3 +56,31 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def size(text: str) -> int:
+    """A type of arguments: bytes, as 256MB or 256MiB."""
+    match = _SIZE.fullmatch(text.strip())
+    value = int(float(match[1]) * _UNITS[match[2].upper()]) if match and match[2].upper() in _UNITS else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write it as 256MB or 256MiB")
+    return value
+
+
+def imported(parser: argparse.ArgumentParser, place: str, option: str = "--transform") -> Callable[[Any], Any]:
+    """The function that MODULE:NAME names; modules of the current folder count."""
+    module, colon, name = place.partition(":")
+    if not (module and colon and name):
+        parser.error(f"argument {option}: write MODULE:NAME, not {place!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        parser.error(f"argument {option}: {error}")
+    if not callable(found):
+        parser.error(f"argument {option}: {place} is no function")
+    return found  # type: ignore[no-any-return]

@@ -21,7 +21,10 @@ from s3dataset._client._object_info import ObjectInfo, RestoreStatus, infos_of_p
 from s3dataset._client._process import configure_process, end_with_parent, limits
 from s3dataset._client._put import PutRequest
 from s3dataset._client._queue import Get, GetInto, Headers, Pieces, Put, RequestQueue, Result
+from s3dataset._client._providers import load as load_credentials
 from s3dataset._client._registry import ClientRef, get_client
+from s3dataset._client._routes import Address, address_of
+from s3dataset._client._stored_checksum import CHECKSUM_MODE, StoredChecksum, stored_checksum, take_head
 from s3dataset._client._uploads import UnfinishedUpload
 from s3dataset._client._user_agent import UserAgent
 from s3dataset._native import (
@@ -36,6 +39,8 @@ from s3dataset._native import (
 )
 
 __all__ = [
+    "CHECKSUM_MODE",
+    "Address",
     "Body",
     "Buffer",
     "Client",
@@ -60,8 +65,10 @@ __all__ = [
     "RequestQueue",
     "RestoreStatus",
     "Result",
+    "StoredChecksum",
     "UnfinishedUpload",
     "UserAgent",
+    "address_of",
     "checksum",
     "combine_checksums",
     "configure_process",
@@ -69,5 +76,8 @@ __all__ = [
     "get_client",
     "infos_of_page",
     "limits",
+    "load_credentials",
     "prefer_huge_pages",
+    "stored_checksum",
+    "take_head",
 ]

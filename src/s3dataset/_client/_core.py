@@ -175,6 +175,10 @@ class ClientCore:
         """Algorithm of the checksums sent with uploads, None for none."""
         return self._opened().settings.checksum
 
+    def region_of(self, bucket: str) -> str:
+        """Where requests for a bucket are sent: as configured, and from the first answer on as the service told."""
+        return (self._engine or self._opened()).routes[bucket].region
+
     def queue(self) -> RequestQueue:
         """A queue for requests of one caller.
 

@@ -6,7 +6,7 @@ was to be decoded, secrets and all.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -56,10 +56,17 @@ _PROVIDERS: Final[Mapping[str, _Provider]] = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Keys, and whether their provider gives others when asked again."""
+    """Keys, and whether their provider gives others when asked again.
+
+    Attributes:
+        keys: What to sign with.
+        renewable: Whether there are others when these run out.
+        source: Who gave them, in words; "" where that is no longer known.
+    """
 
     keys: AccessKeys
     renewable: bool
+    source: str = field(default="", compare=False)
 
 
 def load(
@@ -84,7 +91,7 @@ def load(
     """
     if source is not None:
         try:
-            return Loaded(source.load(refused=refused), source.kind != "keys")
+            return Loaded(source.load(refused=refused), source.kind != "keys", f"credentials= ({source.kind})")
         except S3Exception:
             raise
         except Exception as error:
@@ -104,7 +111,7 @@ def _from_chain(session: "Session") -> Loaded:
         failure: CredentialsError | None = None
         try:
             found = _asked(provider)
-            loaded = None if found is None else Loaded(*_frozen(found))
+            loaded = None if found is None else Loaded(*_frozen(found), _named(provider.METHOD).title)
         except Exception as error:  # noqa: BLE001 - providers run commands, read files, and ask services
             failure = _failure(provider.METHOD, session, error)
         if failure is not None:

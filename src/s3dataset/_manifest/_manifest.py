@@ -257,6 +257,11 @@ class Manifest(ManifestSamples):
         return int(self._columns.header["num_bytes"])
 
     @property
+    def sizes(self) -> memoryview | None:
+        """The sizes of all objects in bytes, in order, as the column of the file; None where none is known."""
+        return self._columns.sizes
+
+    @property
     def buckets(self) -> tuple[str, ...]:
         """The buckets that the objects are in."""
         return tuple(self._columns.buckets)

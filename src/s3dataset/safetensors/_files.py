@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 
-from s3dataset._checkpoint._parts import CHECKSUM_MODE, StoredChecksum, Target, fetch, stored_checksum, take_head
-from s3dataset._client import Client
+from s3dataset._checkpoint._parts import Target, fetch
+from s3dataset._client import CHECKSUM_MODE, Client, StoredChecksum, stored_checksum, take_head
 from s3dataset._progress import Progress
 from s3dataset._uri import S3Uri
 from s3dataset.errors import ObjectChangedError, S3Exception
