@@ -10,6 +10,7 @@ from s3dataset._config._environment import (
     open_session,
     request_log_setting,
 )
+from s3dataset._config._origins import origin_of_endpoint, origin_of_region
 from s3dataset._config._resolved import ResolvedConfig, resolved
 from s3dataset._config._settings import Credentials, S3ClientConfig
 
@@ -24,6 +25,8 @@ __all__ = [
     "metadata_service_is_configured",
     "metadata_service_is_disabled",
     "open_session",
+    "origin_of_endpoint",
+    "origin_of_region",
     "request_log_setting",
     "resolved",
 ]
