@@ -145,7 +145,9 @@ def survey(sizes: Sequence[int] | memoryview, keys: Iterable[str]) -> Survey:
             for band in range(min(counts), max(counts) + 1)
         )
     suffixes, kind = _kinds(list(keys))
-    sampled = sizes if len(sizes) <= _SAMPLED else [sizes[i] for i in random.Random(0).sample(range(len(sizes)), 10_000)]
+    sampled = (
+        sizes if len(sizes) <= _SAMPLED else [sizes[i] for i in random.Random(0).sample(range(len(sizes)), 10_000)]
+    )
     return Survey(
         objects=len(sizes),
         bytes=sum(totals.values()),

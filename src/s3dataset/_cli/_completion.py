@@ -18,8 +18,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="print a script that completes commands and options in the shell",
         description="Prints a script that makes the shell complete commands, options and their choices.",
         epilog="examples:\n"
-        '  bash    echo \'eval "$(s3dataset completion bash)"\' >> ~/.bashrc\n'
-        '  zsh     echo \'eval "$(s3dataset completion zsh)"\' >> ~/.zshrc        (after compinit)\n'
+        "  bash    echo 'eval \"$(s3dataset completion bash)\"' >> ~/.bashrc\n"
+        "  zsh     echo 'eval \"$(s3dataset completion zsh)\"' >> ~/.zshrc        (after compinit)\n"
         "  fish    s3dataset completion fish > ~/.config/fish/completions/s3dataset.fish",
         formatter_class=HelpLayout,
     )
@@ -157,7 +157,9 @@ def _zsh_function(command: Command) -> str:
     specs = []
     for option in command.options:
         told = _zsh_text(option.help)
-        takes = "" if option.takes is None else f":value:({' '.join(option.takes)})" if option.takes else ":value:_files"
+        takes = (
+            "" if option.takes is None else f":value:({' '.join(option.takes)})" if option.takes else ":value:_files"
+        )
         others = f"({' '.join(option.names)})" if len(option.names) > 1 else ""
         specs += [f"{others}{name}[{told}]{takes}" for name in option.names]
     lines = [f"    {shlex.quote(spec)} \\\n" for spec in specs]

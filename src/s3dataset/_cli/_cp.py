@@ -43,7 +43,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         formatter_class=HelpLayout,
     )
     parser.add_argument("source", help="s3://BUCKET/KEY, a file, or - for standard input")
-    parser.add_argument("target", help="s3://BUCKET/KEY, s3://BUCKET/FOLDER/, a file or folder, or - for standard output")
+    parser.add_argument(
+        "target", help="s3://BUCKET/KEY, s3://BUCKET/FOLDER/, a file or folder, or - for standard output"
+    )
     add_range(parser)
     parser.add_argument("-n", "--no-clobber", action="store_true", help="fail if the target exists")
     parser.add_argument("--content-type", metavar="TYPE", help="media type of an object that is uploaded")
@@ -146,14 +148,12 @@ def down(arguments: argparse.Namespace) -> dict[str, Any]:
         target = Path(arguments.target)
         if target.is_dir() or arguments.target.endswith("/"):
             target /= name
-        return download(
-            client, source, target, span=arguments.range, replace=not arguments.no_clobber, progress=tell
-        )
+        return download(client, source, target, span=arguments.range, replace=not arguments.no_clobber, progress=tell)
 
     with showing(progress_of(arguments), name) as tell_progress:
         received = fetch(tell_progress)
     how = (
-        f"{received.compared} compared"
+        "checksum compared"
         if received.compared
         else "a range: nothing to compare it with"
         if arguments.range
@@ -184,7 +184,7 @@ def up(arguments: argparse.Namespace) -> dict[str, Any]:
             replace=not arguments.no_clobber,
             progress=tell_progress,
         )
-    how = f"{client.checksum} compared by the service" if client.checksum else "no checksum sent"
+    how = "checksum compared by the service" if client.checksum else "no checksum sent"
     return facts_of(arguments.source, str(target), info.size, info.etag, how)
 
 

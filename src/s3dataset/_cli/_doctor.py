@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 from s3dataset._cli._options import add_connection_options, connection
-from s3dataset._cli._output import HelpLayout, Paint, counted, print_json
+from s3dataset._cli._output import HelpLayout, Paint, counted, paragraph, print_json
 
 if TYPE_CHECKING:
     from s3dataset._doctor import Check
@@ -66,7 +67,8 @@ def print_check(check: "Check") -> None:
     paint = Paint(sys.stdout)
     print(f"  {paint(f'{word:<4}', colour)}  {check.name:<{_NAME_WIDTH}} {check.said}", flush=True)
     if check.advice:
-        print(f"        {'':<{_NAME_WIDTH}} {paint(f'→ {check.advice}', colour)}")
+        indent = " " * (9 + _NAME_WIDTH)
+        print(textwrap.indent(paint(paragraph(check.advice, "→ "), colour), indent))
 
 
 def facts_of(check: "Check") -> dict[str, Any]:

@@ -47,7 +47,11 @@ def examine(
         yield from look_at_network(address, settings)
     if place is None:
         yield Check(
-            "place", "bucket", "info", "none was named", "s3dataset doctor s3://BUCKET/PREFIX/ tries what may be done there"
+            "place",
+            "bucket",
+            "info",
+            "none was named",
+            "s3dataset doctor s3://BUCKET/PREFIX/ tries what may be done there",
         )
         return
     if keys is None and not settings.unsigned:

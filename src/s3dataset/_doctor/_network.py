@@ -89,9 +89,7 @@ def _connect(
                 return
             seconds = time.perf_counter() - begin
             version = stream.version() if isinstance(stream, ssl.SSLSocket) else None
-            yield Check(
-                "network", "TLS", "ok", f"{version}, {_ms(seconds)}", facts={"seconds": round(seconds, 5)}
-            )
+            yield Check("network", "TLS", "ok", f"{version}, {_ms(seconds)}", facts={"seconds": round(seconds, 5)})
         yield from _clock(stream, host)
 
 
@@ -123,7 +121,7 @@ def _clock(stream: socket.socket, host: str) -> Iterator[Check]:
         yield Check("network", "clock", "info", "the answer has no date to compare with")
         return
     # The header has whole seconds, cut off: what it tells is somewhere in [told, told + 1).
-    skew = max(before - (told + 1), min(0.0, after - told)) if after >= told else after - told
+    skew = before - (told + 1) if before > told + 1 else min(0.0, after - told)
     status: Status = "ok" if abs(skew) < _SKEW_WARN_S else "warn" if abs(skew) < _SKEW_FAIL_S else "fail"
     direction = "ahead of" if skew > 0 else "behind"
     said = "agrees with the service's" if abs(skew) < 1.0 else f"{abs(skew):,.0f} s {direction} the service's"

@@ -39,6 +39,16 @@ def look_at_place(client: Client, place: S3Uri, *, write: bool) -> Iterator[Chec
     if check.facts.get("hopeless"):
         return
     yield _region(client, place)
+    features = []
+    for check in _tried(client, place, listed, write=write):
+        if check.section == "features":
+            features.append(check)
+        else:
+            yield check
+    yield from features
+
+
+def _tried(client: Client, place: S3Uri, listed: tuple[str, int] | None, *, write: bool) -> Iterator[Check]:
     yield from _get(client, place, listed)
     if write:
         yield from _write(client, place)
@@ -52,12 +62,15 @@ def _timed(name: str, place: S3Uri, error: S3Exception) -> Check:
     advice = ""
     if isinstance(error, AccessDeniedError):
         advice = f"needs {_GRANTS.get(name, name)}: in the policy of who asks, and not denied by the bucket's or the VPC endpoint's"
-    elif isinstance(error, BucketNotFoundError):
-        advice = "check its spelling and the endpoint: bucket names are global at Amazon, and per store elsewhere"
     elif isinstance(error, TransportError):
         advice = "the network section above says how far a connection gets"
     return Check(
-        "place", name, "fail", first_line(error), advice, {"code": error.code, "status": error.status, "hopeless": hopeless}
+        "place",
+        name,
+        "fail",
+        first_line(error),
+        advice,
+        {"code": error.code, "status": error.status, "hopeless": hopeless},
     )
 
 
@@ -89,12 +102,16 @@ def _list(client: Client, place: S3Uri) -> tuple[tuple[str, int] | None, Check]:
             f"is the prefix right? s3dataset ls s3://{place.bucket}/ lists all",
         )
         return None, found
-    return (infos[0].key, infos[0].size), _ok("list", f"allowed; {S3Uri(place.bucket, infos[0].key)} is one of them", begin)
+    return (infos[0].key, infos[0].size), _ok(
+        "list", f"allowed; {S3Uri(place.bucket, infos[0].key)} is one of them", begin
+    )
 
 
 def _silent(name: str, *, hopeless: bool = False) -> Check:
     said = f"no answer within {_PATIENCE_S:.0f} s"
-    return Check("place", name, "fail", said, "the network section above says how far a connection gets", {"hopeless": hopeless})
+    return Check(
+        "place", name, "fail", said, "the network section above says how far a connection gets", {"hopeless": hopeless}
+    )
 
 
 def _region(client: Client, place: S3Uri) -> Check:
@@ -196,8 +213,7 @@ def _read_back(client: Client, uri: S3Uri) -> Check:
         return _timed("get", uri, error)
     if bytes(body) != _CONTENT:
         return Check("place", "read back", "fail", f"{uri} came back with other bytes", "tell whoever runs this store")
-    stored = stored_checksum(dict(body.headers()))
-    return _ok("read back", f"as written{f', {stored.algorithm} stored' if stored else ', no checksum stored'}", begin)
+    return _ok("read back", "as written", begin)
 
 
 def _conditions(client: Client, uri: S3Uri) -> Check:
@@ -208,7 +224,9 @@ def _conditions(client: Client, uri: S3Uri) -> Check:
     except PreconditionFailedError:
         return Check("features", name, "ok", "If-None-Match is honoured: checkpoints and locks can rely on it")
     except S3Exception as error:
-        return Check("features", name, "warn", first_line(error), "CheckpointManager needs them where two jobs may share a URI")
+        return Check(
+            "features", name, "warn", first_line(error), "CheckpointManager needs them where two jobs may share a URI"
+        )
     return Check(
         "features",
         name,

@@ -38,7 +38,14 @@ from s3dataset._manifest._nearest import EmptyPrefixWarning
 from s3dataset._manifest._pattern import Pattern, check_pattern
 from s3dataset._manifest._samples import SamplePlace
 from s3dataset._manifest._update import Updated, update_index
-from s3dataset._manifest._written import WrittenShard, joined, manifest_of_bytes, manifest_of_shards, with_sizes
+from s3dataset._manifest._written import (
+    WrittenShard,
+    joined,
+    manifest_of_bytes,
+    manifest_of_objects,
+    manifest_of_shards,
+    with_sizes,
+)
 
 __all__ = [
     "Change",
@@ -60,6 +67,7 @@ __all__ = [
     "joined",
     "list_prefix",
     "manifest_of_bytes",
+    "manifest_of_objects",
     "manifest_of_shards",
     "update_index",
     "with_sizes",

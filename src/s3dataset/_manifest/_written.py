@@ -1,8 +1,10 @@
 """Manifests of shards that were just written, and of objects whose sizes were just asked for."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Final, cast
 
 from s3dataset._client import ClientRef, Reply
@@ -53,6 +55,25 @@ def manifest_of_shards(shards: Sequence[WrittenShard], format: Format, ref: Clie
             key = shard.key.encode()
             size = array("Q", [shard.size]).tobytes()
             builder.add(Chunk(shard.bucket, key, [len(key)], size, None, digests, parts.tobytes(), texts))
+        return Manifest._of(builder.finish(), ref)  # noqa: SLF001
+    finally:
+        builder.close()
+
+
+def manifest_of_objects(rows: Iterable[tuple[str, str, int, str | None]], ref: ClientRef) -> Manifest:
+    """The manifest of objects that were listed: (bucket, key, size, ETag) each, in this order, repetitions too.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    builder = Builder()
+    try:
+        for bucket, group in groupby(rows, key=itemgetter(0)):
+            found = list(group)
+            keys = [key.encode() for _, key, _, _ in found]
+            sizes = array("Q", [size for _, _, size, _ in found]).tobytes()
+            digests, parts, texts = pack_etags(*_packed([etag or "" for _, _, _, etag in found]))
+            builder.add(Chunk(bucket, b"".join(keys), ends_of(keys), sizes, None, digests, parts.tobytes(), texts))
         return Manifest._of(builder.finish(), ref)  # noqa: SLF001
     finally:
         builder.close()

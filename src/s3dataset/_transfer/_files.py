@@ -111,9 +111,7 @@ def upload(
     buffer = memoryview(bytearray(_CHUNK_BYTES if expected is None else min(_CHUNK_BYTES, max(expected, 1))))
     done = 0
     try:
-        with S3Writer(
-            client, uri.bucket, uri.key, headers=headers, if_none_match=not replace, size=expected
-        ) as writer:
+        with S3Writer(client, uri.bucket, uri.key, headers=headers, if_none_match=not replace, size=expected) as writer:
             while nbytes := source.readinto(buffer):  # type: ignore[attr-defined] # of raw files
                 writer.write(buffer[:nbytes])
                 done += nbytes

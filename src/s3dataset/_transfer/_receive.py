@@ -37,14 +37,14 @@ class Received:
         uri: The object.
         nbytes: Bytes handed over.
         etag: Of the version they are of.
-        compared: The algorithm of the checksum that they were compared with; None where the service has stored none of
-            the whole object, and for ranges.
+        compared: Whether they were compared with the checksum stored: not where the service has none of the whole
+            object, and never for ranges.
     """
 
     uri: str
     nbytes: int
     etag: str
-    compared: str | None
+    compared: bool
 
 
 def receive(
@@ -73,7 +73,7 @@ def receive(
         info = client.head_object(uri.bucket, uri.key)
         start, end = span.within(info.size, str(uri))
         _pieces(client, uri, write, (start, end), info.etag, None, progress)
-        return Received(str(uri), end - start, info.etag, None)
+        return Received(str(uri), end - start, info.etag, compared=False)
     except ObjectNotFoundError as error:
         _note_prefix(client, uri, error)
         raise
@@ -87,9 +87,7 @@ def _whole(client: Client, uri: S3Uri, write: Write, progress: Progress | None) 
         write(memoryview(body))
         if progress is not None:
             progress(size, size)
-        stored = stored_checksum(dict(body.headers()))
-        was_compared = stored is not None and client.stats()["reads_verified"] > verified
-        return Received(str(uri), size, etag, stored.algorithm if stored is not None and was_compared else None)
+        return Received(str(uri), size, etag, compared=client.stats()["reads_verified"] > verified)
     with client.queue() as queue:
         head = take_head(queue, queue.head(uri.bucket, uri.key, [CHECKSUM_MODE]))
     if head is not None and head.etag != etag:
@@ -100,7 +98,7 @@ def _whole(client: Client, uri: S3Uri, write: Write, progress: Progress | None) 
     del body
     parts += _pieces(client, uri, write, (held, size), etag, stored, progress)
     if stored is None:
-        return Received(str(uri), size, etag, None)
+        return Received(str(uri), size, etag, compared=False)
     found = combine_checksums(stored.algorithm, parts)
     if found != stored.value:
         raise ChecksumMismatchError(
@@ -109,7 +107,7 @@ def _whole(client: Client, uri: S3Uri, write: Write, progress: Progress | None) 
             "changes bytes",
             uri=str(uri),
         )
-    return Received(str(uri), size, etag, stored.algorithm)
+    return Received(str(uri), size, etag, compared=True)
 
 
 def _pieces(

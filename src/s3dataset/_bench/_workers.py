@@ -1,0 +1,100 @@
+"""A real DataLoader over the same objects, with more and more workers."""
+
+import os
+import random
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Final
+
+from s3dataset._bench._objects import Stored
+from s3dataset._bench._result import WorkerStep
+from s3dataset._bench._steps import Allowance
+from s3dataset._client import Client
+from s3dataset._manifest import manifest_of_objects
+
+__all__ = ["run_workers"]
+
+_MOST_BATCH_BYTES: Final = 32 << 20
+_MOST_SAMPLES: Final = 500_000
+_AHEAD_BATCHES: Final = 4
+_PATIENCE_S: Final = 20.0
+"""For the first batch: workers have to start, and import what their transform needs."""
+
+
+def read_all(reader: Any) -> int:
+    """The transform of those who gave none: the bytes, counted, so that nothing but reading is measured."""
+    return len(reader.read())
+
+
+def run_workers(
+    client: Client,
+    objects: list[Stored],
+    workers: int,
+    limit: Allowance,
+    *,
+    transform: Callable[[Any], Any] | None,
+    batch_size: int,
+) -> tuple[WorkerStep | None, Allowance]:
+    """Iterates a shuffled DataLoader for as long as `limit` allows, from its first batch on.
+
+    Returns:
+        What was measured, None where the objects are too large for the limit; what it cost.
+
+    Raises:
+        S3Exception: An object could not be read.
+        Exception: Whatever the transform raised.
+    """
+    import s3dataset  # noqa: PLC0415 - datasets load torch
+
+    mean = max(1, sum(stored.size for stored in objects) // len(objects))
+    batch_size = max(1, min(batch_size, _MOST_BATCH_BYTES // mean))
+    most = min(limit.bytes // mean, limit.requests, _MOST_SAMPLES)
+    if most < batch_size * max(workers, 1) * 2:
+        return None, Allowance(0.0, 0, 0)
+    chosen = random.Random(workers).choices(objects, k=most)
+    manifest = manifest_of_objects(((one.bucket, one.key, one.size, one.etag) for one in chosen), client.ref)
+    dataset = s3dataset.S3MapDataset.from_manifest(manifest, transform=transform or read_all)
+    loader = s3dataset.DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True)
+    cpu = _cpu_seconds()
+    start = time.perf_counter()
+    batches = 0
+    first = last = start
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        iterator = iter(loader)
+        for batches, _ in enumerate(iterator, 1):  # noqa: B007 - how many there were
+            last = time.perf_counter()
+            if batches == 1:
+                first = last
+            if last - first >= limit.seconds or last - start >= limit.seconds + _PATIENCE_S:
+                break
+        del iterator  # ends the workers, whose CPU time counts then
+    # What was read ahead for batches that nobody took counts as read, too.
+    read = min(most, max(dataset.stats().samples, batches * batch_size) + _AHEAD_BATCHES * batch_size * max(workers, 1))
+    spent = Allowance(time.perf_counter() - start, read * mean, read)
+    if batches < 2 or last <= first:
+        return None, spent
+    samples = (batches - 1) * batch_size
+    return (
+        WorkerStep(
+            workers=workers,
+            seconds=last - first,
+            samples=samples,
+            bytes=samples * mean,
+            first_batch_s=first - start,
+            cpu_seconds=_cpu_seconds() - cpu,
+        ),
+        spent,
+    )
+
+
+def _cpu_seconds() -> float:
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
