@@ -75,8 +75,10 @@ def _about_ceiling(result: Result, limit: Bottleneck) -> list[str]:
         return []
     at_once = f"{best.concurrency} request{'s' * (best.concurrency > 1)} at once"
     said = [
-        f"The most that came is {_rate(best.bytes_per_s)}, {best.requests_per_s:,.0f} requests/s, with {at_once}. "
-        f"{_WHY[limit]}"
+        (
+            f"The most that came is {_rate(best.bytes_per_s)}, {best.requests_per_s:,.0f} requests/s, with {at_once}. "
+            f"{_WHY[limit]}"
+        )
     ]
     throttled = sum(step.throttled for step in result.curve)
     if throttled:
@@ -100,8 +102,10 @@ def _about_concurrency(result: Result, connections: int) -> list[str]:
     if step.request_bytes >= _MIB and step.concurrency > _DEFAULT_LARGE:
         target = -(-step.concurrency * 10 // 32)
         return [
-            f"{said}; of large ranges {_DEFAULT_LARGE} are in flight by default: "
-            f"S3ClientConfig(throughput_target_gbps={target}) allows more."
+            (
+                f"{said}; of large ranges {_DEFAULT_LARGE} are in flight by default: "
+                f"S3ClientConfig(throughput_target_gbps={target}) allows more."
+            )
         ]
     if step.concurrency >= connections:
         return [
@@ -119,8 +123,10 @@ def _about_parts(result: Result, part_size: int) -> list[str]:
     if current.bytes_per_s >= _ENOUGH * step.bytes_per_s:
         return [f"Ranges of {_binary(current.request_bytes)}, the part_size in use, are as fast as any here: keep it."]
     return [
-        f"Ranges of {_binary(step.request_bytes)} bring {step.bytes_per_s / current.bytes_per_s:.1f} times as much as "
-        f"those of {_binary(current.request_bytes)}: S3ClientConfig(part_size={step.request_bytes})."
+        (
+            f"Ranges of {_binary(step.request_bytes)} bring {step.bytes_per_s / current.bytes_per_s:.1f} times as much as "
+            f"those of {_binary(current.request_bytes)}: S3ClientConfig(part_size={step.request_bytes})."
+        )
     ]
 
 
@@ -132,8 +138,10 @@ def _about_packing(result: Result, uri: str) -> list[str]:
     large = [step for step in result.sizes if step.request_bytes >= _MIB]
     if not large:
         return [
-            f"Objects of {_readable(result.mean_bytes)} cost a request each. Shards of them would be read at the rate "
-            f"of large ranges, which --write measures: {command}"
+            (
+                f"Objects of {_readable(result.mean_bytes)} cost a request each. Shards of them would be read at the rate "
+                f"rate of large ranges, which --write measures: {command}"
+            )
         ]
     fastest = max(large, key=lambda step: step.bytes_per_s)
     gain = fastest.bytes_per_s / best.bytes_per_s
@@ -142,8 +150,10 @@ def _about_packing(result: Result, uri: str) -> list[str]:
             f"As shards the bytes would come no faster ({_rate(fastest.bytes_per_s)}), but with fewer requests to pay."
         ]
     return [
-        f"Pack them: large ranges come at {_rate(fastest.bytes_per_s)}, {gain:,.0f} times what objects of "
-        f"{_readable(result.mean_bytes)} do. {command}"
+        (
+            f"Pack them: large ranges come at {_rate(fastest.bytes_per_s)}, {gain:,.0f} times what objects of "
+            f"{_readable(result.mean_bytes)} do. {command}"
+        )
     ]
 
 
@@ -168,8 +178,10 @@ def _about_latency(result: Result) -> list[str]:
         return []
     if first.p50 > _FAR_S:
         return [
-            f"A request takes {1e3 * first.p50:.0f} ms before its first byte comes. Is this machine in the bucket's "
-            "region? From afar only many requests at once help, as datasets send them."
+            (
+                f"A request takes {1e3 * first.p50:.0f} ms before its first byte comes. Is this machine in the bucket's "
+                "region? From afar only many requests at once help, as datasets send them."
+            )
         ]
     return []
 

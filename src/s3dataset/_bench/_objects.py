@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from s3dataset._bench._plan import Options, objects_of
 from s3dataset._bench._result import WriteStep
@@ -99,7 +99,7 @@ class Temporary:
         self._client = client
         self._options = options
 
-    def __enter__(self) -> "Temporary":
+    def __enter__(self) -> Self:
         return self
 
     def write(self) -> Iterator[WriteStep]:

@@ -13,6 +13,7 @@ CONCURRENCIES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SIZES: Final = (16 << 10, 128 << 10, _MIB, 8 * _MIB, 64 * _MIB)
 WORKERS: Final = (0, 1, 2, 4, 8, 16, 32)
 _LISTED: Final = 20_000
+_PART_BYTES: Final = 8 * _MIB
 _TRANSFER_DOLLARS: Final = 0.09e-9
 """A byte out of Amazon's network, list price of the first 10 TB a month; none within the region."""
 
@@ -67,8 +68,8 @@ class Plan:
         """By the limits alone: nothing was asked yet."""
         counts = [objects_of(size, options) for size in options.sizes]
         written = sum(size * count for size, count in zip(options.sizes, counts, strict=True))
-        parts = sum(count * (1 if size <= 8 * _MIB else 2 + -(-size // (8 * _MIB))) for size, count in zip(options.sizes, counts, strict=True))  # fmt: skip
-        return cls(_LISTED // 1000, options.max_requests, parts, options.max_bytes, written)
+        puts = sum(count * _requests_to_write(size) for size, count in zip(options.sizes, counts, strict=True))
+        return cls(_LISTED // 1000, options.max_requests, puts, options.max_bytes, written)
 
     @property
     def dollars(self) -> float:
@@ -79,6 +80,10 @@ class Plan:
     def transfer_dollars(self) -> float:
         """For the bytes, where they leave Amazon's network."""
         return self.read_bytes * _TRANSFER_DOLLARS
+
+
+def _requests_to_write(size: int) -> int:
+    return 1 if size <= _PART_BYTES else 2 + -(-size // _PART_BYTES)
 
 
 def objects_of(size: int, options: Options) -> int:

@@ -20,8 +20,8 @@ class Latencies:
     def of(cls, seconds: Sequence[float]) -> Self:
         """Of measured times, at least one."""
         ordered = sorted(seconds)
-        at = [ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99)]
-        return cls(*at, len(ordered))
+        p50, p90, p99 = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99))
+        return cls(p50, p90, p99, len(ordered))
 
 
 @dataclass(frozen=True, slots=True)

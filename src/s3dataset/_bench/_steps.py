@@ -62,7 +62,7 @@ def run_step(client: Client, load: Load, concurrency: int, limit: Allowance) -> 
         over = False
         while True:
             now = time.perf_counter()
-            rows = []
+            rows: list[tuple[str, str, int, int, int, str | None]] = []
             while not over and now < deadline and len(started) + len(rows) < concurrency:
                 row = load.next()
                 nbytes = row[3] - row[2]

@@ -64,7 +64,7 @@ def run_workers(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         iterator = iter(loader)
-        for batches, _ in enumerate(iterator, 1):  # noqa: B007 - how many there were
+        for batches, _ in enumerate(iterator, 1):
             last = time.perf_counter()
             if batches == 1:
                 first = last

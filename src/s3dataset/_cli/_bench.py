@@ -148,7 +148,7 @@ def may_write(uri: str) -> bool:
     return False
 
 
-# -- What is printed -----------------------------------------------------------------------------------------------------
+# -- What is printed ---------------------------------------------------------------------------------------------------
 
 
 def print_plan(options: "Options", uri: str, stream: Any) -> None:
@@ -156,8 +156,10 @@ def print_plan(options: "Options", uri: str, stream: Any) -> None:
 
     plan = Plan.of(options)
     lines = [
-        f"reads objects below {uri}: for some {options.seconds:g} s, at most {readable_bytes(plan.read_bytes)} and "
-        f"{plan.gets:,} requests"
+        (
+            f"reads objects below {uri}: for some {options.seconds:g} s, at most {readable_bytes(plan.read_bytes)} and "
+            f"{plan.gets:,} requests"
+        )
     ]
     if plan.write_bytes:
         lines.append(f"writes {readable_bytes(plan.write_bytes)} in {plan.puts:,} requests, and deletes them again")
@@ -292,7 +294,7 @@ def draw(result: "Result", path: Path) -> None:
     tell(f"drawn: {path}")
 
 
-# -- Figures -------------------------------------------------------------------------------------------------------------
+# -- Figures -----------------------------------------------------------------------------------------------------------
 
 
 def _rate(bytes_per_s: float) -> str:
@@ -319,7 +321,7 @@ def _binary(count: int) -> str:
     return f"{count} GiB"
 
 
-# -- Options -------------------------------------------------------------------------------------------------------------
+# -- Options -----------------------------------------------------------------------------------------------------------
 
 
 def _seconds(text: str) -> float:

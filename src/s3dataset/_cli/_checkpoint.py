@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from s3dataset._cli._options import add_connection_options, whole_number
-from s3dataset._cli._output import HelpLayout, readable_bytes
+from s3dataset._cli._output import readable_bytes
 
 if TYPE_CHECKING:
     from s3dataset._commits import Catalog
@@ -19,6 +19,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "checkpoint",
         help="list, verify and prune what a CheckpointManager has saved",
         description="Looks after the checkpoints that s3dataset.CheckpointManager has saved below a URI.",
+        epilog="examples:\n"
+        "  s3dataset checkpoint ls s3://bucket/run-7/                    which there are\n"
+        "  s3dataset checkpoint verify s3://bucket/run-7/ --all          read them all, and compare every byte\n"
+        "  s3dataset checkpoint prune s3://bucket/run-7/ --keep-last 3 --dry-run\n\n"
+        f"{EXIT_STATUS}",
+        formatter_class=HelpLayout,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
@@ -67,7 +73,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def _add(
     actions: "argparse._SubParsersAction[Any]", name: str, summary: str, description: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=description)
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=summary, description=description, epilog=EXIT_STATUS, formatter_class=HelpLayout
+    )
     parser.add_argument("uri", metavar="s3://BUCKET/RUN", help="the manager's URI")
     add_connection_options(parser, unsigned=False)
     return parser

@@ -118,7 +118,7 @@ def progress_of(arguments: argparse.Namespace) -> bool | None:
     return False if arguments.no_progress else None
 
 
-# -- The three ways ------------------------------------------------------------------------------------------------------
+# -- The three ways ----------------------------------------------------------------------------------------------------
 
 
 def within(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s3dataset._cli._options import whole_number
+from s3dataset._cli._output import HelpLayout
 
 DEFAULT_BUCKET = "s3dataset"
 
@@ -16,7 +17,14 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "serve",
         help="run an S3 server on this machine, for tests and trials",
         description="Runs an S3 server on loopback until Ctrl-C. It is for demos, tests and benchmarks: nothing is "
-        "durable unless --directory is given, and it checks no permissions beyond its one pair of keys.",
+        "durable unless --directory is given, and it checks no permissions beyond its one pair of keys. It prints the "
+        "environment variables by which every program on this machine finds it.",
+        epilog="examples:\n"
+        "  s3dataset serve                                  one bucket, s3dataset, in memory\n"
+        "  s3dataset serve train val --port 9000            two buckets, always at the same address\n"
+        "  s3dataset serve train --directory ~/s3           objects stay as files\n\n"
+        "exit status: 0: ended by Ctrl-C or SIGTERM; 1: it did not start; 2: wrong usage",
+        formatter_class=HelpLayout,
     )
     parser.add_argument(
         "buckets", nargs="*", default=[DEFAULT_BUCKET], metavar="BUCKET", help=f"default: {DEFAULT_BUCKET}"

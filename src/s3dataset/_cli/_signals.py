@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Terminated(BaseException):  # noqa: N818 - as KeyboardInterrupt, it is no error
+class Terminated(BaseException):
     """SIGTERM came."""
 
 

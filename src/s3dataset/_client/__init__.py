@@ -19,9 +19,9 @@ from s3dataset._client._list import ListingGuard, ListObjectResult
 from s3dataset._client._lost_answers import Nonce
 from s3dataset._client._object_info import ObjectInfo, RestoreStatus, infos_of_page
 from s3dataset._client._process import configure_process, end_with_parent, limits
+from s3dataset._client._providers import load as load_credentials
 from s3dataset._client._put import PutRequest
 from s3dataset._client._queue import Get, GetInto, Headers, Pieces, Put, RequestQueue, Result
-from s3dataset._client._providers import load as load_credentials
 from s3dataset._client._registry import ClientRef, get_client
 from s3dataset._client._routes import Address, address_of
 from s3dataset._client._stored_checksum import CHECKSUM_MODE, StoredChecksum, stored_checksum, take_head

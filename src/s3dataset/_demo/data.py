@@ -17,9 +17,7 @@ SPLIT = {"train": 0.8, "val": 0.2}
 
 def split_images(place: Place) -> dict[str, s3dataset.Manifest]:
     """Lists the digits once, and says which to train on and which to keep for validation; the same in every process."""
-    listing = s3dataset.Manifest.from_prefix(
-        place.images, pattern="*/*.png", region=place.region, endpoint=place.endpoint
-    )
+    listing = s3dataset.Manifest.from_prefix(place.images, pattern="*/*.png", **place.connection)
     return listing.split(SPLIT, seed=0)
 
 
@@ -31,9 +29,7 @@ def to_sample() -> Pair[torch.Tensor, int | str]:
 def validation_batches(
     place: Place, manifest: s3dataset.Manifest, workers: int
 ) -> tuple[s3dataset.S3IterableDataset[Sample], Iterable[Batch]]:
-    dataset = s3dataset.S3IterableDataset.from_manifest(
-        manifest, transform=to_sample(), region=place.region, endpoint=place.endpoint
-    )
+    dataset = s3dataset.S3IterableDataset.from_manifest(manifest, transform=to_sample(), **place.connection)
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_size=64,

@@ -36,7 +36,7 @@ def evaluate_in_fresh_process(place: Place, checkpoint_uri: str) -> Evaluation:
         RuntimeError: It failed; its own words went to standard error.
     """
     command = [sys.executable, "-m", "s3dataset._demo.evaluate", "--uri", place.uri, "--checkpoint", checkpoint_uri]
-    for option, value in (("--region", place.region), ("--endpoint", place.endpoint)):
+    for option, value in (("--region", place.region), ("--endpoint", place.endpoint), ("--profile", place.profile)):
         command += [option, value] if value else []
     # In a session of its own, so that Ctrl-C comes to one process only, which then ends this one.
     done = subprocess.run(
@@ -53,9 +53,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--region")
     parser.add_argument("--endpoint")
+    parser.add_argument("--profile")
     arguments = parser.parse_args()
-    place = Place(arguments.uri, arguments.region, arguments.endpoint)
-    with s3dataset.S3Checkpoint(region=place.region, endpoint=place.endpoint).reader(arguments.checkpoint) as reader:
+    place = Place(arguments.uri, arguments.region, arguments.endpoint, arguments.profile)
+    with s3dataset.S3Checkpoint(**place.connection).reader(arguments.checkpoint) as reader:
         state = torch.load(cast("IO[bytes]", reader), weights_only=True)
     use_one_thread()
     model = DigitNet()

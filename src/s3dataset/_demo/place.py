@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import s3dataset
 from s3dataset._uri import S3Uri
@@ -23,6 +24,13 @@ class Place:
     uri: str
     region: str | None
     endpoint: str | None
+    profile: str | None = None
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The keyword arguments that name the service, of everything public."""
+        config = s3dataset.S3ClientConfig(profile=self.profile) if self.profile else None
+        return {"region": self.region, "endpoint": self.endpoint, "s3client_config": config}
 
     @property
     def images(self) -> str:
@@ -32,7 +40,7 @@ class Place:
         return f"{self.uri}checkpoints/epoch-{epoch}.pt"
 
     def client(self) -> s3dataset.S3Client:
-        return s3dataset.S3Client(self.region, endpoint=self.endpoint)
+        return s3dataset.S3Client(**self.connection)
 
 
 @contextmanager
@@ -46,7 +54,9 @@ def local_place() -> Iterator[Place]:
 
 
 @contextmanager
-def own_place(uri: str, *, region: str | None, endpoint: str | None, yes: bool, keep: bool) -> Iterator[Place]:
+def own_place(
+    uri: str, *, region: str | None, endpoint: str | None, profile: str | None, yes: bool, keep: bool
+) -> Iterator[Place]:
     """A new prefix `s3dataset-demo-<id>/` below `uri`; what the demo wrote there is deleted when the block ends.
 
     Raises:
@@ -55,7 +65,7 @@ def own_place(uri: str, *, region: str | None, endpoint: str | None, yes: bool, 
     """
     base = S3Uri.parse_prefix(uri)
     parent = base.key + ("/" if base.key and not base.key.endswith("/") else "")
-    place = Place(f"s3://{base.bucket}/{parent}s3dataset-demo-{secrets.token_hex(4)}/", region, endpoint)
+    place = Place(f"s3://{base.bucket}/{parent}s3dataset-demo-{secrets.token_hex(4)}/", region, endpoint, profile)
     if not yes:
         ask(place, keep=keep)
     try:

@@ -29,6 +29,7 @@ class Options:
     uri: str | None
     region: str | None
     endpoint: str | None
+    profile: str | None
     yes: bool
     keep: bool
     epochs: int
@@ -38,7 +39,14 @@ class Options:
     def place(self) -> AbstractContextManager[Place]:
         if self.uri is None:
             return local_place()
-        return own_place(self.uri, region=self.region, endpoint=self.endpoint, yes=self.yes, keep=self.keep)
+        return own_place(
+            self.uri,
+            region=self.region,
+            endpoint=self.endpoint,
+            profile=self.profile,
+            yes=self.yes,
+            keep=self.keep,
+        )
 
 
 def run_demo(options: Options) -> int:

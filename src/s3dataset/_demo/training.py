@@ -73,7 +73,7 @@ class Training:
     ) -> None:
         self.place, self.settings, self.clock = place, settings, clock
         self.dataset = s3dataset.S3MapDataset.from_manifest(
-            manifests["train"], transform=to_sample(), region=place.region, endpoint=place.endpoint
+            manifests["train"], transform=to_sample(), **place.connection
         )
         self.loader = s3dataset.DataLoader(
             self.dataset,
@@ -129,6 +129,6 @@ class Training:
         return loss_sum / max(seen, 1), correct / max(seen, 1)
 
     def save(self, uri: str, epoch: int) -> None:
-        checkpoint = s3dataset.S3Checkpoint(region=self.place.region, endpoint=self.place.endpoint)
+        checkpoint = s3dataset.S3Checkpoint(**self.place.connection)
         with checkpoint.writer(uri) as writer:
             torch.save({"epoch": epoch, "model": self.model.state_dict()}, cast("IO[bytes]", writer))

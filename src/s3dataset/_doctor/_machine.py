@@ -22,6 +22,7 @@ from s3dataset.errors import InvalidConfigError
 __all__ = ["look_at_machine", "look_at_versions"]
 
 _MIB: Final = 1 << 20
+_SHARED: Final = "/dev/shm"  # noqa: S108 - looked at, not written to
 _ENOUGH_FILES: Final = 1024
 _ENOUGH_ROOM: Final = 1 << 30
 _ENOUGH_SHARED: Final = 256 * _MIB
@@ -63,7 +64,7 @@ def look_at_versions() -> Iterator[Check]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split("+")[0].split(".")[:2]
+    parts = version.partition("+")[0].split(".", 2)[:2]
     return tuple(int(part) for part in parts if part.isdecimal())
 
 
@@ -73,7 +74,7 @@ def look_at_machine() -> Iterator[Check]:
     yield _memory()
     yield _open_files()
     yield _room()
-    if Path("/dev/shm").is_dir():  # noqa: S108 - looked at, not written to
+    if Path(_SHARED).is_dir():
         yield _shared_memory()
     yield from _proxies()
 
@@ -152,11 +153,11 @@ def _room() -> Check:
 
 
 def _shared_memory() -> Check:
-    total = shutil.disk_usage("/dev/shm").total  # noqa: S108 - likewise
+    total = shutil.disk_usage(_SHARED).total
     small = total < _ENOUGH_SHARED
     return Check(
         "machine",
-        "/dev/shm",
+        _SHARED,
         "warn" if small else "ok",
         f"{_size(total)}",
         "PyTorch's workers pass tensors through it and die with a bus error when it is full: docker run --shm-size=2g"

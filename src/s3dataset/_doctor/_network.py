@@ -3,6 +3,7 @@
 import socket
 import ssl
 import time
+import urllib.request
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -80,7 +81,7 @@ def _connect(
         if tls:
             begin = time.perf_counter()
             try:
-                stream = _context(settings).wrap_socket(connection, server_hostname=host)
+                stream = secure = _context(settings).wrap_socket(connection, server_hostname=host)
             except (OSError, ValueError) as error:
                 advice = (
                     "a proxy that opens TLS, or a store with a certificate of its own? name its roots by AWS_CA_BUNDLE"
@@ -88,7 +89,7 @@ def _connect(
                 yield Check("network", "TLS", "fail", first_line(error), advice)
                 return
             seconds = time.perf_counter() - begin
-            version = stream.version() if isinstance(stream, ssl.SSLSocket) else None
+            version = secure.version()
             yield Check("network", "TLS", "ok", f"{version}, {_ms(seconds)}", facts={"seconds": round(seconds, 5)})
         yield from _clock(stream, host)
 
@@ -130,9 +131,8 @@ def _clock(stream: socket.socket, host: str) -> Iterator[Check]:
 
 
 def _is_excepted(host: str, no_proxy: str) -> bool:
-    from urllib.request import proxy_bypass_environment  # noqa: PLC0415 - seldom needed
-
-    return bool(proxy_bypass_environment(host, {"no": no_proxy})) if no_proxy else False
+    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined] # typeshed has it elsewhere only
+    return bool(no_proxy) and bool(bypass(host, {"no": no_proxy}))
 
 
 def _ms(seconds: float) -> str:

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 from typing import Final, cast
 
-from s3dataset._client import CHECKSUM_MODE, Body, Client, ListPage, Reply, stored_checksum
-from s3dataset._doctor._check import Check, Status, first_line
+from s3dataset._client import CHECKSUM_MODE, Body, Client, ListPage, Reply, infos_of_page, stored_checksum
+from s3dataset._doctor._check import Check, first_line
 from s3dataset._uri import S3Uri
 from s3dataset.errors import (
     AccessDeniedError,
@@ -56,12 +56,15 @@ def _tried(client: Client, place: S3Uri, listed: tuple[str, int] | None, *, writ
         yield Check("place", "put, delete", "info", "not tried", "--write tries them, with an object of a new name")
 
 
-def _timed(name: str, place: S3Uri, error: S3Exception) -> Check:
+def _refused(name: str, error: S3Exception) -> Check:
     """A refusal, and what to do about it."""
     hopeless = isinstance(error, BucketNotFoundError | CredentialsError | TransportError)
     advice = ""
     if isinstance(error, AccessDeniedError):
-        advice = f"needs {_GRANTS.get(name, name)}: in the policy of who asks, and not denied by the bucket's or the VPC endpoint's"
+        advice = (
+            f"needs {_GRANTS.get(name, name)}: in the policy of who asks, and not denied by the bucket's or the VPC "
+            "endpoint's"
+        )
     elif isinstance(error, TransportError):
         advice = "the network section above says how far a connection gets"
     return Check(
@@ -89,9 +92,7 @@ def _list(client: Client, place: S3Uri) -> tuple[tuple[str, int] | None, Check]:
     except TimeoutError:
         return None, _silent("list", hopeless=True)
     except S3Exception as error:
-        return None, _timed("list", place, error)
-    from s3dataset._client import infos_of_page  # noqa: PLC0415 - of the same layer, where there is something to read
-
+        return None, _refused("list", error)
     infos = [info for info in infos_of_page(page) if info.size] or infos_of_page(page)
     if not infos:
         found = Check(
@@ -162,7 +163,7 @@ def _get(client: Client, place: S3Uri, listed: tuple[str, int] | None) -> Iterat
                 "nothing there to get; whoever may not list is refused for missing objects too",
             )
         else:
-            yield _timed("get", place, error)
+            yield _refused("get", error)
     else:
         yield _ok("get", "allowed (one byte, one HEAD)", begin)
         yield _checksums(reply, S3Uri(place.bucket, key))
@@ -181,7 +182,7 @@ def _checksums(reply: Reply, uri: S3Uri) -> Check:
     )
 
 
-# -- With an object of its own -------------------------------------------------------------------------------------------
+# -- With an object of its own -----------------------------------------------------------------------------------------
 
 
 def _write(client: Client, place: S3Uri) -> Iterator[Check]:
@@ -194,7 +195,7 @@ def _write(client: Client, place: S3Uri) -> Iterator[Check]:
             client.put_many([(uri.bucket, uri.key, _CONTENT)])
         except S3Exception as error:
             written = isinstance(error, TransportError)  # nobody knows
-            yield _timed("put", place, error)
+            yield _refused("put", error)
             return
         yield _ok("put", "allowed", begin)
         yield _read_back(client, uri)
@@ -210,7 +211,7 @@ def _read_back(client: Client, uri: S3Uri) -> Check:
     try:
         body = client.fetch(uri.bucket, uri.key)
     except S3Exception as error:
-        return _timed("get", uri, error)
+        return _refused("get", error)
     if bytes(body) != _CONTENT:
         return Check("place", "read back", "fail", f"{uri} came back with other bytes", "tell whoever runs this store")
     return _ok("read back", "as written", begin)
@@ -224,9 +225,8 @@ def _conditions(client: Client, uri: S3Uri) -> Check:
     except PreconditionFailedError:
         return Check("features", name, "ok", "If-None-Match is honoured: checkpoints and locks can rely on it")
     except S3Exception as error:
-        return Check(
-            "features", name, "warn", first_line(error), "CheckpointManager needs them where two jobs may share a URI"
-        )
+        advice = "CheckpointManager needs them where two jobs may share a URI"
+        return Check("features", name, "warn", first_line(error), advice)
     return Check(
         "features",
         name,
@@ -245,7 +245,7 @@ def _multipart(client: Client, uri: S3Uri) -> Check:
             try:
                 queue.take(queue.abort_upload(uri.bucket, uri.key, upload), _PATIENCE_S)
             except S3Exception as error:
-                return _timed("abort", uri, error)
+                return _refused("abort", error)
     except TimeoutError:
         return _silent(name)
     except S3Exception as error:
@@ -256,15 +256,13 @@ def _multipart(client: Client, uri: S3Uri) -> Check:
 
 def _delete(client: Client, uri: S3Uri) -> Check:
     begin = time.perf_counter()
-    status: Status = "ok"
     try:
         client.delete_object(uri.bucket, uri.key)
         client.head_object(uri.bucket, uri.key)
     except ObjectNotFoundError:
         return _ok("delete", "allowed, and it is gone", begin)
     except S3Exception as error:
-        check = _timed("delete", uri, error)
+        check = _refused("delete", error)
         advice = f"{check.advice}; {uri} stays there: delete it by hand".lstrip("; ")
         return Check("place", "delete", "fail", check.said, advice, check.facts)
-    status = "warn"
-    return Check("place", "delete", status, f"allowed, but {uri} is still there", "delete it by hand")
+    return Check("place", "delete", "warn", f"allowed, but {uri} is still there", "delete it by hand")

@@ -13,7 +13,7 @@ _SPAN: Final = re.compile(r"(?:bytes=)?(\d*)-(\d*)")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """ "0-99": the first hundred bytes; "100-": from byte 100 on; "-100": the last hundred.
+    """The bytes that "0-99" (the first hundred), "100-" (from byte 100 on) or "-100" (the last hundred) names.
 
     Attributes:
         first: First byte; None: `last` counts from the end.
