@@ -124,8 +124,8 @@ def _about_parts(result: Result, part_size: int) -> list[str]:
         return [f"Ranges of {_binary(current.request_bytes)}, the part_size in use, are as fast as any here: keep it."]
     return [
         (
-            f"Ranges of {_binary(step.request_bytes)} bring {step.bytes_per_s / current.bytes_per_s:.1f} times as much as "
-            f"those of {_binary(current.request_bytes)}: S3ClientConfig(part_size={step.request_bytes})."
+            f"Ranges of {_binary(step.request_bytes)} bring {step.bytes_per_s / current.bytes_per_s:.1f} times as much "
+            f"as those of {_binary(current.request_bytes)}: S3ClientConfig(part_size={step.request_bytes})."
         )
     ]
 
@@ -139,8 +139,8 @@ def _about_packing(result: Result, uri: str) -> list[str]:
     if not large:
         return [
             (
-                f"Objects of {_readable(result.mean_bytes)} cost a request each. Shards of them would be read at the rate "
-                f"rate of large ranges, which --write measures: {command}"
+                f"Objects of {_readable(result.mean_bytes)} cost a request each. Shards of them would be read at "
+                f"the rate of large ranges, which --write measures: {command}"
             )
         ]
     fastest = max(large, key=lambda step: step.bytes_per_s)
@@ -179,8 +179,8 @@ def _about_latency(result: Result) -> list[str]:
     if first.p50 > _FAR_S:
         return [
             (
-                f"A request takes {1e3 * first.p50:.0f} ms before its first byte comes. Is this machine in the bucket's "
-                "region? From afar only many requests at once help, as datasets send them."
+                f"A request takes {1e3 * first.p50:.0f} ms before its first byte comes. Is this machine in the "
+                "bucket's region? From afar only many requests at once help, as datasets send them."
             )
         ]
     return []

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from s3dataset._cli._options import add_connection_options, whole_number
-from s3dataset._cli._output import readable_bytes
+from s3dataset._cli._output import EXIT_STATUS, HelpLayout, print_json, readable_bytes
 
 if TYPE_CHECKING:
     from s3dataset._commits import Catalog
@@ -36,6 +36,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "that saved it, format, and whether it is pinned. Exits with 1 when there is none.",
     )
     ls.add_argument("--metadata", action="store_true", help="print metadata below each, as JSON")
+    ls.add_argument("--json", action="store_true", help="print one JSON document")
     ls.set_defaults(run=run_ls)
 
     verify = _add(
@@ -106,6 +107,10 @@ def run_ls(arguments: argparse.Namespace) -> int:
         return 1
     pinned = Marks(catalog).pinned()
     found = catalog.read_many(steps)
+    if arguments.json:
+        documents = [_document(step, found[step], is_pinned=step in pinned) for step in steps]
+        print_json({"uri": str(catalog.layout), "checkpoints": documents})
+        return 1 if any("error" in document for document in documents) else 0
     rows = [("STEP", "TIME (UTC)", "SIZE", "FILES", "RANKS", "FORMAT", "PINNED")]
     notes: dict[int, str] = {}
     total, unreadable = 0, 0
@@ -136,6 +141,24 @@ def run_ls(arguments: argparse.Namespace) -> int:
     said = f"{len(steps):,} checkpoint{'s' * (len(steps) > 1)}, {readable_bytes(total)}"
     print(said, file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def _document(step: int, found: object, *, is_pinned: bool) -> dict[str, Any]:
+    from s3dataset._commits import Committed  # noqa: PLC0415
+
+    if not isinstance(found, Committed):
+        return {"step": step, "pinned": is_pinned, "error": str(found)}
+    record = found.record
+    return {
+        "step": step,
+        "time": record.time,
+        "bytes": record.nbytes,
+        "files": len(record.objects),
+        "ranks": record.world_size,
+        "format": record.format,
+        "pinned": is_pinned,
+        "metadata": record.metadata,
+    }
 
 
 # -- verify ------------------------------------------------------------------------------------------------------------
