@@ -64,19 +64,14 @@ class Survey:
     format: str | None
 
     @property
-    def mean(self) -> int:
-        """Bytes an object."""
-        return self.bytes // max(self.objects, 1)
-
-    @property
     def are_shards(self) -> bool:
         """Whether they look like shards of many samples: a format's suffix, and not small."""
-        return self.format is not None and self.mean >= _SMALL_BYTES
+        return self.format is not None and self.median >= _SMALL_BYTES
 
     @property
     def are_small(self) -> bool:
         """Whether there are many objects whose requests cost more than their bytes."""
-        return self.objects - self.empty >= _MANY and self.mean < _SMALL_BYTES
+        return self.objects - self.empty >= _MANY and self.median < _SMALL_BYTES and not self.are_shards
 
     @property
     def shards(self) -> int:
@@ -88,7 +83,7 @@ class Survey:
         if not self.objects:
             return []
         said = []
-        each = _size(self.mean)
+        each = _size(self.median)
         count = f"{self.objects:,} object{'s' * (self.objects != 1)} of {each}"
         if self.are_small:
             dollars = self.objects * GET_DOLLARS
@@ -102,7 +97,7 @@ class Survey:
                 f"{count} look like shards of {self.format}: s3dataset index {uri} finds their samples, and "
                 f'S3IterableDataset.from_prefix("{uri}", format="{self.format}", shuffle=True) reads them.'
             )
-            if self.mean < _SMALL_SHARD_BYTES and self.objects > 1:
+            if self.median < _SMALL_SHARD_BYTES and self.objects > 1:
                 said.append(
                     f"Shards of {each} are small: packed anew (s3dataset pack --source-format {self.format}) they "
                     f"would be {self.shards:,}, read by fewer and longer requests."

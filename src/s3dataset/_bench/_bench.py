@@ -20,6 +20,8 @@ from s3dataset.errors import ObjectNotFoundError
 
 __all__ = ["Bench"]
 
+_PATIENCE_S: Final = 60.0
+"""For all attempts at a request: a job would wait longer, but a measurement is then none."""
 _KIB: Final = 1 << 10
 _MIB: Final = 1 << 20
 _REQUEST_SIZES: Final = (16 * _KIB, 128 * _KIB, _MIB, 4 * _MIB, 8 * _MIB, 16 * _MIB, 32 * _MIB)
@@ -60,6 +62,7 @@ class Bench:
         wide = replace(
             config,
             max_connections=most,
+            retry_max_elapsed_s=min(config.retry_max_elapsed_s, _PATIENCE_S),
             throughput_target_gbps=max(10.0, most / 3.2),
             part_size=max(config.part_size, 2 * _REQUEST_SIZES[-1]),
         )

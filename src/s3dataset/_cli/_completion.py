@@ -192,7 +192,9 @@ def fish(root: Command) -> str:
             condition = "__fish_use_subcommand"
         else:
             seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.words)
-            others = " ".join(sub.words[-1] for sub in command.commands)
+            # "ls" is a command, and an action of another one.
+            above = [other.words[0] for other in root.commands for sub in other.commands if sub.words[1:] == command.words]
+            others = " ".join([*above, *(sub.words[-1] for sub in command.commands)])
             condition = seen + (f"; and not __fish_seen_subcommand_from {others}" if others else "")
         begin = f"complete -c s3dataset -n {_fish(condition)}"
         if command.commands or command.choices:

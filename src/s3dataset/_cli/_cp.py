@@ -12,6 +12,7 @@ from s3dataset._cli._options import add_connection_options, client_of
 from s3dataset._cli._output import EXIT_STATUS, HelpLayout, print_json, readable_bytes, tell
 
 if TYPE_CHECKING:
+    from s3dataset._client import Client
     from s3dataset._progress import Progress
     from s3dataset._transfer import Received
     from s3dataset._uri import S3Uri
@@ -61,13 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
     check(arguments)
     # What a writer would log is what the exception says.
     logging.getLogger("s3dataset").addHandler(logging.NullHandler())
+    client = client_of(arguments)
     begin = time.perf_counter()
     if is_s3(source) and is_s3(target):
-        facts = within(arguments)
+        facts = within(arguments, client)
     elif is_s3(source):
-        facts = down(arguments)
+        facts = down(arguments, client)
     else:
-        facts = up(arguments)
+        facts = up(arguments, client)
     facts["seconds"] = round(time.perf_counter() - begin, 3)
     if arguments.json:
         print_json(facts)
@@ -121,7 +123,7 @@ def progress_of(arguments: argparse.Namespace) -> bool | None:
 # -- The three ways ----------------------------------------------------------------------------------------------------
 
 
-def within(arguments: argparse.Namespace) -> dict[str, Any]:
+def within(arguments: argparse.Namespace, client: "Client") -> dict[str, Any]:
     from s3dataset._transfer import copy  # noqa: PLC0415 - `--help` need not load it
     from s3dataset._uri import S3Uri  # noqa: PLC0415
 
@@ -129,18 +131,17 @@ def within(arguments: argparse.Namespace) -> dict[str, Any]:
     target = target_uri(arguments.target, source.key.rpartition("/")[2], arguments)
     if source == target:
         arguments.parser.error(f"{source} and {target} are the same object")
-    info = copy(client_of(arguments), source, target, replace=not arguments.no_clobber)
+    info = copy(client, source, target, replace=not arguments.no_clobber)
     return facts_of(str(source), str(target), info.size, info.etag, "copied by the service")
 
 
-def down(arguments: argparse.Namespace) -> dict[str, Any]:
+def down(arguments: argparse.Namespace, client: "Client") -> dict[str, Any]:
     from s3dataset._progress import showing  # noqa: PLC0415 - `--help` need not load them
     from s3dataset._transfer import download, receive  # noqa: PLC0415
     from s3dataset._uri import S3Uri  # noqa: PLC0415
 
     source = S3Uri.parse(arguments.source, need_key=True)
     name = source.key.rpartition("/")[2]
-    client = client_of(arguments)
 
     def fetch(tell: "Progress | None") -> "Received":
         if arguments.target == "-":
@@ -162,14 +163,13 @@ def down(arguments: argparse.Namespace) -> dict[str, Any]:
     return facts_of(str(source), arguments.target, received.nbytes, received.etag, how)
 
 
-def up(arguments: argparse.Namespace) -> dict[str, Any]:
+def up(arguments: argparse.Namespace, client: "Client") -> dict[str, Any]:
     from s3dataset._progress import showing  # noqa: PLC0415 - `--help` need not load them
     from s3dataset._transfer import upload  # noqa: PLC0415
 
     path = Path(arguments.source)
     is_pipe = arguments.source == "-"
     target = target_uri(arguments.target, "-" if is_pipe else path.name, arguments)
-    client = client_of(arguments)
     title = target.key.rpartition("/")[2]
     with (
         open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) if is_pipe else path.open("rb", buffering=0) as file,

@@ -60,8 +60,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s3dataset._manifest import Manifest  # noqa: PLC0415 - `--help` need not load it
+    from s3dataset._client import Client  # noqa: PLC0415 - `--help` need not load them
+    from s3dataset._manifest import Manifest  # noqa: PLC0415
 
+    Client.preload()
     begin = time.perf_counter()
     with noted_warnings():
         listing = Manifest.from_prefix(arguments.uri, pattern=arguments.pattern, **connection(arguments))

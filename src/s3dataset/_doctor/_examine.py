@@ -1,6 +1,8 @@
 """All checks in their order."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
 
 from s3dataset._client import Client
 from s3dataset._config import S3ClientConfig
@@ -13,6 +15,8 @@ from s3dataset._uri import S3Uri
 from s3dataset.errors import S3Exception
 
 __all__ = ["examine"]
+
+_PATIENCE_S: Final = 15.0
 
 
 def examine(
@@ -58,7 +62,17 @@ def examine(
         yield Check("place", "permissions", "info", f"{place} was not asked: there is nothing to sign with")
         return
     try:
-        client = Client(region, endpoint=endpoint, s3client_config=s3client_config)
+        client = Client(region, endpoint=endpoint, s3client_config=_impatient(s3client_config))
         yield from look_at_place(client, place, write=write)
     except S3Exception as error:
         yield Check("place", "client", "fail", first_line(error))
+
+
+def _impatient(config: S3ClientConfig) -> S3ClientConfig:
+    """So that what does not answer is told soon: a job would try for minutes."""
+    return replace(
+        config,
+        max_attempts=min(config.max_attempts, 3),
+        retry_max_elapsed_s=min(config.retry_max_elapsed_s, _PATIENCE_S),
+        first_byte_timeout_s=config.first_byte_timeout_s or _PATIENCE_S / 3,
+    )

@@ -1,5 +1,6 @@
 """Files and pipes of this machine, to and from objects."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -51,6 +52,8 @@ def download(
 @contextmanager
 def _beside(target: Path, *, replace: bool) -> Iterator[BinaryIO]:
     """A file beside the target, which takes its place if the block ends well, and is removed if not."""
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder", str(target.parent))
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb", buffering=0) as file:
