@@ -193,7 +193,9 @@ def fish(root: Command) -> str:
         else:
             seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.words)
             # "ls" is a command, and an action of another one.
-            above = [other.words[0] for other in root.commands for sub in other.commands if sub.words[1:] == command.words]
+            above = [
+                other.words[0] for other in root.commands for sub in other.commands if sub.words[1:] == command.words
+            ]
             others = " ".join([*above, *(sub.words[-1] for sub in command.commands)])
             condition = seen + (f"; and not __fish_seen_subcommand_from {others}" if others else "")
         begin = f"complete -c s3dataset -n {_fish(condition)}"
