@@ -7,6 +7,7 @@ from typing import Final, cast
 
 from s3dataset._client import (
     CHECKSUM_MODE,
+    Body,
     Client,
     Reply,
     StoredChecksum,
@@ -52,7 +53,8 @@ def receive(
 ) -> Received:
     """Hands an object's bytes to `write`, in their order, all of one version of it.
 
-    An object of one part takes one request. Memory: at most 256 MiB, and half the client's byte budget.
+    An object of one part takes a GET, and a HEAD beside it for the checksum. Memory: at most 256 MiB, and half the
+    client's byte budget.
 
     Args:
         client: Whose connections and credentials are used.
@@ -72,7 +74,7 @@ def receive(
             return _whole(client, uri, write, progress)
         info = client.head_object(uri.bucket, uri.key)
         start, end = span.within(info.size, str(uri))
-        _pieces(client, uri, write, (start, end), info.etag, None, progress)
+        _pieces(client, uri, write, (start, end), info.etag, None, progress, origin=start)
         return Received(str(uri), end - start, info.etag, compared=False)
     except ObjectNotFoundError as error:
         _note_prefix(client, uri, error)
@@ -80,23 +82,25 @@ def receive(
 
 
 def _whole(client: Client, uri: S3Uri, write: Write, progress: Progress | None) -> Received:
-    verified = client.stats().get("reads_verified", 0)
-    body = client.fetch(uri.bucket, uri.key, limit=client.part_size)
-    size, etag, held = body.object_size, body.etag, len(body)
-    if held == size:
-        write(memoryview(body))
-        if progress is not None:
-            progress(size, size)
-        return Received(str(uri), size, etag, compared=client.stats()["reads_verified"] > verified)
     with client.queue() as queue:
-        head = take_head(queue, queue.head(uri.bucket, uri.key, [CHECKSUM_MODE]))
-    if head is not None and head.etag != etag:
+        # Both at once: the answer to a limited GET has no checksum, which is one of the whole object.
+        asked = queue.head(uri.bucket, uri.key, [CHECKSUM_MODE])
+        first = queue.get([(uri.bucket, uri.key, None, None, None, None)], limit=client.part_size).start
+        body = cast(Body, queue.take(first))
+        head = take_head(queue, asked)
+    size, etag, held = body.object_size, body.etag, len(body)
+    if head is not None and not etag:
+        etag = head.etag  # of an empty object a ranged answer tells none
+    if head is not None and (head.etag, head.object_size) != (etag, size):
         raise ObjectChangedError(f"{uri} was replaced while it was read: read it again", uri=str(uri))
     stored = None if head is None else stored_checksum(dict(head.headers()))
     write(memoryview(body))
+    if progress is not None:
+        progress(held, size)
     parts = [] if stored is None else [(checksum(stored.algorithm, body), held)]
     del body
-    parts += _pieces(client, uri, write, (held, size), etag, stored, progress)
+    if held < size:
+        parts += _pieces(client, uri, write, (held, size), etag, stored, progress)
     if stored is None:
         return Received(str(uri), size, etag, compared=False)
     found = combine_checksums(stored.algorithm, parts)
@@ -118,8 +122,9 @@ def _pieces(
     etag: str,
     stored: StoredChecksum | None,
     progress: Progress | None,
+    origin: int = 0,
 ) -> list[tuple[str, int]]:
-    """Reads [start, end) -> (checksum, length) of the pieces, where there is something to compare them with."""
+    """Reads [start, end) -> (checksum, length) of each piece; progress counts from `origin` on."""
     start, end = span
     piece = client.part_size
     at_once = max(2, min(_MOST_AT_ONCE, _MOST_BYTES // piece, client.memory_limit_bytes // 2 // piece))
@@ -143,7 +148,7 @@ def _pieces(
             checksums.append((reply.checksum, length))
             done += length
             if progress is not None:
-                progress(done - (span[0] if stored is None and span[0] else 0), end)
+                progress(done - origin, end - origin)
     return checksums
 
 
