@@ -5,6 +5,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -74,14 +75,15 @@ def _connect(
         "the bucket is far away: a job in its region would wait less, and pay nothing for the transfer" if far else "",
         {"seconds": round(seconds, 5)},
     )
-    with connection:
+    with ExitStack() as stack:
+        stack.callback(connection.close)
         if through_proxy:
             return
         stream: socket.socket = connection
         if tls:
             begin = time.perf_counter()
             try:
-                stream = secure = _context(settings).wrap_socket(connection, server_hostname=host)
+                stream = secure = stack.enter_context(_context(settings).wrap_socket(connection, server_hostname=host))
             except (OSError, ValueError) as error:
                 advice = (
                     "a proxy that opens TLS, or a store with a certificate of its own? name its roots by AWS_CA_BUNDLE"
@@ -89,8 +91,8 @@ def _connect(
                 yield Check("network", "TLS", "fail", first_line(error), advice)
                 return
             seconds = time.perf_counter() - begin
-            version = secure.version()
-            yield Check("network", "TLS", "ok", f"{version}, {_ms(seconds)}", facts={"seconds": round(seconds, 5)})
+            said = f"{secure.version()}, {_ms(seconds)}"
+            yield Check("network", "TLS", "ok", said, facts={"seconds": round(seconds, 5)})
         yield from _clock(stream, host)
 
 
