@@ -46,8 +46,9 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
 
     What was listed is what is read: an object that was replaced since raises `ObjectChangedError`.
 
-    A dataset is read by one loader at a time: for two at once give each a copy (`copy.copy`), which shares the listing
-    and counts epochs by itself.
+    Several loaders may read a dataset at the same time: each reads an epoch of its own. Which epoch is decided when an
+    `s3dataset.DataLoader` makes its iterator; the workers of PyTorch's agree among themselves, so that there the order
+    of two loaders is open. A copy (`copy.copy`) shares the listing and counts epochs by itself.
 
     Works under fork, spawn and forkserver, and with persistent workers. Memory: a window of half the byte budget
     (`S3ClientConfig.memory_limit_bytes`) at most, and of two objects for each connection. Of objects larger than
