@@ -33,6 +33,7 @@ class Turn(NamedTuple):
         begun: What its reader noted.
         batch_size: Of the batches; None: not known from whoever begins it.
         in_loader: Whether a loader of this package reads.
+        first_worker: Whose batch comes first.
     """
 
     epoch: int
@@ -41,6 +42,7 @@ class Turn(NamedTuple):
     begun: int = 0
     batch_size: int | None = None
     in_loader: bool = False
+    first_worker: int = 0
 
     @property
     def has_ended(self) -> bool:

@@ -30,6 +30,7 @@ class Beginning(NamedTuple):
         epoch: Its epoch.
         resume: The state that it begins at; None: at the epoch's beginning.
         batch_size: The loader's, where samples are to make up its batches.
+        first_worker: As whom the loader's first worker reads, so that its batch, which comes first, is that one's.
     """
 
     token: str
@@ -37,6 +38,7 @@ class Beginning(NamedTuple):
     epoch: int
     resume: Mapping[str, Any] | None
     batch_size: int | None
+    first_worker: int = 0
 
     def publish(self, page: Page) -> None:
         """Leaves it to persistent workers."""
@@ -101,7 +103,7 @@ class Handed:
                 self._last, self._again = named, 0
                 return named
         self._again += 1  # a derived class iterates several times
-        return last._replace(epoch=last.epoch + self._again, resume=None)
+        return last._replace(epoch=last.epoch + self._again, resume=None, first_worker=0)
 
 
 class _Workers:

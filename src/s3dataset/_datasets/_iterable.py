@@ -1,6 +1,7 @@
 """S3IterableDataset: objects, or samples of shards, as a stream that ranks and workers share."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self, TypeVar, cast
 
 import torch.utils.data
@@ -127,6 +128,7 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
     def _unindexed_epoch(self, part: Part, kind: Format) -> Iterator[T_co]:
         """Iterates over the samples of shards from their beginnings on."""
         turn = self._begin_turn()
+        part = replace(part, worker=(part.worker + turn.first_worker) % part.num_workers)
         state = self._shards_state(part, turn)
         reader = part.reader
         streams = reader_streams(
@@ -157,7 +159,7 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
         samples: Iterator[T_co] = iter(epoch)
         if steps is not None and batch_size is not None:
             samples = exactly(samples, samples_of_reader(state, reader, steps, batch_size))
-        return self._position.follow(samples, ShardsRun(epoch))
+        return self._position.follow(samples, ShardsRun(epoch, part.worker))
 
     def _check_skipping(self, part: Part) -> None:
         """Ranks that leave out samples take different numbers of steps.

@@ -174,7 +174,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if not self.persistent_workers or self._iterator is None:
             self._workers, self._iterations = f"{os.getpid()}.{next(_loaders)}", 0
         self._iterations += 1
-        beginning = Beginning(self._workers, self._iterations, turn.epoch, turn.resume, turn.batch_size)
+        begun = turn.epoch, turn.resume, turn.batch_size, turn.first_worker
+        beginning = Beginning(self._workers, self._iterations, *begun)
         if self.persistent_workers:
             beginning.publish(reader._listing.page)  # noqa: SLF001
         return beginning

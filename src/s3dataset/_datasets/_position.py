@@ -174,9 +174,15 @@ class NumberedRun:
 
 
 class ShardsRun:
-    """An iteration over shards without an index."""
+    """An iteration over shards without an index.
 
-    def __init__(self, epoch: UnindexedEpoch[Any]) -> None:
+    Args:
+        epoch: What is read.
+        worker: The number of the reader's turn, among the loader's workers.
+    """
+
+    def __init__(self, epoch: UnindexedEpoch[Any], worker: int = 0) -> None:
+        self.worker = worker
         self._epoch = epoch
         self.done = False
 

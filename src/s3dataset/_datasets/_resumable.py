@@ -279,6 +279,8 @@ class ResumableDataset(S3Dataset[T_co]):
         loaded = replace(checked, bad=BadSamples()).to_dict()
         if ended and asked_by_torchdata():
             loaded["ended"] = True
+        if "turn" in state and not ended:
+            loaded["turn"] = [int(number) for number in state["turn"]]
         if in_worker:
             self._position.loaded = loaded
         else:
@@ -310,7 +312,13 @@ class ResumableDataset(S3Dataset[T_co]):
         if self._position.given is None:
             beginning = self._handed.take(self, self._listing.page)
             if beginning is not None:
-                return Turn(beginning.epoch, beginning.resume, batch_size=beginning.batch_size, in_loader=True)
+                return Turn(
+                    beginning.epoch,
+                    beginning.resume,
+                    batch_size=beginning.batch_size,
+                    in_loader=True,
+                    first_worker=beginning.first_worker,
+                )
         return self._position.begin(self._epochs, self._rank_for_epochs())
 
     def _resolved(self, turn: Turn, part: Part, num_workers: int | None = None) -> EpochState:
@@ -410,7 +418,9 @@ class ResumableDataset(S3Dataset[T_co]):
         if self._reads_unindexed is not None:
             state = self._shards_state(part, turn, num_workers)
             streams = range(part.rank.rank, state.streams, part.rank.world_size)
-            taken = ShardsTaken(state, streams, in_workers=num_workers > 0)
+            worker, of_workers = (turn.resume or {}).get("turn", (0, 0))
+            turn = turn._replace(first_worker=worker if of_workers == num_workers else 0)
+            taken = ShardsTaken(state, streams, num_workers, turn.first_worker)
         else:
             state = self._resolved(turn, part, max(1, num_workers))
             taken = NumberedTaken(state, self._batch_plan(part, state), part.rank.rank)

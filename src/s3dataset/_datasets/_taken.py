@@ -115,12 +115,14 @@ class ShardsTaken:
     Args:
         begun: Where the epoch began.
         streams: Those of this rank.
-        in_workers: Whether each batch carries where its reader stands; else `reads` says which iteration it is.
+        num_workers: Of the loader: each batch carries where its worker stands. 0: `reads` says which iteration it is.
+        first_worker: Whose batch comes first.
     """
 
-    def __init__(self, begun: ShardsState, streams: range, *, in_workers: bool) -> None:
+    def __init__(self, begun: ShardsState, streams: range, num_workers: int, first_worker: int = 0) -> None:
         self._begun = begun
-        self._in_workers = in_workers
+        self._num_workers = num_workers
+        self._next_worker = first_worker
         self._run: Run | None = None
         self._parts = {stream: begun.part(stream) for stream in streams}
         self.going_on = False
@@ -133,20 +135,29 @@ class ShardsTaken:
 
     def reads(self, run: Any) -> None:
         """See `Taken`."""
-        self._run = None if self._in_workers else run
+        self._run = None if self._num_workers else run
 
     def carried(self, state: bytes) -> None:
         """See `Taken`."""
-        self._parts |= {part.stream: part for part in ShardsState.from_dict(json.loads(state)).parts}
+        came = json.loads(state)
+        self._parts |= {part.stream: part for part in ShardsState.from_dict(came).parts}
+        self._next_worker = (came["worker"] + 1) % self._num_workers
 
     def end(self) -> None:
         """See `Taken`."""
         self._done = True
 
-    def state(self) -> ShardsState:
+    def state(self) -> "ShardsTaken":
         """See `Taken`."""
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state, as values for JSON, and whose turn is next: as many workers go on in the same order."""
         state = replace(self._begun, parts=tuple(self._parts[stream] for stream in sorted(self._parts)))
-        return state.next_epoch() if self._done else state
+        if self._done:
+            return state.next_epoch().to_dict()
+        turn = {"turn": [self._next_worker, self._num_workers]} if self._next_worker else {}
+        return state.to_dict() | turn
 
 
 class Reading(Protocol):
@@ -254,7 +265,7 @@ class Carrying:
         run = None if info is None else cast(Any, info.dataset)._position.run  # noqa: SLF001 - of the same package
         if not isinstance(run, ShardsRun):
             return batch
-        return Carried(batch, json.dumps(run.standing().to_dict()).encode())
+        return Carried(batch, json.dumps(run.standing().to_dict() | {"worker": run.worker}).encode())
 
 
 def default_collate_of(batch_size: int | None) -> Callable[[Any], Any]:
