@@ -14,7 +14,9 @@ from tests.process.shard_world import batches_of, flat, number, put_shards
 from s3dataset import BatchSampler, DataLoader, Manifest, MixedDataset, S3IterableDataset, S3MapDataset, Shuffle
 from s3dataset.testing import LocalS3
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:.*multi-threaded.*fork")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create", "ignore:.*multi-threaded.*fork", "ignore:.* is deprecated"
+)
 
 COUNTS = [31, 8, 50, 1, 20, 33]
 EVERYTHING = list(range(sum(COUNTS)))
