@@ -18,7 +18,7 @@ from tests import pack_transforms
 
 from s3dataset import Manifest, S3ClientConfig, S3IterableDataset, S3MapDataset, pack
 from s3dataset.errors import ChecksumMismatchError, DecodeError, ManifestMismatchError, ObjectChangedError, S3Exception
-from s3dataset.formats import Sample
+from s3dataset.formats import Sample, Tar
 from s3dataset.testing import Fault, LocalS3
 from s3dataset.transforms import LabelFromKey
 
@@ -349,6 +349,26 @@ class TestVerify:
     def test_a_shard_that_is_not_what_was_written(self, server: LocalS3) -> None:
         server.add_fault(Fault.replace(key="packed/shard-000001.tar", operation="GetObject", before=True))
         with pytest.raises(S3Exception, match=r"s3://dest/packed/shard-000001\.tar"):
+            pack(SOURCE, DEST, shard_size=SMALL, workers=0, verify="read")
+
+    def test_the_checksum_that_the_service_keeps_will_do(self, server: LocalS3) -> None:
+        pack(SOURCE, DEST, shard_size=SMALL, workers=0)
+        assert not any("shard-" in record.key for record in server.requests("GetObject"))
+        asked = [record.key for record in server.requests("HeadObject") if "shard-" in record.key]
+        assert sorted(asked) == shards(server)
+
+    def test_where_it_keeps_none_shards_are_read(self, server: LocalS3) -> None:
+        server.configure(variant={"ignore_checksums": True})
+        pack(SOURCE, DEST, shard_size=SMALL, workers=0)
+        assert {record.key for record in server.requests("GetObject") if "shard-" in record.key} == set(shards(server))
+
+    def test_and_where_one_asks_for_it(self, server: LocalS3) -> None:
+        pack(SOURCE, DEST, shard_size=SMALL, workers=0, verify="read")
+        assert {record.key for record in server.requests("GetObject") if "shard-" in record.key} == set(shards(server))
+
+    def test_a_shard_that_is_replaced_meanwhile(self, server: LocalS3) -> None:
+        server.add_fault(Fault.replace(key="packed/shard-000001.tar", operation="HeadObject", before=True))
+        with pytest.raises(S3Exception, match=r"s3://dest/packed/shard-000001\.tar"):
             pack(SOURCE, DEST, shard_size=SMALL, workers=0)
 
     def test_can_be_left_out(self, server: LocalS3) -> None:
@@ -360,15 +380,15 @@ class TestVerify:
         from s3dataset._client import get_client
         from s3dataset._manifest import WrittenShard
         from s3dataset._pack._verify import Running, verify_shard
-        from s3dataset.formats import Tar
 
         manifest = pack(SOURCE, DEST, workers=0)
         index, running = manifest.shard(0), Running()
         running.update(server.get("dest", manifest.key(0)))
         shard = WrittenShard("dest", manifest.key(0), manifest.size(0) or 0, manifest.etag(0) or "", index)
-        verify_shard(get_client(), shard, Tar(), running.value)
-        with pytest.raises(ChecksumMismatchError, match="other bytes than were written"):
-            verify_shard(get_client(), shard, Tar(), Running().value)
+        for read in (False, True):
+            verify_shard(get_client(), shard, Tar(), running.value, read=read)
+            with pytest.raises(ChecksumMismatchError, match="other bytes than were written"):
+                verify_shard(get_client(), shard, Tar(), Running().value, read=read)
 
 
 class TestSettings:
@@ -385,12 +405,33 @@ class TestSettings:
             source = Manifest.from_prefix(SOURCE, **options)
             assert pack(source, DEST, shard_size=SMALL, workers=workers) == manifest
 
-    def test_little_memory(self, server: LocalS3) -> None:
+    def test_what_is_larger_than_the_memory_is_streamed(self, server: LocalS3) -> None:
         large = os.urandom(1 << 20) * 40
         server.put("source", "data/cat/large.bin", large)
+        server.put("source", "data/cat/large.txt", b"beside it")
         config = S3ClientConfig(memory_limit_bytes=16 << 20)
-        pack(SOURCE, DEST, workers=0, s3client_config=config)
+        manifest = pack(SOURCE, DEST, workers=0, s3client_config=config)
         assert next(sample for sample in streamed() if "bin" in sample)["bin"] == large
+        sizes = [record.bytes_out for record in server.requests("GetObject") if record.key == "data/cat/large.bin"]
+        assert sum(sizes) == len(large)
+        assert max(sizes) < 8 << 20
+        indexed = S3MapDataset.from_manifest(manifest)
+        assert [sample["txt"] for sample in indexed if "bin" in sample] == [b"beside it"]
+
+    def test_or_refused_before_anything_is_written(self, server: LocalS3) -> None:
+        server.put("source", "data/cat/large.bin", bytes(40 << 20))
+        config = S3ClientConfig(memory_limit_bytes=16 << 20)
+        options: list[dict[str, Any]] = [
+            {"format": "parquet"},
+            {"compression": "zst"},
+            {"transform": pack_transforms.slowly},
+        ]
+        for option in options:
+            with pytest.raises(DecodeError, match=r"cat/large.bin has 41,943,040 bytes, and would be held whole"):
+                pack(SOURCE, DEST, s3client_config=config, **option)
+        with pytest.raises(DecodeError, match=r"tar is read with samples of 1,000,000 bytes at most: give format= a"):
+            pack(SOURCE, DEST, format=Tar(max_sample_bytes=1_000_000))
+        assert server.keys("dest") == []
 
     def test_a_destination_within_the_source(self, server: LocalS3) -> None:
         with pytest.raises(ValueError, match="lies below s3://source/data/"):

@@ -279,8 +279,8 @@ def _most_bytes(spec: PackSpec) -> tuple[int | None, str]:
     if not spec.streams:
         budget = spec.ref.get().memory_limit_bytes
         why = (
-            f"would be held whole in memory, of which there are to be {budget:,} bytes: objects that are only to be moved "
-            "into tar, without transform= and compression=, are streamed; else raise memory_limit_bytes in "
+            f"would be held whole in memory, of which there are to be {budget:,} bytes: objects that are only to be "
+            "moved into tar, without transform= and compression=, are streamed; else raise memory_limit_bytes in "
             "s3client_config="
         )
         limits.append((budget, why))

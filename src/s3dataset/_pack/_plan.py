@@ -111,7 +111,8 @@ def plan_of_objects(
         why: What to say of a larger one.
 
     Raises:
-        DecodeError: An object is too large. Two objects would be the same field of a sample, or two samples have the same key.
+        DecodeError: An object is too large, two objects would be the same field of a sample, or two samples have the
+            same key.
     """
     cutter = _Cutter(source, shard_size, names, tar=tar, check=check, most_bytes=most_bytes, why=why)
     return cutter.plan()
