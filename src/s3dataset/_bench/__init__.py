@@ -12,7 +12,24 @@
 
 from s3dataset._bench._advice import Bottleneck, advise
 from s3dataset._bench._bench import Bench
-from s3dataset._bench._plan import Options, Plan
+from s3dataset._bench._plan import CONCURRENCIES, SIZES, WORKERS, Options, Plan
 from s3dataset._bench._result import Latencies, Result, Step, WorkerStep, WriteStep
+from s3dataset._bench._workers import TransformFailedError, usable_cores
 
-__all__ = ["Bench", "Bottleneck", "Latencies", "Options", "Plan", "Result", "Step", "WorkerStep", "WriteStep", "advise"]
+__all__ = [
+    "CONCURRENCIES",
+    "SIZES",
+    "WORKERS",
+    "Bench",
+    "Bottleneck",
+    "Latencies",
+    "Options",
+    "Plan",
+    "Result",
+    "Step",
+    "TransformFailedError",
+    "WorkerStep",
+    "WriteStep",
+    "advise",
+    "usable_cores",
+]

@@ -140,9 +140,11 @@ class Bench:
                 self._skip(f"{concurrency} requests at once and more: raise --max-bytes or --max-requests")
                 break
             step = self._step(load, concurrency, share, limit)
-            if step is not None:
-                self.result.curve.append(step)
-                tell("curve", step)
+            if step is None:
+                self._skip(f"{concurrency} requests at once: none was answered in time")
+                continue
+            self.result.curve.append(step)
+            tell("curve", step)
 
     def _sizes(self, objects: list[Stored], tell: Callable[[str, Told], None]) -> None:
         best = self.result.best
@@ -160,9 +162,11 @@ class Bench:
                 self._skip(f"requests of {load.mean_bytes:,} bytes: raise --max-bytes")
                 continue
             step = self._step(load, concurrency, share, limit)
-            if step is not None:
-                self.result.sizes.append(step)
-                tell("sizes", step)
+            if step is None:
+                self._skip(f"requests of {load.mean_bytes:,} bytes: none was answered in time")
+                continue
+            self.result.sizes.append(step)
+            tell("sizes", step)
 
     def _workers(self, objects: list[Stored], tell: Callable[[str, Told], None]) -> None:
         options = self.options

@@ -13,14 +13,19 @@ from s3dataset._bench._result import WorkerStep
 from s3dataset._bench._steps import Allowance
 from s3dataset._client import Client
 from s3dataset._manifest import manifest_of_objects
+from s3dataset.errors import S3Exception
 
-__all__ = ["run_workers"]
+__all__ = ["TransformFailedError", "run_workers", "usable_cores"]
 
 _MOST_BATCH_BYTES: Final = 32 << 20
 _MOST_SAMPLES: Final = 500_000
 _AHEAD_BATCHES: Final = 4
 _PATIENCE_S: Final = 20.0
 """For the first batch: workers have to start, and import what their transform needs."""
+
+
+class TransformFailedError(Exception):
+    """A function of the user's did not work."""
 
 
 def read_all(reader: Any) -> int:
@@ -44,7 +49,7 @@ def run_workers(
 
     Raises:
         S3Exception: An object could not be read.
-        Exception: Whatever the transform raised.
+        TransformFailedError: The transform raised something, or batches cannot be made of what it returns.
     """
     import s3dataset  # noqa: PLC0415 - datasets load torch
 
@@ -64,12 +69,19 @@ def run_workers(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         iterator = iter(loader)
-        for batches, _ in enumerate(iterator, 1):
-            last = time.perf_counter()
-            if batches == 1:
-                first = last
-            if last - first >= limit.seconds or last - start >= limit.seconds + _PATIENCE_S:
-                break
+        try:
+            for batches, _ in enumerate(iterator, 1):
+                last = time.perf_counter()
+                if batches == 1:
+                    first = last
+                if last - first >= limit.seconds or last - start >= limit.seconds + _PATIENCE_S:
+                    break
+        except S3Exception:
+            raise
+        except Exception as error:
+            if transform is None:
+                raise
+            raise TransformFailedError(f"--transform raised {type(error).__name__}: {error}") from error
         del iterator  # ends the workers, whose CPU time counts then
     # What was read ahead for batches that nobody took counts as read, too.
     read = min(most, max(dataset.stats().samples, batches * batch_size) + _AHEAD_BATCHES * batch_size * max(workers, 1))

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
         tell("--plot needs matplotlib: pip install 's3dataset[demo]'")
         return 1
-    from s3dataset._bench import Bench  # noqa: PLC0415 - `--help` need not load them
+    from s3dataset._bench import Bench, TransformFailedError  # noqa: PLC0415 - `--help` need not load them
     from s3dataset._uri import S3Uri  # noqa: PLC0415
 
     options = options_of(arguments)
@@ -100,6 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
     printer = Printer(bench, quiet=quiet)
     try:
         result = bench.run(printer)
+    except TransformFailedError as error:
+        printer.finish()
+        tell("\n  ".join([str(error), *getattr(error.__cause__, "__notes__", ())]))
+        return 1
     finally:
         printer.finish()
     if bench.temporary is not None:
@@ -114,9 +118,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def options_of(arguments: argparse.Namespace) -> "Options":
-    from s3dataset._bench import Options  # noqa: PLC0415 - `--help` need not load them
-    from s3dataset._bench._plan import CONCURRENCIES, SIZES, WORKERS  # noqa: PLC0415
-    from s3dataset._bench._workers import usable_cores  # noqa: PLC0415
+    from s3dataset._bench import (  # noqa: PLC0415 - `--help` need not load them
+        CONCURRENCIES,
+        SIZES,
+        WORKERS,
+        Options,
+        usable_cores,
+    )
 
     usual = tuple(number for number in WORKERS if number <= min(16, max(2, usable_cores())))
     return Options(

@@ -1,0 +1,258 @@
+"""`s3dataset bench`: within its bounds, with a verdict, and with nothing left behind."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from s3dataset._cli import main
+from s3dataset.testing import Fault, LocalS3
+
+TIMEOUT_S = 120
+COMMAND = [sys.executable, "-m", "s3dataset", "bench"]
+QUICK = ["--seconds", "2", "--concurrency", "1,4,16", "--workers", ""]
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def running():
+    with LocalS3("bucket", "empty") as server:
+        for number in range(300):
+            server.put("bucket", f"small/{number:03d}.jpg", b"x" * (500 + number))
+        server.put("bucket", "small/.s3dataset/tar-index.manifest", b"no data")
+        server.put("bucket", "small/folder/", b"")
+        for number in range(3):
+            server.put("bucket", f"large/{number}.bin", bytes(20 * MIB))
+        yield server
+
+
+@pytest.fixture
+def server(running):
+    running.clear_faults()
+    running.reset_stats()
+    yield running
+    running.clear_faults()
+
+
+def measured(capsys, *arguments):
+    assert main(["bench", *arguments, "--json"]) == 0
+    printed = capsys.readouterr()
+    return json.loads(printed.out), printed.err
+
+
+def test_small_objects_are_measured_and_the_advice_is_to_pack(server, capsys):
+    found, said = measured(capsys, "s3://bucket/small/", *QUICK)
+    assert (found["objects"], found["complete"]) == (300, True)
+    assert 500 <= found["mean_bytes"] < 800
+    assert [step["concurrency"] for step in found["curve"]] == [1, 4, 16]
+    for step in (found["single"], *found["curve"]):
+        assert step["requests"] > 0
+        assert step["latencies"]["p50"] <= step["latencies"]["p90"] <= step["latencies"]["p99"]
+        assert 500 <= step["request_bytes"] < 800
+    assert found["first_byte"]["count"] > 0
+    assert any("s3dataset pack s3://bucket/small/" in sentence for sentence in found["advice"])
+    assert found["bottleneck"] in {"CPU", "request rate", "latency"}
+    assert "at most 4.0 GB and 200,000 requests" in said
+    assert "$0.08 for requests" in said
+    assert {record.key.split("/")[0] for record in server.requests("GetObject")} == {"small"}
+    assert not [record for record in server.requests("GetObject") if "/.s3dataset/" in record.key]
+    assert server.requests("PutObject") == []
+
+
+def test_large_objects_are_read_in_ranges_of_several_sizes(server, capsys):
+    found, _ = measured(capsys, "s3://bucket/large/", *QUICK)
+    assert [step["request_bytes"] for step in found["sizes"]] == [16384, 131072, MIB, 4 * MIB, 8 * MIB, 16 * MIB]
+    assert all(step["request_bytes"] == pytest.approx(20 * MIB / 2.5, rel=0.4) for step in found["curve"])
+    assert any("part_size" in sentence for sentence in found["advice"])
+
+
+def test_bytes_and_requests_are_bounded(server, capsys):
+    found, said = measured(capsys, "s3://bucket/large/", *QUICK, "--max-bytes", "100MB", "--max-requests", "500")
+    assert "at most 100.0 MB and 500 requests" in said
+    assert found["bytes"] <= 100e6
+    assert server.stats()["bytes_out"] <= 100e6
+    assert len(server.requests("GetObject")) <= 500
+    assert found["skipped"]
+
+
+@pytest.mark.slow
+def test_a_dataloader_with_each_number_of_workers(server, capsys):
+    found, _ = measured(capsys, "s3://bucket/small/", "--seconds", "4", "--concurrency", "4", "--workers", "0,1")
+    assert [step["workers"] for step in found["workers"]] == [0, 1]
+    assert all(step["samples_per_s"] > 0 for step in found["workers"])
+    assert any(re.match(r"num_workers=[01] gives [\d,]+ samples/s", sentence) for sentence in found["advice"])
+
+
+def test_a_transform_of_ones_own(server, capsys, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def decode(reader):\n    raise ValueError(f'cannot decode {reader.key}')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ["s3://bucket/small/", "--seconds", "1", "--concurrency", "1", "--workers", "0"]
+    assert main(["bench", *arguments, "--transform", "mine:decode"]) == 1
+    said = capsys.readouterr().err
+    assert "--transform raised ValueError: cannot decode small/" in said
+    with pytest.raises(SystemExit):
+        main(["bench", *arguments, "--transform", "mine:nothing"])
+
+
+def test_a_transform_that_fails_in_a_worker(server, capsys, tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text("def decode(reader):\n    return len(reader.read()) / 0\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["s3://bucket/small/", "--seconds", "1", "--concurrency", "1", "--workers", "1"]
+    assert main(["bench", *arguments, "--transform", "theirs:decode"]) == 1
+    assert "--transform raised ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_pictures_for_people_come_with_a_verdict(server):
+    done = subprocess.run([*COMMAND, "s3://bucket/small/", *QUICK], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    for title in ("one request at a time", "requests at once", "what it means"):
+        assert f"\n{title}\n" in done.stdout
+    rows = re.findall(
+        r"^ +(1|4|16)  [█▏▎▍▌▋▊▉ ]{32}  +[\d.]+ [kM]?B/s +[\d,]+ requests/s  p50 ", done.stdout, re.MULTILINE
+    )
+    assert rows == ["1", "4", "16"]
+    assert re.search(r"read in [\d,]+ requests, [\d.]+ s; limited by: ", done.stdout)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+def test_a_terminal_tells_what_is_measured():
+    with LocalS3("bucket") as server:
+        server.put("bucket", "x", b"x" * 1000)
+        ours, its = pty.openpty()
+        process = subprocess.Popen(
+            [*COMMAND, "s3://bucket/", *QUICK], stdout=its, stderr=its, env={**os.environ, "TERM": "xterm"}
+        )
+        os.close(its)
+        seen = b""
+        try:
+            while select.select([ours], [], [], TIMEOUT_S)[0] and (data := os.read(ours, 65536)):
+                seen += data
+        except OSError:  # the end of a terminal
+            pass
+        os.close(ours)
+        assert process.wait(TIMEOUT_S) == 0
+    assert b"measuring: 4 done" in seen
+    assert b"\x1b[32m" in seen
+
+
+def test_a_picture_to_keep(server, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    measured(capsys, "s3://bucket/large/", *QUICK, "--plot", str(tmp_path / "bench.png"))
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_without_matplotlib_names_the_extra_before_anything_is_read(server, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert main(["bench", "s3://bucket/small/", "--plot", "x.png"]) == 1
+    assert "pip install 's3dataset[demo]'" in capsys.readouterr().err
+    assert server.requests() == []
+
+
+# -- Writing -----------------------------------------------------------------------------------------------------------
+
+WRITING = ["--write", "--sizes", "1KiB,1MiB,10MiB", *QUICK, "--max-bytes", "1GB"]
+
+
+def test_temporary_objects_are_written_measured_and_removed(server, capsys):
+    before = server.keys("bucket")
+    found, said = measured(capsys, "s3://bucket/small", *WRITING, "--yes")
+    assert [write["size"] for write in found["writes"]] == [1024, MIB, 10 * MIB]
+    assert [step["request_bytes"] for step in found["sizes"]][-1] == 8 * MIB
+    assert server.keys("bucket") == before
+    written = {record.key.rsplit("/", 2)[0] for record in server.requests("PutObject")}
+    assert len(written) == 1
+    assert re.fullmatch(r"small/s3dataset-bench-[0-9a-f]{16}", written.pop())
+    assert "temporary objects below s3://bucket/small/s3dataset-bench-" in said
+
+
+def test_without_a_terminal_and_without_yes_nothing_is_written(server):
+    done = subprocess.run(
+        [*COMMAND, "s3://bucket/small/", *WRITING],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 2
+    assert "--yes" in done.stdout
+    assert server.requests() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_removes_what_was_written(server, number):
+    before = server.keys("bucket")
+    process = subprocess.Popen(
+        [*COMMAND, "s3://bucket/small/", *WRITING, "--seconds", "60", "--yes"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not server.requests("GetObject"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert server.keys("bucket") == before
+
+
+def test_what_cannot_be_removed_is_named(server, capsys):
+    server.add_fault(Fault.status(403, code="AccessDenied", operation="DeleteObjects", times=None))
+    assert main(["bench", "s3://bucket/small/", "--write", "--sizes", "1KiB", *QUICK, "--yes"]) == 1
+    assert "aws s3 rm --recursive s3://bucket/small/s3dataset-bench-" in capsys.readouterr().err
+    server.clear_faults()
+    for key in server.keys("bucket", "small/s3dataset-bench-"):
+        server.delete("bucket", key)
+
+
+# -- Failures ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_read_says_what_to_do(server, capsys):
+    assert main(["bench", "s3://empty/"]) == 1
+    assert "There is nothing to read below s3://empty/" in capsys.readouterr().err
+
+
+def test_a_pattern_that_fits_nothing(server, capsys):
+    assert main(["bench", "s3://bucket/small/", "--pattern", "*.png"]) == 1
+    assert "There is nothing to read" in capsys.readouterr().err
+
+
+def test_objects_that_may_not_be_read(server, capsys):
+    server.add_fault(Fault.status(403, code="AccessDenied", operation="GetObject", times=None))
+    assert main(["bench", "s3://bucket/small/", *QUICK]) == 1
+    assert "Access denied" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--seconds", "0"],
+        ["--concurrency", "0"],
+        ["--concurrency", "1,x"],
+        ["--workers", "-1"],
+        ["--max-bytes", "lots"],
+        ["--sizes", "1MiB"],
+        ["--transform", "nothing"],
+    ],
+)
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "s3://bucket/small/", *arguments])
+    assert ended.value.code == 2
+    assert "usage: s3dataset bench" in capsys.readouterr().err
