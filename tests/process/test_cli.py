@@ -12,6 +12,7 @@ import time
 import pytest
 
 import s3dataset
+from s3dataset._cli import main
 from s3dataset.testing import Fault, LocalS3
 
 TIMEOUT_S = 60
@@ -49,6 +50,12 @@ def test_version():
         ["no-such-command"],
         ["ls"],
         ["ls", "s3://bucket", "--unsigned", "--profile", "mine"],
+        ["ls", "s3://bucket", "--count", "--summary"],
+        ["cat"],
+        ["cp", "s3://bucket/key"],
+        ["bench"],
+        ["doctor", "s3://bucket/", "s3://bucket/"],
+        ["completion", "tcsh"],
         ["demo", "--epochs", "0"],
         ["demo", "--workers", "-1"],
         ["serve", "--port", "65536"],
@@ -69,6 +76,44 @@ def test_wrong_usage_exits_with_2_and_says_how(arguments):
     assert "usage: s3dataset" in done.stderr
 
 
+class TestHelp:
+    def test_it_begins_with_first_steps_and_exit_statuses(self):
+        done = command("--help")
+        assert done.returncode == 0
+        for text in ("s3dataset doctor s3://bucket/prefix/", "s3dataset demo", "exit status: 0: done; 1: it failed"):
+            assert text in done.stdout
+
+    @pytest.mark.parametrize(
+        "name", ["demo", "serve", "doctor", "bench", "ls", "cat", "cp", "index", "pack", "checkpoint", "completion"]
+    )
+    def test_each_command_has_examples_and_its_description_wrapped(self, name, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        assert ended.value.code == 0
+        printed = capsys.readouterr().out
+        assert "\nexamples:\n  " in printed
+        description = printed.split("\n\n")[1]
+        assert max(map(len, description.splitlines())) <= 80
+
+    def test_it_is_quick_because_it_loads_nothing(self):
+        heavy = ["torch", "botocore", "numpy", "tqdm", "matplotlib", "s3dataset._native"]
+        script = (
+            "import sys; from s3dataset._cli import build_parser; build_parser().format_help(); "
+            f"print([name for name in {heavy} if name in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.stdout == "[]\n"
+
+    @pytest.mark.parametrize("name", ["bench", "cat", "cp", "doctor", "index", "ls", "pack"])
+    def test_the_same_connection_options_everywhere(self, name, capsys):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        printed = capsys.readouterr().out
+        for option in ("--region", "--endpoint", "--profile", "--unsigned"):
+            assert option in printed
+
+
 @pytest.mark.usefixtures("filled")
 class TestLs:
     def test_rows_are_in_key_order_with_sizes_and_counts_on_standard_error(self):
@@ -85,6 +130,36 @@ class TestLs:
         done = command("ls", "s3://bucket/images/", "--pattern", "*.jpg", "--count")
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("12 objects, 66 bytes (66 B), listed in ")
+
+    def test_a_summary_draws_the_sizes_and_says_what_to_do(self):
+        done = command("ls", "s3://bucket/images/", "--summary")
+        assert done.returncode == 0, done.stderr
+        first, *rest = done.stdout.splitlines()
+        assert first.startswith("13 objects, 71 bytes (71 B), listed in ")
+        drawn = {line.split("█")[0].strip(): line for line in rest if "█" in line}
+        assert set(drawn) == {"empty", "1 B – 4 B", "4 B – 16 B"}
+        assert "█" * 40 in drawn["4 B – 16 B"]
+        assert " 9  " in drawn["4 B – 16 B"]
+        assert "suffixes: .jpg 92 %, .txt 8 %" in rest
+        assert any(line.startswith("→ 13 objects of 5 bytes: each can be a sample") for line in rest)
+        assert command("ls", "s3://bucket/images/", "--histogram").stdout.splitlines()[2:] == rest[1:]
+
+    def test_json(self):
+        done = command("ls", "s3://bucket/images/", "--json")
+        facts = json.loads(done.stdout)
+        assert (facts["objects"], facts["bytes"]) == (13, 71)
+        assert [entry["size"] for entry in facts["entries"]] == [*range(12), 5]
+        assert set(facts["entries"][0]) == {"uri", "size", "mtime", "etag"}
+        summary = json.loads(command("ls", "s3://bucket/images/", "--summary", "--json").stdout)
+        assert "entries" not in summary
+        assert sum(band["objects"] for band in summary["histogram"]) == 13
+        assert sum(band["bytes"] for band in summary["histogram"]) == 71
+        assert len(summary["advice"]) == 2
+        count = json.loads(command("ls", "s3://bucket/images/", "--count", "--json").stdout)
+        assert set(count) == {"uri", "objects", "bytes", "seconds"}
+        nothing = command("ls", "s3://bucket/none/", "--json")
+        assert nothing.returncode == 1
+        assert json.loads(nothing.stdout)["entries"] == []
 
     def test_an_empty_prefix_exits_with_1_and_names_what_there_is(self):
         done = command("ls", "s3://bucket/imges/")
@@ -147,11 +222,11 @@ class TestLs:
 
     def test_a_reader_that_goes_away_is_no_error(self, filled):
         filled.add_synthetic("bucket", "many/{}.jpg", count=20_000, size_bytes=1)
-        line = f"{sys.executable} -m s3dataset ls s3://bucket/many/ | head -n 1"
-        done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+        line = f"{sys.executable} -m s3dataset ls s3://bucket/many/ | head -n 1; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.returncode == 141
         assert done.stdout.count("\n") == 1
-        assert "Traceback" not in done.stderr
-        assert "BrokenPipe" not in done.stderr
+        assert done.stderr == ""
 
 
 def shard(number, samples=5):
@@ -314,6 +389,13 @@ class TestCheckpoint:
         assert [row[-1] for row in rows] == ["torch", "torch", "yes"]
         assert done.stderr.startswith("3 checkpoints, ")
         assert '{"loss": 30.0}' in command("checkpoint", "ls", self.URI, "--metadata").stdout
+        facts = json.loads(command("checkpoint", "ls", self.URI, "--json").stdout)
+        assert facts["uri"] == "s3://checkpoints/run/"
+        assert [(one["step"], one["pinned"], one["metadata"]) for one in facts["checkpoints"]] == [
+            (700, False, {"loss": 350.0}),
+            (60, False, {"loss": 30.0}),
+            (5, True, {"loss": 2.5}),
+        ]
         nothing = command("checkpoint", "ls", "s3://checkpoints/other")
         assert nothing.returncode == 1
         assert nothing.stderr == "s3dataset: s3://checkpoints/other/ has no committed checkpoint\n"
