@@ -4,18 +4,18 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-SETUP := $(PYTHON) tools/setup_env.py
+SETUP := $(PYTHON) tools/setup_env.py $(if $(NEWEST),--newest)
 BIN := .venv/bin
 PYTEST_ARGS ?= -n 2
 MIRI_TESTED := budget:: date::tests::http date::tests::iso head:: hedge:: pace:: xml::list xml::write proxy:: raw::tests::a_span
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo notebook test test-fast test-oldest-torch model faults kills soak fuzz fuzz-guided asan miri lint format deny bench bench-docs scale build clean
+.PHONY: help env demo notebook test test-fast test-oldest test-oldest-torch model faults kills soak fuzz fuzz-guided asan miri lint format deny audit licenses lock bench bench-docs scale wheel wheel-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-env: ## .venv with everything for development, and the package built into it
+env: ## .venv with everything for development, and the package built into it (NEWEST=1: newest versions, not those locked)
 	@$(SETUP) dev
 
 demo: ## train a model on images that stream from a local S3 (ARGS="--uri s3://... --region ..." for a bucket of yours)
@@ -34,8 +34,11 @@ test: env ## Rust and Python tests
 test-fast: env ## Python tests without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(ARGS)
 
-test-oldest-torch: env ## tests of checkpoints with the oldest PyTorch supported (ARGS="-n 2", ARGS=tests/...)
-	@$(BIN)/python tools/oldest_torch.py $(ARGS)
+test-oldest: env ## the fast tests with the oldest versions that pyproject.toml allows (ARGS=tests/...)
+	@$(BIN)/python tools/oldest.py $(PYTEST_ARGS) $(ARGS)
+
+test-oldest-torch: env ## tests of checkpoints, the slow ones too, with those versions (ARGS="-n 2", ARGS=tests/...)
+	@$(BIN)/python tools/oldest.py --checkpoints $(ARGS)
 
 model: ## queues, budget and assemblies in every order of their threads (loom; a minute)
 	cargo test --quiet -p s3dataset-engine --features loom --lib model::
@@ -82,6 +85,15 @@ format: ## ruff and rustfmt, in place
 deny: ## licences, sources and bans of the Rust dependencies
 	cargo deny --all-features --log-level error check bans licenses sources
 
+audit: ## known vulnerabilities of the locked versions, Python's and Rust's (asks PyPI and RustSec)
+	@$(PYTHON) tools/audit.py
+
+licenses: ## THIRD-PARTY-LICENSES.txt from Cargo.lock
+	@$(PYTHON) tools/third_party.py
+
+lock: ## tools/locks/ anew, from pyproject.toml (Cargo.lock: cargo update)
+	@$(PYTHON) tools/lock.py $(ARGS)
+
 bench: ## ours beside the peers, in one run (20 minutes; see benchmarks/README.md)
 	@$(SETUP) demo
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -93,10 +105,12 @@ bench-docs: ## README's table and docs/performance.md from the newest results
 scale: env ## many processes under one limit, shares of 1,024 ranks, the largest objects (10 minutes; docs/scale.md)
 	$(BIN)/python -m benchmarks.scale $(ARGS)
 
-build: ## wheel and source distribution in dist/
-	@$(SETUP) --no-native
-	$(BIN)/maturin build --release --sdist --out dist
+wheel: ## what is released, in dist/: wheels for old Linux and free-threaded Python, and the sources (docs/releasing.md)
+	@$(PYTHON) tools/wheels.py $(ARGS)
+
+wheel-check: ## dist/ as a user gets it: contents, glibc, import and demo in an environment without Rust, the sdist built
+	@$(PYTHON) tools/check_wheels.py $(ARGS)
 
 clean: ## everything that make made
-	rm -rf .venv .venv-oldest .bench-venv target dist demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-oldest .venv-release .bench-venv target dist demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -f src/s3dataset/_native*.so

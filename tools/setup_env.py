@@ -1,7 +1,8 @@
-"""Makes `.venv` ready: `python3 tools/setup_env.py EXTRA... [--no-native]`. Needs only Python.
+"""Makes `.venv` ready: `python3 tools/setup_env.py EXTRA... [--no-native] [--newest]`. Needs only Python.
 
 The extras are those of pyproject.toml. Packages are installed with uv where it is on PATH or can be had from PyPI, else
-with pip. It is quick when nothing changed. `UV_TORCH_BACKEND=cpu` saves three gigabytes on Linux without a GPU.
+with pip, in the versions of tools/locks/dev.txt (`--newest`: in the newest ones that pyproject.toml allows). It is quick when
+nothing changed. `UV_TORCH_BACKEND=cpu` saves three gigabytes on Linux without a GPU.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+LOCK = ROOT / "tools" / "locks" / "dev.txt"
 OLDEST = (3, 11)
 
 
@@ -103,15 +105,17 @@ def pip_install(arguments: list[str]) -> None:
         sys.exit(f"Installing failed (exit {result.returncode}): {' '.join(command)}")
 
 
-def install(extras: list[str]) -> None:
+def install(extras: list[str], newest: bool) -> None:
     stamp = VENV / ".s3dataset-packages.json"
     installed = json.loads(stamp.read_text()) if stamp.exists() else {"extras": [], "digest": ""}
     extras = sorted({*installed["extras"], *extras})
     wanted = requirements(extras)
-    state = {"extras": extras, "digest": hashlib.sha256("\n".join(wanted).encode()).hexdigest()}
+    lock = "" if newest else LOCK.read_text()
+    state = {"extras": extras, "digest": hashlib.sha256("\n".join([*wanted, lock]).encode()).hexdigest()}
     if state["digest"] != installed["digest"]:
         print("installing packages (PyTorch is large; the next checkout takes it from the cache)", flush=True)
-        pip_install(wanted)
+        # Constraints, not requirements: which packages are needed depends on the platform and on the build of PyTorch.
+        pip_install([*wanted, *(["--upgrade"] if newest else ["--constraint", str(LOCK)])])
         stamp.write_text(json.dumps(state))
 
 
@@ -119,11 +123,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("extras", nargs="*", metavar="EXTRA")
     parser.add_argument("--no-native", action="store_true", help="leave the Rust part and the package itself out")
+    parser.add_argument("--newest", action="store_true", help="do not keep to the versions of tools/locks/dev.txt")
     arguments = parser.parse_args()
     if not arguments.no_native:
         build_native.demand_rust()  # before gigabytes are downloaded in vain
     make_venv()
-    install(arguments.extras)
+    install(arguments.extras, arguments.newest)
     if not arguments.no_native:
         build_native.build_and_install(VENV, pip_install)
 

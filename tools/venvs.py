@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def uv_command() -> list[str]:
+    setup_env.make_venv()  # where uv is installed if it is nowhere
     uv = setup_env.find_uv()
     if uv is None:
         sys.exit("uv was not found and could not be installed: https://docs.astral.sh/uv/getting-started/installation/")
