@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2
 MIRI_TESTED := budget:: date::tests::http date::tests::iso head:: hedge:: pace:: xml::list xml::write proxy:: raw::tests::a_span
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo notebook test test-fast test-oldest test-oldest-torch model faults kills soak fuzz fuzz-guided asan miri lint format deny audit licenses lock bench bench-docs scale wheel wheel-check clean
+.PHONY: help env demo notebook test test-fast docs-test test-oldest test-oldest-torch model faults kills soak fuzz fuzz-guided asan miri lint format deny audit licenses lock bench bench-docs scale wheel wheel-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ test: env ## Rust and Python tests
 
 test-fast: env ## Python tests without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(ARGS)
+
+docs-test: env ## links and examples of the documentation
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/unit/test_documents.py tests/process/test_examples.py tests/process/test_*_docs.py $(ARGS)
 
 test-oldest: env ## the fast tests with the oldest versions that pyproject.toml allows (ARGS=tests/...)
 	@$(BIN)/python tools/oldest.py $(PYTEST_ARGS) $(ARGS)
@@ -73,6 +76,7 @@ lint: ## every linter, as in CI
 	PYTHONPATH=src $(BIN)/lint-imports --no-cache
 	cargo fmt --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	@$(BIN)/python tools/third_party.py --check
 	@if cargo deny --version >/dev/null 2>&1; then $(MAKE) --no-print-directory deny; \
 	else echo 'cargo-deny is not installed: licences and sources of crates not checked (cargo install cargo-deny)'; fi
 

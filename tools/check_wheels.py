@@ -1,4 +1,4 @@
-"""Tries what is in dist/ as a user would get it: `python3 tools/check_wheels.py [--no-sdist] [--no-demo]`.
+"""Tries what is in dist/ as a user would get it: `python3 tools/check_wheels.py [--contents] [--no-demo] [--no-sdist]`.
 
 The wheel: what it holds, which glibc it needs, and, in a fresh environment without Rust, its import and the demo. The source
 distribution: built and imported in a fresh environment. Wheels for other machines than this one are only looked into.
@@ -154,8 +154,9 @@ def try_sdist(sdist: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dist", type=Path, default=ROOT / "dist")
-    parser.add_argument("--no-demo", action="store_true")
-    parser.add_argument("--no-sdist", action="store_true")
+    parser.add_argument("--contents", action="store_true", help="only look into the wheels")
+    parser.add_argument("--no-demo", action="store_true", help="import what is in the wheel, and leave it at that")
+    parser.add_argument("--no-sdist", action="store_true", help="leave the source distribution out")
     arguments = parser.parse_args()
     found = sorted(arguments.dist.resolve().glob("*.whl"))
     demand(found, f"there is no wheel in {arguments.dist}: make wheel")
@@ -163,13 +164,15 @@ def main() -> None:
     here = platform.machine().replace("arm64", "aarch64") if sysconfig.get_platform().startswith("linux") else "macosx"
     for wheel in found:
         look_into(wheel, programs)
+        if arguments.contents:
+            continue
         if not wheel.stem.endswith(here) and here != "macosx":
             print("  not tried: it is for another machine")
         elif "-abi3-" in wheel.name:
             try_wheel(wheel, not arguments.no_demo)
         else:
             try_free_threaded(wheel)
-    if not arguments.no_sdist:
+    if not arguments.no_sdist and not arguments.contents:
         sdists = sorted(arguments.dist.resolve().glob("*.tar.gz"))
         demand(len(sdists) == 1, f"there are {len(sdists)} source distributions in {arguments.dist} instead of one")
         try_sdist(sdists[0])

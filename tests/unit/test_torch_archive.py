@@ -54,7 +54,11 @@ def test_how_archives_begin(name):
     assert begins_torch_archive(memoryview(archive([name])[0]))
 
 
-@pytest.mark.parametrize("data", [b"", b"PK", b"PK\x03\x04" + bytes(40), archive(["a.npy"])[0], bytes(1000)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"PK", b"PK\x03\x04" + bytes(40), archive(["a.npy"])[0], bytes(1000)],
+    ids=["nothing", "two bytes", "a head alone", "another archive", "zeros"],  # an archive holds the time it was made
+)
 def test_what_does_not_begin_one(data):
     assert not begins_torch_archive(memoryview(data))
 
