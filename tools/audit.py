@@ -1,4 +1,4 @@
-"""Looks for what is known to be bad: vulnerable versions in tools/locks/ and Cargo.lock, and weak spots of the workflows.
+"""Looks for what is known to be bad: vulnerable versions in tools/locks/ and Cargo.lock, weak spots of the workflows.
 
 Asks PyPI about Python packages and the RustSec database about crates (cargo-deny has to be installed for that).
 """

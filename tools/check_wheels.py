@@ -1,7 +1,7 @@
 """Tries what is in dist/ as a user would get it: `python3 tools/check_wheels.py [--contents] [--no-demo] [--no-sdist]`.
 
-The wheel: what it holds, which glibc it needs, and, in a fresh environment without Rust, its import and the demo. The source
-distribution: built and imported in a fresh environment. Wheels for other machines than this one are only looked into.
+The wheel: what it holds, which glibc it needs, and, in a fresh environment without Rust, its import and the demo. The
+source distribution: built and imported in a fresh environment. Wheels for other machines are only looked into.
 """
 
 import argparse
@@ -65,7 +65,9 @@ def look_into(wheel: Path, programs: Path) -> None:
     subprocess.run([programs / "python", "-c", VALIDATE], input=bill, check=True)
     crates = len(json.loads(bill)["components"])
     if "linux" in wheel.name:
-        told = subprocess.run([programs / "auditwheel", "show", wheel], capture_output=True, text=True, check=True).stdout
+        told = subprocess.run(
+            [programs / "auditwheel", "show", wheel], capture_output=True, text=True, check=True
+        ).stdout
         needed = {tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_([\d.]+)", told)}
         demand(needed, f"auditwheel found no symbols of glibc in {wheel.name}: {told}")
         newest = max(needed)
@@ -78,7 +80,9 @@ def look_into(wheel: Path, programs: Path) -> None:
 
 def without_rust(venv: Path) -> dict[str, str]:
     """The environment of somebody who has no Rust and knows nothing of this checkout."""
-    folders = [f for f in os.environ["PATH"].split(os.pathsep) if not any(Path(f, p).exists() for p in ("cargo", "rustc"))]
+    folders = [
+        f for f in os.environ["PATH"].split(os.pathsep) if not any(Path(f, p).exists() for p in ("cargo", "rustc"))
+    ]
     unwanted = ("PYTHON", "VIRTUAL_ENV", "CARGO", "RUST", "S3DATASET", "AWS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     made = {**kept, "PATH": os.pathsep.join([str(venv / "bin"), *folders])}
@@ -89,7 +93,9 @@ def without_rust(venv: Path) -> dict[str, str]:
 def install(venv: Path, python: str, what: list[str], environment: dict[str, str]) -> Path:
     uv = [shutil.which(venvs.uv_command()[0]) or venvs.uv_command()[0]]
     subprocess.run([*uv, "venv", "-q", "--python", python, venv], check=True, env=environment)
-    subprocess.run([*uv, "pip", "install", "-q", "--python", venv / "bin" / "python", *what], check=True, env=environment)
+    subprocess.run(
+        [*uv, "pip", "install", "-q", "--python", venv / "bin" / "python", *what], check=True, env=environment
+    )
     return venv / "bin" / "python"
 
 
@@ -97,7 +103,9 @@ def imports(interpreter: Path, folder: Path, environment: dict[str, str]) -> boo
     """Imports in fresh processes; -> whether Python runs with its lock."""
     best = float("inf")
     for _ in range(TRIES):
-        told = subprocess.run([interpreter, "-c", IMPORT], cwd=folder, env=environment, capture_output=True, text=True)
+        told = subprocess.run(
+            [interpreter, "-c", IMPORT], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
         demand(told.returncode == 0, f"the import failed:\n{told.stderr}")
         file, version, seconds, heavy, gil = json.loads(told.stdout)
         demand(Path(file).is_relative_to(folder), f"{file} was imported instead of what was installed")
@@ -115,20 +123,21 @@ def try_wheel(wheel: Path, demo: bool) -> None:
         folder = Path(name).resolve()
         environment = without_rust(folder / "venv")
         extra = "[demo]" if demo else ""
-        interpreter = install(
-            folder / "venv", sys.executable, [f"s3dataset{extra} @ {wheel.as_uri()}"], environment
-        )
+        interpreter = install(folder / "venv", sys.executable, [f"s3dataset{extra} @ {wheel.as_uri()}"], environment)
         imports(interpreter, folder, environment)
         if demo:
             command = [interpreter, "-m", "s3dataset", "demo"]
-            ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1200)
+            ran = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1200, check=False
+            )
             demand(ran.returncode == 0, f"the demo ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}")
             print("  python -m s3dataset demo: " + (ran.stdout.strip().splitlines() or ["(no words)"])[-1])
 
 
 def try_free_threaded(wheel: Path) -> None:
     version = wheels.FREE_THREADED[-1]
-    found = subprocess.run([*venvs.uv_command(), "python", "find", "--no-python-downloads", version], capture_output=True)
+    command = [*venvs.uv_command(), "python", "find", "--no-python-downloads", version]
+    found = subprocess.run(command, capture_output=True, check=False)
     if found.returncode:
         print(f"{wheel.name}: NOT TRIED, there is no Python {version} on this machine")
         return

@@ -1,4 +1,4 @@
-"""Writes tools/locks/: `python3 tools/lock.py [UV'S ARGUMENTS]`, such as `--upgrade-package torch`; `--upgrade` for all.
+"""Writes tools/locks/: `python3 tools/lock.py [UV'S ARGUMENTS]`, such as `--upgrade`, or `--upgrade-package torch`.
 
 dev.txt holds the versions of everything that development needs, for every platform and Python: constraints of
 setup_env.py. release.txt holds the programs that make a release, with their hashes. Neither names an index.

@@ -1,7 +1,7 @@
 """Runs tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 
-`python3 tools/oldest.py [--checkpoints] [PYTEST ARGUMENTS]`: the fast tests, or those of checkpoints, which depend on PyTorch's
-version most. The package is used from where its sources are, with the Rust part that `make env` has built.
+`python3 tools/oldest.py [--checkpoints] [PYTEST ARGUMENTS]`: the fast tests, or those of checkpoints, which depend on
+PyTorch's version most. The package is used from where its sources are, with the Rust part that `make env` has built.
 """
 
 import os
@@ -30,7 +30,9 @@ def main() -> None:
     own = "%d.%d" % sys.version_info[:2]
     wanted = ["--resolution", "lowest-direct", *setup_env.requirements(EXTRAS)]
     python = sys.executable if own == PYTHON else PYTHON
-    interpreter = venvs.make(ROOT / ".venv-oldest", wanted, about="the oldest versions of pyproject.toml", python=python)
+    interpreter = venvs.make(
+        ROOT / ".venv-oldest", wanted, about="the oldest versions of pyproject.toml", python=python
+    )
     given = sys.argv[1:]
     tests: tuple[str, ...] = ("-m", "not slow")
     if "--checkpoints" in given:

@@ -1,8 +1,8 @@
 """Makes `.venv` ready: `python3 tools/setup_env.py EXTRA... [--no-native] [--newest]`. Needs only Python.
 
 The extras are those of pyproject.toml. Packages are installed with uv where it is on PATH or can be had from PyPI, else
-with pip, in the versions of tools/locks/dev.txt (`--newest`: in the newest ones that pyproject.toml allows). It is quick when
-nothing changed. `UV_TORCH_BACKEND=cpu` saves three gigabytes on Linux without a GPU.
+with pip, in the versions of tools/locks/dev.txt (`--newest`: in the newest ones that pyproject.toml allows). It is
+quick when nothing changed. `UV_TORCH_BACKEND=cpu` saves three gigabytes on Linux without a GPU.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """What is compiled into the wheel besides our own code: `python3 tools/third_party.py [--check]`.
 
 Writes THIRD-PARTY-LICENSES.txt, which every wheel and the source distribution carry, from Cargo.lock and the licence
-files of the crates; `--check` only says whether it is up to date. `bill_of_materials` is the same list for one target, as CycloneDX.
-Crates that only run in the compiler (procedural macros, build scripts) are not in the wheel and not in the lists.
+files of the crates; `--check` only says whether it is up to date. `bill_of_materials` is the same list for one target,
+as CycloneDX. Crates that only run in the compiler (procedural macros, build scripts) are not in the wheel and not in
+the lists.
 """
 
 import argparse
@@ -37,6 +38,8 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 
 @dataclass(frozen=True)
 class Crate:
+    """One that is linked into the wheel."""
+
     name: str
     version: str
     license: str
@@ -46,6 +49,7 @@ class Crate:
 
     @property
     def purl(self) -> str:
+        """Its package URL."""
         return purl(self.name, self.version)
 
 
@@ -108,11 +112,10 @@ def licences() -> str:
     for (name, version), crate in sorted(union.items()):
         holders.setdefault("\n\n".join(texts(crate)), []).append(f"{name} {version} ({chosen(crate.license)})")
     rule = "=" * 100
-    parts = [
-        "The wheels of s3dataset contain, compiled, the Rust standard library and the crates below. Where a crate offers\n"
-        "several licences, the one in parentheses was chosen. Written by tools/third_party.py.",
-        f"{rule}\nThe Rust standard library (MIT), by the contributors of the Rust Project\n{rule}\n\n{STANDARD_LIBRARY}",
-    ]
+    ours = "The wheels of s3dataset contain, compiled, the Rust standard library and the crates below. Where a crate\n"
+    ours += "offers several licences, the one in parentheses was chosen. Written by tools/third_party.py."
+    standard = "The Rust standard library (MIT), by the contributors of the Rust Project"
+    parts = [ours, f"{rule}\n{standard}\n{rule}\n\n{STANDARD_LIBRARY}"]
     parts += [f"{rule}\n" + "\n".join(names) + f"\n{rule}\n\n{text}" for text, names in holders.items()]
     return "\n\n".join(parts) + "\n"
 

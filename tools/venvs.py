@@ -19,7 +19,9 @@ def uv_command() -> list[str]:
     return uv
 
 
-def make(folder: Path, arguments: Sequence[str], *, about: str, python: str = sys.executable, inputs: bytes = b"") -> Path:
+def make(
+    folder: Path, arguments: Sequence[str], *, about: str, python: str = sys.executable, inputs: bytes = b""
+) -> Path:
     """Makes an environment by `uv pip install ARGUMENTS`; -> its interpreter.
 
     `python` is a path or a version (uv fetches one that is not there). `inputs` is the content of files that the

@@ -1,11 +1,11 @@
 """Builds what is released, into dist/: `python3 tools/wheels.py [--target TRIPLE] [--only abi3|free-threaded|sdist]`.
 
-On Linux the wheels are for glibc 2.17 and later, whatever this machine has: they are linked by zig, which comes from PyPI. One
-wheel is for all versions of Python from 3.11 on; free-threaded Python, which that cannot serve, has one of its own. No
-interpreter of the Python that a wheel is for is needed. The same commit gives the same bytes in any folder.
+On Linux the wheels are for glibc 2.17 and later, whatever this machine has: they are linked by zig, which comes from
+PyPI. One wheel is for all versions of Python from 3.11 on; free-threaded Python, which that cannot serve, has one of
+its own. No interpreter of the Python that a wheel is for is needed.
 """
 
-import setup_env  # first: it goes on with a newer Python where this one is too old
+import setup_env  # noqa: F401 - first: it goes on with a newer Python where this one is too old
 
 # isort: split
 import argparse
@@ -64,14 +64,30 @@ def build_wheel(programs: Path, target: str, interpreter: str, out: Path) -> Non
     with tempfile.TemporaryDirectory() as folder:
         materials = Path(folder) / "s3dataset.cdx.json"
         materials.write_text(third_party.bill_of_materials(target, version))
-        common = ["build", "--release", "--locked", "--target", target, "--out", str(out), "--sbom-include", str(materials)]
-        build(programs, [*common, "--interpreter", interpreter, *(["--zig", "--compatibility", GLIBC] if linux else [])])
+        common = [
+            "build",
+            "--release",
+            "--locked",
+            "--target",
+            target,
+            "--out",
+            str(out),
+            "--sbom-include",
+            str(materials),
+        ]
+        build(
+            programs, [*common, "--interpreter", interpreter, *(["--zig", "--compatibility", GLIBC] if linux else [])]
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", metavar="TRIPLE", help="Rust's name of what the wheels are for (default: this machine)")
-    parser.add_argument("--only", choices=("abi3", "free-threaded", "sdist"), action="append", help="leave the others out")
+    parser.add_argument(
+        "--target", metavar="TRIPLE", help="Rust's name of what the wheels are for (default: this machine)"
+    )
+    parser.add_argument(
+        "--only", choices=("abi3", "free-threaded", "sdist"), action="append", help="leave the others out"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     arguments = parser.parse_args()
     build_native.demand_rust()
