@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import torch.utils.data
 
@@ -106,19 +106,22 @@ class Handed:
         return last._replace(epoch=last.epoch + self._again, resume=None, first_worker=0)
 
 
-class _Workers:
-    """The workers that this process is one of."""
+class _Pipe:
+    """That in which the workers that this process is one of send their results."""
 
     pid: int | None = None
-    name = ""
+    number = 0
 
 
-def workers_of() -> str:
-    """Names the workers of a loader: the same in all of them, and another for each set of workers."""
-    if _Workers.pid != os.getpid():
-        info = cast(Any, torch.utils.data.get_worker_info())
-        _Workers.pid, _Workers.name = os.getpid(), f"{info.seed - info.id}.{_queue_of_results()}"
-    return _Workers.name
+def workers_of(info: Any) -> str:
+    """Names the workers of a loader: the same in all of them, and another for each set of workers.
+
+    Args:
+        info: PyTorch's, of one of them.
+    """
+    if _Pipe.pid != os.getpid():
+        _Pipe.pid, _Pipe.number = os.getpid(), _queue_of_results()
+    return f"{getattr(info, 'seed', info.id) - info.id}.{_Pipe.number}"
 
 
 def _queue_of_results() -> int:

@@ -3,6 +3,7 @@
 import inspect
 import os
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -220,7 +221,7 @@ class Position:
         self._made: list[weakref.ref[Any]] = []
         self._unread: Turn | None = None
         self._mine: Turn | None = None  # that of the iteration which is being made
-        self._begun_here = 0
+        self._begun_by: Counter[int] = Counter()  # worker, of which tests and threads put several into a process
 
     def _enter(self) -> None:
         """What a forked worker's parent iterates over is not going on in the worker."""
@@ -247,7 +248,6 @@ class Position:
         given, self.given = self.given, None
         if given is not None:
             return given
-        self._begun_here += 1
         if self.loaded is not None:
             loaded, self.loaded = self.loaded, None
             epochs.goes_on(rank, WORKERS, int(loaded["epoch"]))
@@ -255,7 +255,8 @@ class Position:
         info = torch.utils.data.get_worker_info()
         if info is not None:
             epochs.note_workers(rank, info.num_workers)
-            return epochs.begin_with(rank, workers_of(), info.id, self._begun_here)
+            self._begun_by[info.id] += 1
+            return epochs.begin_with(rank, workers_of(info), info.id, self._begun_by[info.id])
         unread, self._unread = self._unread, None
         if unread is not None:
             epochs.give_back(rank, MAIN, unread)
