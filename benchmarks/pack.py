@@ -1,8 +1,10 @@
-"""Packing 20,000 objects of 100 KiB into tar shards of 256 MiB: `python -m benchmarks.pack [--verify]`, beside boto3.
+"""Packing 20,000 objects of 100 KiB into tar shards of 256 MiB: `python -m benchmarks.pack`, beside boto3.
 
 The local S3 at a distance: 25 ms to the first byte, 90 MB/s a connection. It makes the objects, checks and keeps the
 shards, which takes more of two cores than packing does; with `--sink URL` it is a server that runs already, holds
-bench/small/ and forgets what is uploaded: ours then makes the shards and their records, without the index.
+bench/small/ and forgets what is uploaded: ours then makes the shards and their records, without the index, and
+cannot verify. `--verify checksum` has ours compare each shard with the checksum that the server keeps, `--verify read`
+read it again.
 
 boto3 fetches with a pool of 64 threads, `tarfile` writes each archive, and `upload_fileobj` sends it in 16 threads
 beside that. Each client runs in a process of its own, one after the other; medians of the rounds. What the local S3
@@ -37,13 +39,14 @@ SINK = "bench"
 THREADS, PART = 64, 8 << 20
 
 
-def ours(verify: bool, sink: bool) -> None:
+def ours(verify: str, sink: bool) -> None:
     if sink:
         _ours_into_a_sink()
         return
     from s3dataset import pack
 
-    pack(f"s3://{SOURCE}/", f"s3://{DEST}/{OURS}/", shard_size=SHARD_SIZE, verify=verify, progress=False)
+    modes: dict[str, Any] = {"no": False, "checksum": True, "read": "read"}
+    pack(f"s3://{SOURCE}/", f"s3://{DEST}/{OURS}/", shard_size=SHARD_SIZE, verify=modes[verify], progress=False)
 
 
 def _ours_into_a_sink() -> None:
@@ -65,7 +68,7 @@ def _ours_into_a_sink() -> None:
     run_here(spec, tasks, lambda _: None, lambda _: None)
 
 
-def boto3(verify: bool, sink: bool) -> None:  # noqa: ARG001 - it cannot
+def boto3(verify: str, sink: bool) -> None:  # noqa: ARG001 - it cannot
     import boto3 as library
     from botocore.config import Config
 
@@ -122,14 +125,14 @@ def members(server: LocalS3, client: str) -> list[tuple[str, int]]:
     return found
 
 
-def measured(client: str, verify: bool, sink: str | None) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.pack", "--one", client, *(["--verify"] if verify else [])]
+def measured(client: str, verify: str, sink: str | None) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.pack", "--one", client, "--verify", verify]
     command += ["--sink", sink] if sink else []
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return dict(json.loads(output.splitlines()[-1]))
 
 
-def one(client: str, verify: bool, sink: str | None) -> None:
+def one(client: str, verify: str, sink: str | None) -> None:
     if sink:
         os.environ |= {"AWS_ENDPOINT_URL": sink, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
         os.environ |= {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -154,7 +157,7 @@ def summary(client: str, rounds: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clients", nargs="*", default=list(CLIENTS))
-    parser.add_argument("--verify", action="store_true", help="have ours read each shard again")
+    parser.add_argument("--verify", choices=["no", "checksum", "read"], default="no", help="how ours does")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sink", metavar="URL", help="a server that runs already, and forgets what is uploaded")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -166,7 +169,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     if arguments.sink:
         for client in arguments.clients:
-            rounds = [measured(client, False, arguments.sink) for _ in range(arguments.rounds)]
+            rounds = [measured(client, "no", arguments.sink) for _ in range(arguments.rounds)]
             results[client] = summary(client, rounds)
     else:
         traffic: dict[str, Any] = {"latency_s": LATENCY_S, "bandwidth_bytes_s": CONNECTION_BYTES_S, "etag": "opaque"}

@@ -212,6 +212,10 @@ class _ForwardFile(io.BufferedIOBase):
             size -= len(piece)
         return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
+    def read_view(self, size: int) -> memoryview:
+        """Up to `size` of the next bytes, as they came; none at the end."""
+        return self._piece(size) if self._reader is None else memoryview(self._reader.read(size))
+
     def read1(self, size: int = -1, /) -> bytes:
         if self._reader is not None:
             return self._reader.read1(size)

@@ -102,7 +102,7 @@ class ShardStream(io.BufferedIOBase):
         at = self._position - self._part_start
         if not 0 <= at < len(self._part):
             self._part = memoryview(b"")  # its memory may go before more is asked for
-            if self._position >= self._size:
+            if self._position >= self._size or size <= 0:
                 return self._part
             self._send(size)
             self._take()
