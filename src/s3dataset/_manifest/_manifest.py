@@ -347,7 +347,7 @@ class Manifest(ManifestSamples):
         Shards are scanned many at a time. Where samples are small their bytes stream through, over as many connections
         as the service takes; contents of more than 2 MiB are hopped over. Objects are those listed: their size and ETag
         are checked, and filled in where the manifest was made from URIs alone. Ctrl-C ends it within a second. Memory:
-        half of the client's byte budget; offsets beyond 32 MiB wait in the temporary folder.
+        128 MiB, or half of the client's byte budget; offsets beyond 32 MiB wait in the temporary folder.
 
         Args:
             format: What the objects are: "tar", "jsonl", ..., or a format with its options.

@@ -38,7 +38,7 @@ class Scanned(NamedTuple):
 class Scans:
     """Scans shards as they come, and stops within a second when it is left.
 
-    Memory: half of the client's byte budget, and the samples of as many shards as there are threads.
+    Memory: 128 MiB or half of the client's byte budget, and the samples of as many shards as there are threads.
     """
 
     def __init__(self, client: Client, format: Format, shards: Sequence[Row]) -> None:  # noqa: A002
