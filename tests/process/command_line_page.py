@@ -1,4 +1,4 @@
-"""Runs the commands of docs/command-line.md. `python -m tests.process.command_line_page` writes what they print into it.
+"""Runs the commands of docs/command-line.md; `python -m tests.process.command_line_page` writes into it what they print.
 
 A block ```console holds commands, each behind "$ ", and below each what it prints.
 """
@@ -58,7 +58,7 @@ def run(line: str, folder: str, *more: str) -> str:
         text=True,
         cwd=folder,
         timeout=300,
-        env={**os.environ, "COLUMNS": "100", "TMPDIR": "/tmp"},
+        env={name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | {"COLUMNS": "100"},
     )
     return done.stdout
 

@@ -165,8 +165,8 @@ def print_plan(options: "Options", uri: str, stream: Any) -> None:
     plan = Plan.of(options)
     lines = [
         (
-            f"reads objects below {uri}: for some {options.seconds:g} s, at most {readable_bytes(plan.read_bytes)} and "
-            f"{plan.gets:,} requests"
+            f"reads objects below {uri}: {options.seconds:g} s of measuring, beside PyTorch's start; at most "
+            f"{readable_bytes(plan.read_bytes)} and {plan.gets:,} requests"
         )
     ]
     if plan.write_bytes:
