@@ -1,4 +1,4 @@
-"""Runs the commands of docs/command-line.md; `python -m tests.process.command_line_page` writes into it what they print.
+"""Runs the commands of docs/command-line.md. `python -m tests.process.command_line_page` writes what they print there.
 
 A block ```console holds commands, each behind "$ ", and below each what it prints.
 """

@@ -3,10 +3,10 @@
 import re
 
 import pytest
+from tests.process.command_line_page import PAGE, blocks, running
 
 from s3dataset._cli import build_parser
 from s3dataset._cli._completion import described
-from tests.process.command_line_page import PAGE, blocks, running
 
 FIGURES = re.compile(r"[\d.,]*\d")
 UNIT = re.compile(r"# ?(?:[kMGT]?B|[KMGT]iB|ms|s)\b")
@@ -32,7 +32,7 @@ def titles(text):
 @pytest.mark.slow
 def test_each_block_prints_what_the_page_shows(tmp_path):
     seen = []
-    for told, printed in running(str(tmp_path), "--workers", "0", "--max-requests", "5000"):
+    for told, printed in running(str(tmp_path), "--workers", "0", "--max-requests", "5000", "--max-bytes", "200MB"):
         command = told.line.split()[1]
         seen.append(command)
         if command in {"bench", "doctor"}:  # of this machine

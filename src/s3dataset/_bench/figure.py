@@ -37,7 +37,7 @@ def _summary(result: Result) -> str:
     if best is None:
         return f"{result.uri}: nothing was measured"
     return (
-        f"{result.uri}: at most {best.bytes_per_s / 1e6:,.0f} MB/s and {best.requests_per_s:,.0f} requests/s, with "
+        f"{result.uri}: at most {_number(best.bytes_per_s / 1e6)} MB/s and {best.requests_per_s:,.0f} requests/s, with "
         f"{best.concurrency} at once; limited by {result.bottleneck}"
     )
 
@@ -77,7 +77,9 @@ def sizes(axes: Axes, result: Result) -> None:
     values = [step.bytes_per_s / 1e6 for step in result.sizes]
     axes.bar(places, values, color=MAIN, width=0.62)
     for place, step, value in zip(places, result.sizes, values, strict=True):
-        axes.text(place, value, f"{value:,.0f}\n×{step.concurrency}", color=QUIET, fontsize=8, ha="center", va="bottom")
+        axes.text(
+            place, value, f"{_number(value)}\n×{step.concurrency}", color=QUIET, fontsize=8, ha="center", va="bottom"
+        )
     axes.set_xticks(list(places), [_size(step.request_bytes) for step in result.sizes])
     axes.margins(y=0.2)
     return None
@@ -91,7 +93,7 @@ def workers(axes: Axes, result: Result) -> None:
     values = [step.samples_per_s for step in result.workers]
     axes.bar(places, values, color=SECOND, width=0.62)
     for place, value in zip(places, values, strict=True):
-        axes.text(place, value, f"{value:,.0f}", color=QUIET, fontsize=8, ha="center", va="bottom")
+        axes.text(place, value, _number(value), color=QUIET, fontsize=8, ha="center", va="bottom")
     axes.set_xticks(list(places), [str(step.workers) for step in result.workers])
     axes.margins(y=0.15)
     return None
@@ -106,7 +108,7 @@ def dress(axes: Axes, title: str, below: str) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(colors=QUIET, length=0, labelsize=9.5, which="both")
     axes.set_xlabel(below, color=QUIET, fontsize=9.5, loc="right")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
 
 
 def doublings(axes: Axes, values: list[int]) -> None:
@@ -119,6 +121,10 @@ def missing(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.text(0.5, 0.5, "not measured", color=QUIET, fontsize=11, ha="center", va="center", transform=axes.transAxes)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
 
 
 def _size(count: int) -> str:
