@@ -114,15 +114,16 @@ class MixedDataset(IterableDataset[Any]):
                 f"the state is that of one reader, {reader} (rank, ranks, worker, workers), in mid-batch or "
                 f"in a worker, and this is {tuple(part.reader)}: s3dataset.DataLoader's states fit every topology"
             )
-        self._run = run = _MixedRun(state, part, turn.batch_size or self._batch_size, taken, done=turn.has_ended)
+        batch_size = turn.batch_size or self._batch_size
+        end = self._end(MixPlan.from_dict(state["plan"]), state["slot"], part.rank.world_size, batch_size)
+        self._run = run = _MixedRun(state, part, batch_size, end, taken, done=turn.has_ended)
         return first._position.follow(self._follow(run), run)  # noqa: SLF001
 
     def _follow(self, run: "_MixedRun") -> Iterator[Any]:
         if run.done:
             return
         state, part, batch_size, taken = run.begun, run.part, run.batch_size, run.taken
-        plan = MixPlan.from_dict(state["plan"])
-        end = self._end(plan, state["slot"], part.rank.world_size, batch_size)
+        plan, end = MixPlan.from_dict(state["plan"]), run.end
         sources = [
             self._source(
                 number,
@@ -246,9 +247,9 @@ class MixedDataset(IterableDataset[Any]):
             return self._resolved(turn.epoch, turn.resume)
         if torch.utils.data.get_worker_info() is not None:
             return {**run.begun, "reader": list(run.part.reader), "taken": run.taken}
-        if run.done and not at_end:
+        if run.is_over and not at_end:
             return self._resolved(run.begun["epoch"] + 1, None)
-        return run.standing() | ({"ended": True} if run.done else {})
+        return run.standing() | ({"ended": True} if run.is_over else {})
 
     def _with_ledger(self, state: dict[str, Any]) -> dict[str, Any]:
         return {**state, "bad": [dataset.bad_samples().to_dict() for dataset in self._datasets]}
@@ -323,7 +324,8 @@ class MixedDataset(IterableDataset[Any]):
             )
         turn = turn._replace(resume=state, batch_size=batch_size)
         first._note_handed(rank, turn, num_workers)  # noqa: SLF001
-        return MixedTaken(self, state, part.rank.world_size * batch_size), turn
+        end = self._end(MixPlan.from_dict(state["plan"]), state["slot"], part.rank.world_size, batch_size)
+        return MixedTaken(self, state, part.rank.world_size * batch_size, end), turn
 
     def _coming_to_loader(self) -> dict[str, Any]:
         first = self._first
@@ -334,12 +336,20 @@ class MixedDataset(IterableDataset[Any]):
 class _MixedRun:
     """One reader's epoch of a mixture."""
 
-    def __init__(self, begun: dict[str, Any], part: "Part", batch_size: int, taken: int, *, done: bool) -> None:
+    def __init__(
+        self, begun: dict[str, Any], part: "Part", batch_size: int, end: int, taken: int, *, done: bool
+    ) -> None:
         self.begun = begun
         self.part = part
         self.batch_size = batch_size
+        self.end = end
         self.taken = taken
         self.done = done
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left of the epoch, as far as this reader knows."""
+        return self.done or int(self.standing().get("slot", 0)) >= self.end > 0
 
     def standing(self) -> dict[str, Any]:
         """Where it stands, elastic between batches."""
@@ -364,8 +374,9 @@ def _counts_of(number: int, plan: MixPlan, slots: Iterator[int], taken: int) -> 
 class MixedTaken:
     """What a loop took of a mixture: so many batches."""
 
-    def __init__(self, dataset: MixedDataset, begun: dict[str, Any], round_slots: int) -> None:
+    def __init__(self, dataset: MixedDataset, begun: dict[str, Any], round_slots: int, end: int) -> None:
         self._dataset = dataset
+        self._end = end
         self._begun = begun
         self._round = round_slots
         self._batches = 0
@@ -392,6 +403,7 @@ class MixedTaken:
 
     def to_dict(self) -> dict[str, Any]:
         """The state, as values for JSON."""
-        if self._done:
+        slot = self._begun["slot"] + self._batches * self._round
+        if self._done or slot >= self._end:
             return self._dataset._resolved(self._begun["epoch"] + 1, None)  # noqa: SLF001
-        return {**self._begun, "slot": self._begun["slot"] + self._batches * self._round}
+        return {**self._begun, "slot": slot}
