@@ -1,16 +1,13 @@
 """A run that is killed at any moment, several times, and started again each time is the run that was not."""
 
-import os
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.process.killed_trainer import train
 from tests.process.shard_world import put_shards
 
 import s3dataset
@@ -19,6 +16,7 @@ from s3dataset.testing import LocalS3
 COUNTS = [31, 8, 50, 1, 20, 33]
 EPOCHS = 2
 KILLS = 3
+PATIENCE_S = 250
 
 
 @pytest.fixture(scope="module")
@@ -30,23 +28,28 @@ def server() -> Iterator[LocalS3]:
         yield running
 
 
-def start(kind: str, run: str, workers: int) -> "subprocess.Popen[str]":
-    root = str(Path(__file__).resolve().parents[2])
-    command = [sys.executable, "-m", "tests.process.killed_trainer", kind, "s3://bucket/small/", run]
-    return subprocess.Popen(
-        [*command, str(workers), str(EPOCHS)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": f"{root}/src:{root}", "PYTHONWARNINGS": "ignore"},
-    )
+def start(kind: str, run: str, workers: int) -> tuple[Any, Any]:
+    """A trainer, forked from a process that has nothing but the modules; and what says its steps."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.process.killed_trainer"])
+    steps, said = context.Pipe(duplex=False)
+    process = context.Process(target=train, args=(kind, "s3://bucket/small/", run, workers, EPOCHS, said))
+    process.start()
+    said.close()
+    return process, steps
 
 
-def ended(process: "subprocess.Popen[str]") -> None:
+def steps_of(steps: Any, most: int | None = None) -> int:
+    """Waits for so many steps, or for the end; -> the last one."""
+    last = 0
     try:
-        process.communicate(timeout=250)
-    finally:
-        process.kill()
+        while most is None or most > 0:
+            assert steps.poll(PATIENCE_S)
+            last = steps.recv()
+            most = None if most is None else most - 1
+    except EOFError:
+        pass
+    return last
 
 
 def log_of(run: str) -> list[Any]:
@@ -59,29 +62,30 @@ def log_of(run: str) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("kind", "workers"), [("stream", [2, 0, 3, 1]), ("map", [1, 3, 0, 2]), ("stateful", [2])])
+@pytest.mark.parametrize(
+    ("kind", "workers"), [("stream", [2, 0, 3, 1]), ("map", [1, 3, 0, 2]), ("stateful", [2, 2, 2, 2])]
+)
 def test_losses_and_samples_are_those_of_a_run_that_was_not_killed(
     server: LocalS3, kind: str, workers: list[int]
 ) -> None:
     choose = random.Random(f"{kind}{time.time_ns()}")
-    process = start(kind, f"s3://bucket/runs/{kind}-whole", 0 if kind != "stateful" else workers[0])
-    ended(process)
-    assert process.returncode == 0
+    process, steps = start(kind, f"s3://bucket/runs/{kind}-whole", workers[1])
+    steps_of(steps)
+    process.join(PATIENCE_S)
+    assert process.exitcode == 0
     whole = log_of(f"s3://bucket/runs/{kind}-whole")
     assert sorted(n for epoch, _, batch in whole if epoch == 1 for n in batch) == list(range(sum(COUNTS)))
-    run = f"s3://bucket/runs/{kind}"
-    steps, story = 0, []
-    for attempt in range(KILLS + 1):
-        process = start(kind, run, workers[attempt % len(workers)])
-        assert process.stdout is not None
-        if attempt < KILLS and steps < len(whole) - 2:
-            for _ in range(choose.randint(1, max(1, (len(whole) - steps) // 3))):
-                line = process.stdout.readline()
-                steps = int(line or steps)
+    run, story = f"s3://bucket/runs/{kind}", []
+    for attempt, count in enumerate(workers):
+        process, steps = start(kind, run, count)
+        if attempt < KILLS:
+            reached = steps_of(steps, choose.randint(1, len(whole) // KILLS))
             pause = choose.uniform(0, 0.05)
             time.sleep(pause)
-            story.append((steps, pause))
-            process.send_signal(signal.SIGKILL)
-        ended(process)
-    assert process.returncode == 0, story
+            process.kill()
+            story.append((reached, pause))
+        else:
+            steps_of(steps)
+        process.join(PATIENCE_S)
+    assert process.exitcode == 0, story
     assert log_of(run) == whole, story
