@@ -21,6 +21,7 @@ _PART_BYTES: Final = (256 << 10, 4 << 20)
 _FIRST_BYTES: Final = 256 << 10
 """Of a shard of which it is not known whether it will be hopped through: the first header and some small members."""
 _LEAST_WINDOW_BYTES: Final = 4 << 20
+_GROWTH: Final = 16
 _READ_IN_A_ROW: Final = 1 << 20
 """From so many bytes without a hop on the shards are taken for ones that are read in full."""
 
@@ -172,8 +173,10 @@ class ShardStream(io.BufferedIOBase):
             ahead = pace.window
         elif self._sent:
             return
+        elif self._run_start:
+            ahead = min(size, pace.window)
         else:
-            ahead = min(size, pace.window) if run else min(size, _FIRST_BYTES)
+            ahead = min(max(size, _GROWTH * run), pace.window) if run else min(size, _FIRST_BYTES)
         ranges: list[tuple[int, int]] = []
         while self._next_start < self._size:
             length = min(pace.part_bytes, ahead - self._sent_bytes)
