@@ -115,7 +115,7 @@ def _about_concurrency(result: Result, connections: int) -> list[str]:
 
 
 def _about_parts(result: Result, part_size: int) -> list[str]:
-    large = [step for step in result.sizes if step.request_bytes >= _MIB]
+    large = [step for step in result.sizes if step.request_bytes >= _MIB and step.requests >= 2 * step.concurrency]
     if len(large) < 2:
         return []
     step = enough(large)

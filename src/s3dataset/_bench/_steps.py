@@ -46,15 +46,18 @@ def warm_up(client: Client, load: Load, concurrency: int) -> int:
 def run_step(client: Client, load: Load, concurrency: int, limit: Allowance) -> tuple[Step | None, Allowance]:
     """Reads for as long as `limit` allows -> what was measured, None without an answer; what it cost.
 
-    Bytes that are under way at the end count as they came, requests only when they were answered.
+    Measuring begins when as many requests as are at once were answered, since memory that is used for the first time
+    costs more than the network; where `limit` does not allow so many, earlier. Bytes that are under way at the end
+    count as they came, requests only when they were answered.
 
     Raises:
         S3Exception: A request failed, further attempts included.
     """
-    before = client.stats()
+    first = before = client.stats()
     cpu = time.process_time()
-    begin = time.perf_counter()
+    start = begin = time.perf_counter()
     deadline = begin + limit.seconds
+    ramp = min(concurrency, min(limit.bytes // max(load.mean_bytes, 1), limit.requests) // 3)
     started: dict[int, float] = {}
     latencies: list[float] = []
     done_bytes = sent_bytes = sent = 0
@@ -81,16 +84,20 @@ def run_step(client: Client, load: Load, concurrency: int, limit: Allowance) -> 
                     raise result
                 latencies.append(time.perf_counter() - started.pop(index))
                 done_bytes += len(result) if isinstance(result, Body) else 0
-        seconds = time.perf_counter() - begin
+            if ramp and len(latencies) >= ramp and (now := time.perf_counter()) < begin + limit.seconds / 2:
+                ramp = done_bytes = 0
+                latencies.clear()
+                before, cpu, start = client.stats(), time.process_time(), now
+        end = time.perf_counter()
         after = client.stats()
     came = max(done_bytes, after["bytes_in"] - before.get("bytes_in", 0))
-    spent = Allowance(seconds, came, sent)
+    spent = Allowance(end - begin, max(done_bytes, after["bytes_in"] - first.get("bytes_in", 0)), sent)
     if not latencies:
         return None, spent
     step = Step(
         concurrency=concurrency,
         request_bytes=done_bytes // len(latencies),
-        seconds=seconds,
+        seconds=end - start,
         requests=len(latencies),
         bytes=came,
         latencies=Latencies.of(latencies),
