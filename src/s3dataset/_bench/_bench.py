@@ -15,6 +15,7 @@ from s3dataset._bench._workers import run_workers, usable_cores
 from s3dataset._client import Client, get_client
 from s3dataset._config import S3ClientConfig
 from s3dataset._limits import process_limits
+from s3dataset._survey import survey
 from s3dataset._uri import S3Uri
 from s3dataset.errors import ObjectNotFoundError
 
@@ -173,10 +174,18 @@ class Bench:
         if options.workers:
             tell("waiting", "PyTorch is loaded")
         limit = replace(self._left)
+        found = survey([stored.size for stored in objects], (stored.key for stored in objects[:1000]))
+        kind = self.result.format = found.format if found.are_shards else None
         for place, workers in enumerate(options.workers):
             share = self._shared(limit, len(options.workers) - place)
             step, spent = run_workers(
-                self._own, objects, workers, share, transform=options.transform, batch_size=options.batch_size
+                self._own,
+                objects,
+                workers,
+                share,
+                transform=options.transform,
+                batch_size=options.batch_size,
+                format=kind,
             )
             for allowance in (limit, self._left):
                 allowance.spend(spent.seconds, spent.bytes, spent.requests)

@@ -24,6 +24,11 @@ _PATIENCE_S: Final = 20.0
 """For the first batch: workers have to start, and import what their transform needs."""
 
 
+def count_all(sample: Any) -> int:
+    """The same for a sample of a shard."""
+    return len(sample)
+
+
 class TransformFailedError(Exception):
     """A function of the user's did not work."""
 
@@ -41,8 +46,11 @@ def run_workers(
     *,
     transform: Callable[[Any], Any] | None,
     batch_size: int,
+    format: str | None = None,  # noqa: A002 - the name that datasets have
 ) -> tuple[WorkerStep | None, Allowance]:
     """Iterates a shuffled DataLoader for as long as `limit` allows, from its first batch on.
+
+    With `format` the objects are shards, which are streamed, as many as `limit` allows to read in full.
 
     Returns:
         What was measured, None where the objects are too large for the limit; what it cost.
@@ -54,14 +62,22 @@ def run_workers(
     import s3dataset  # noqa: PLC0415 - datasets load torch
 
     mean = max(1, sum(stored.size for stored in objects) // len(objects))
-    batch_size = max(1, min(batch_size, _MOST_BATCH_BYTES // mean))
     most = min(limit.bytes // mean, limit.requests, _MOST_SAMPLES)
-    if most < batch_size * max(workers, 1) * 2:
+    if format is None:
+        batch_size = max(1, min(batch_size, _MOST_BATCH_BYTES // mean))
+    if most < max(workers, 1) * (1 if format else 2 * batch_size):
         return None, Allowance(0.0, 0, 0)
     chosen = random.Random(workers).choices(objects, k=most)
     manifest = manifest_of_objects(((one.bucket, one.key, one.size, one.etag) for one in chosen), client.ref)
-    dataset = s3dataset.S3MapDataset.from_manifest(manifest, transform=transform or read_all)
-    loader = s3dataset.DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True)
+    dataset: Any
+    if format is None:
+        dataset = s3dataset.S3MapDataset.from_manifest(manifest, transform=transform or read_all)
+        loader = s3dataset.DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True)
+    else:
+        dataset = s3dataset.S3IterableDataset.from_manifest(
+            manifest, format=format, shuffle=True, transform=transform or count_all
+        )
+        loader = s3dataset.DataLoader(dataset, batch_size=batch_size, num_workers=workers, drop_last=True)
     cpu = _cpu_seconds()
     start = time.perf_counter()
     batches = 0
@@ -83,8 +99,11 @@ def run_workers(
                 raise
             raise TransformFailedError(f"--transform raised {type(error).__name__}: {error}") from error
         del iterator  # ends the workers, whose CPU time counts then
-    # What was read ahead for batches that nobody took counts as read, too.
-    read = min(most, max(dataset.stats().samples, batches * batch_size) + _AHEAD_BATCHES * batch_size * max(workers, 1))
+    # What was read ahead for batches that nobody took counts as read, too; of shards all that could be read does.
+    read = most
+    if format is None:
+        taken = max(dataset.stats().samples, batches * batch_size)
+        read = min(most, taken + _AHEAD_BATCHES * batch_size * max(workers, 1))
     spent = Allowance(time.perf_counter() - start, read * mean, read)
     if batches < 2 or last <= first:
         return None, spent
@@ -94,7 +113,7 @@ def run_workers(
             workers=workers,
             seconds=last - first,
             samples=samples,
-            bytes=samples * mean,
+            bytes=samples * mean if format is None else dataset.stats().bytes,
             first_batch_s=first - start,
             cpu_seconds=_cpu_seconds() - cpu,
         ),

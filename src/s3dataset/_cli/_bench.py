@@ -215,7 +215,9 @@ class Printer:
         if not self._rows:
             return
         most = max(value for value, _, _ in self._rows)
-        print(f"\n{self._paint(_TITLES[self._phase], 'strong')}")
+        kind = self._bench.result.format
+        title = _TITLES[self._phase] + (f", samples of {kind} streamed" if kind and self._phase == "workers" else "")
+        print(f"\n{self._paint(title, 'strong')}")
         for value, label, rest in self._rows:
             drawn = "" if value < 0 else f"{self._paint(bar(value / most, _BAR_WIDTH), 'good')}  "
             print(f"  {label}  {drawn}{rest}", flush=True)
