@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2
 MIRI_TESTED := budget:: date::tests::http date::tests::iso head:: hedge:: pace:: xml::list xml::write proxy:: raw::tests::a_span
 RUST_TESTED := --workspace --exclude s3dataset-python
 
-.PHONY: help env demo notebook test test-fast docs-test test-oldest test-oldest-torch model faults kills soak fuzz fuzz-guided asan miri lint format deny audit licenses lock bench bench-docs scale wheel wheel-check clean
+.PHONY: help env demo notebook docs test test-fast docs-test test-oldest test-oldest-torch model faults kills soak fuzz fuzz-guided asan miri lint format deny audit licenses lock bench bench-docs scale wheel wheel-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,11 @@ demo: ## train a model on images that stream from a local S3 (ARGS="--uri s3://.
 notebook: ## execute examples/getting_started.ipynb, its output into the file (ARGS="--start-method forkserver --check")
 	@$(SETUP) notebook
 	$(BIN)/python tools/notebook.py $(ARGS)
+
+docs: ## the documentation as a site, in site/
+	@$(SETUP) docs --no-native
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=tools $(BIN)/mkdocs build --strict --quiet
+	@echo 'file://$(CURDIR)/site/index.html'
 
 test: env ## Rust and Python tests
 	cargo test --quiet $(RUST_TESTED)
@@ -116,5 +121,5 @@ wheel-check: ## dist/ as a user gets it: contents, glibc, import and demo in an 
 	@$(PYTHON) tools/check_wheels.py $(ARGS)
 
 clean: ## everything that make made
-	rm -rf .venv .venv-oldest .venv-release .bench-venv target dist demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-oldest .venv-release .bench-venv target dist site demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -f src/s3dataset/_native*.so

@@ -58,8 +58,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             instead.
         ahead: How many batches each worker fetches ahead; default: 4, and enough for 128 samples. 0: none.
         **kwargs: All others of PyTorch's: collate_fn, pin_memory, timeout, worker_init_fn, multiprocessing_context,
-        generator,
-            prefetch_factor, persistent_workers, in_order.
+            generator, prefetch_factor, persistent_workers, in_order.
 
     Raises:
         ValueError: Arguments contradict each other.

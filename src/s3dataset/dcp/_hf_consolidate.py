@@ -100,7 +100,7 @@ def consolidate_safetensors_files_on_every_rank(
 
     Raises:
         RuntimeError: Another rank failed.
-        As `consolidate_safetensors_files`.
+        DecodeError, S3Exception: As `consolidate_safetensors_files`.
     """
     client = ClientRef(region, endpoint, s3client_config).get()
     group = _Group(process_group)

@@ -49,8 +49,8 @@ class S3FileSystem(Bytes):
         use_listings_cache: Keep what `ls` found, for `listings_expiry_time` seconds, of `max_paths` directories; both
             without a limit by default.
         default_cache_type: "none" reads exactly what is asked for; every other one reads ahead as `S3Reader` does.
-        default_block_size, default_fill_cache, max_concurrency, cache_regions, fixed_upload_size, local_expiry_check,
-            loop: s3fs's. Accepted; the engine decides.
+        default_block_size: s3fs's, as are `default_fill_cache`, `max_concurrency`, `cache_regions`,
+            `fixed_upload_size`, `local_expiry_check` and `loop`. Accepted; the engine decides.
 
     Raises:
         InvalidConfigError: An option cannot work, or contradicts another one. It is a ValueError too.

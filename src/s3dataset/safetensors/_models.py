@@ -30,7 +30,7 @@ def save_model(
 
     Raises:
         RuntimeError: Tensors share memory, and none of them has all of it.
-        As `save_file`.
+        ValueError, TypeError, S3Exception: As `save_file`.
     """
     state = model.state_dict()
     notes = dict(metadata or {})
@@ -64,7 +64,7 @@ def load_model(
 
     Raises:
         RuntimeError: Names are missing or unexpected, and `strict` is True.
-        As `load_file`.
+        DecodeError, ObjectNotFoundError, S3Exception: As `load_file`.
     """
     found = load_file(uri, device, **options)
     dropped = [name for names in _duplicates(model.state_dict(), found).values() for name in names]

@@ -56,7 +56,7 @@ def save_sharded(
         The file of each tensor, relative to the folder: the index's weight_map.
 
     Raises:
-        As `save_file`.
+        ValueError, TypeError, S3Exception: As `save_file`.
     """
     folder = S3Uri.parse_prefix(uri)
     limit = byte_count(max_shard_size)
