@@ -2,11 +2,11 @@
 
 import logging
 import threading
-import warnings
 from typing import Final, Literal
 
 from s3dataset._client import Client, ObjectInfo
 from s3dataset._uri import S3Uri
+from s3dataset._warnings import warn_caller
 from s3dataset.errors import ObjectNotFoundError, PreconditionFailedError, S3Exception
 
 __all__ = ["WeakConditionsWarning", "put_if"]
@@ -103,11 +103,10 @@ def _remember(place: tuple[str | None, str | None, str], kept: Kept) -> None:
         known = _known.setdefault(place, kept)
     if known == kept and kept != "honoured":
         endpoint, _, bucket = place
-        warnings.warn(
+        warn_caller(
             f"the store of s3://{bucket} ({endpoint or 'as the environment names it'}) "
             f"{'ignores' if kept == 'ignored' else 'refuses'} conditional writes (If-None-Match): a checkpoint still "
             "appears whole or not at all, but two jobs that commit the same step at the same moment do not notice one "
             "another, and the later one wins. Give each job a URI of its own",
             WeakConditionsWarning,
-            stacklevel=2,
         )

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Self, TypeVar
 
@@ -21,6 +20,7 @@ from s3dataset._datasets._shard_samples import IndexedShards, ShardSampleMaker, 
 from s3dataset._manifest import Manifest
 from s3dataset._order import BadSamples
 from s3dataset._stats import Stats
+from s3dataset._warnings import warn_caller
 from s3dataset.formats import Format
 
 __all__ = ["S3Dataset", "client_ref"]
@@ -246,7 +246,7 @@ class S3Dataset(Generic[T_co]):
     def _warn_once(self, topic: str, text: str) -> None:
         """Warns in one of the processes that share the page, for one of all copies."""
         if self._listing.is_first(f"warned_{topic}"):
-            warnings.warn(text, UserWarning, stacklevel=4)
+            warn_caller(text)
 
     # -- Pickling ---------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """Where the objects of a dataset come from: a prefix, a list of URIs, or a manifest."""
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -8,6 +7,7 @@ from typing import Any, TypeAlias
 from s3dataset._client import ClientRef
 from s3dataset._manifest import Manifest, check_pattern, find_index, index_location, list_prefix
 from s3dataset._uri import S3Uri
+from s3dataset._warnings import warn_caller
 from s3dataset.formats import Format
 
 __all__ = ["Given", "Origin", "Prefix", "Saved", "given_objects", "manifest_origin", "prefix_origin"]
@@ -36,11 +36,10 @@ class Prefix:
             return listed
         if found.manifest is None:
             own = index_location(self.uri, self.format)
-            warnings.warn(
+            warn_caller(
                 f"the index {found.location} is not used: it {found.why}. `s3dataset index {self.uri}` "
                 f"{'brings it up to date' if found.location == own else 'makes one here'}, and reads only what changed",
                 UserWarning,
-                stacklevel=2,
             )
             return listed
         return found.manifest

@@ -3,9 +3,9 @@
 Source: Amazon S3 multipart upload limits (5 MiB to 5 GiB a part but the last, 10,000 parts, 50 TB an object).
 """
 
-import warnings
 from typing import Final
 
+from s3dataset._warnings import warn_caller
 from s3dataset.errors import InvalidConfigError
 
 __all__ = ["MAX_PARTS", "PartSizes"]
@@ -68,8 +68,7 @@ class PartSizes:
     def warn_if_raised(self) -> None:
         """To be called when parts are really used: programs set tiny sizes for downloads alone."""
         if self._configured_bytes < _MIN_BYTES:
-            warnings.warn(
+            warn_caller(
                 f"part_size is {self._configured_bytes:,} bytes, and S3 takes no parts under {_MIN_BYTES:,} (5 MiB): "
                 "uploading in parts of 5 MiB",
-                stacklevel=2,
             )

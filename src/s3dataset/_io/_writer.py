@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -16,6 +15,7 @@ from s3dataset._client import Client, ObjectInfo
 from s3dataset._io._part_sizes import PartSizes
 from s3dataset._io._upload import Saved, Upload
 from s3dataset._uri import S3Uri
+from s3dataset._warnings import warn_caller
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
@@ -395,10 +395,9 @@ class S3Writer(io.BufferedIOBase):
             self._upload.abort()
             self._end()
         if warn:
-            warnings.warn(
+            warn_caller(
                 f"{self.uri} was NOT saved: {reason}. Use 'with', or call close()",
                 ResourceWarning,
-                stacklevel=3,
                 source=self,
             )
 

@@ -1,7 +1,6 @@
 """Listing a prefix: many pages at once where the service allows it, one after the other where it does not."""
 
 import heapq
-import warnings
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, cast
@@ -16,6 +15,7 @@ from s3dataset._manifest._plan import ListingOrderError, ListingPlan, PageReques
 from s3dataset._manifest._steps import Page as _Page
 from s3dataset._manifest._steps import Steps as _Steps
 from s3dataset._uri import S3Uri, is_directory_bucket
+from s3dataset._warnings import warn_caller
 from s3dataset.errors import S3Exception
 
 _MOST_PAGES_AT_ONCE: Final = 256
@@ -88,7 +88,7 @@ def _warn_empty(client: Client, uri: S3Uri, pattern: Pattern | None, listing: "_
         else:
             where = f"in {near.parent} there are {', '.join(near.names)}"
         message = f"There is no object below {uri}: {where}"
-    warnings.warn(message, EmptyPrefixWarning, stacklevel=2)
+    warn_caller(message, EmptyPrefixWarning)
 
 
 class _Listing:

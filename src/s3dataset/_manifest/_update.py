@@ -3,7 +3,6 @@
 import logging
 import random
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from s3dataset._manifest._lookup import Lookup
 from s3dataset._manifest._manifest import Manifest
 from s3dataset._manifest._pattern import compile_pattern
 from s3dataset._uri import S3Uri
+from s3dataset._warnings import warn_caller
 from s3dataset.errors import ConflictError, DecodeError, ObjectNotFoundError, PreconditionFailedError, S3Exception
 from s3dataset.formats import Format, named_format
 
@@ -155,7 +155,7 @@ class _Place:
         except DecodeError as error:
             if "update s3dataset" in str(error):
                 raise
-            warnings.warn(f"{error}. It is replaced", stacklevel=4)
+            warn_caller(f"{error}. It is replaced")
             if self._uri is not None:
                 self._etag = self._ref.get().head_object(self._uri.bucket, self._uri.key).etag
             return

@@ -2,7 +2,6 @@
 
 import io
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -20,6 +19,7 @@ from s3dataset._pack._state import Destination, Found, fingerprint_of
 from s3dataset._pack._workers import choose_workers, run_here, run_on_ray, run_processes
 from s3dataset._progress import Progress, showing
 from s3dataset._uri import S3Uri
+from s3dataset._warnings import warn_caller
 from s3dataset.errors import S3Exception
 from s3dataset.formats import Compression, Format, Sample, named_format
 
@@ -161,7 +161,7 @@ def pack(
         s3client_config=s3client_config,
     )
     if summary.left_out:
-        warnings.warn(f"{left_out_text(summary)}", stacklevel=2)
+        warn_caller(left_out_text(summary))
     return summary.manifest
 
 
