@@ -12,6 +12,7 @@ from s3dataset._datasets._agreement import Agreement
 from s3dataset._datasets._ahead import request_of
 from s3dataset._datasets._bad_samples import BadLedger, BadPolicy, OnError, checked_on_error
 from s3dataset._datasets._counters import Counters
+from s3dataset._datasets._epoch_order import EpochOrder
 from s3dataset._datasets._listing import Listing
 from s3dataset._datasets._origin import Origin, Prefix
 from s3dataset._datasets._rank import Rank, is_spawning, rank_of_group
@@ -168,12 +169,31 @@ class S3Dataset(Generic[T_co]):
         shards = self._shards
         return None if shards is None else shards.drawing(seed, epoch)
 
-    def _bad_policy(self, *, seed: int = 0, epoch: int = 0) -> "BadPolicy[T_co] | None":
-        """What becomes of bad samples; None: they raise."""
+    def _bad_policy(
+        self, *, seed: int = 0, epoch: int = 0, order: "EpochOrder | None" = None
+    ) -> "BadPolicy[T_co] | None":
+        """What becomes of bad samples; None: they raise.
+
+        Args:
+            seed: Names the choice of those that stand in for them.
+            epoch: The same.
+            order: In which samples of shards come; default: by number.
+        """
         if self._on_error == "raise":
             return None
         shards = None if self._reads_unindexed is not None else self._shards_drawing(seed, epoch)
         ledger = BadLedger(self._page_of_listing)
+        if shards is not None and order is not None:
+            of_block = order.block
+            return BadPolicy(
+                self._on_error,
+                ledger,
+                lambda slot: shards.make(order.sample(slot)),
+                lambda slot: of_block(slot) or shards.neighbours(slot),
+                slot_of=order.slot,
+                seed=seed,
+                epoch=epoch,
+            )
         if shards is not None:
             return BadPolicy(self._on_error, ledger, shards.make, shards.neighbours, seed=seed, epoch=epoch)
         manifest, maker = self.manifest, self._maker_drawing(seed, epoch)

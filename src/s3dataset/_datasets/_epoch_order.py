@@ -112,6 +112,18 @@ class EpochOrder:
             places = self._row.take(places)
         return places if self._order is None else self._order.take(places)
 
+    def slot(self, place: int) -> int:
+        """Which slot of the epoch a place of the row is: the same whatever batch sizes the row was cut by."""
+        return self._row.take((place,))[0] if self._state.segments else place
+
+    def sample(self, slot: int) -> int:
+        """The sample of a slot."""
+        return slot if self._order is None else self._order.take((slot,))[0]
+
+    def block(self, slot: int) -> range | None:
+        """The slots of the same block; None where nothing is cut into blocks."""
+        return self._order.block(slot).places if isinstance(self._order, SampleOrder) else None
+
     def fetching(
         self, shards: IndexedShards[object], plan: "BatchPlan", readers: int, most_bytes: int, window_bytes: int
     ) -> tuple[ExtentPlan, int]:

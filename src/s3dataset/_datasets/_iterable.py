@@ -92,7 +92,7 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
             ),
             state.taken,
         )
-        bad = self._bad_policy(seed=state.seed, epoch=state.epoch)
+        bad = self._bad_policy(seed=state.seed, epoch=state.epoch, order=order)
         self._check_skipping(part)
         if bad is not None:
             bad.marks_skipped = self._in_loader

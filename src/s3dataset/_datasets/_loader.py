@@ -239,10 +239,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def stats(self) -> Stats:
         """What reading cost since the dataset was made, over this process and its workers.
 
+        Of a mixture it is the sum over its sources, each of which has its own `stats()`; behind stages samples count as
+        they come from the source.
+
         Raises:
             TypeError: The dataset is none of s3dataset's.
         """
-        if not isinstance(self.dataset, S3Dataset):
+        if not isinstance(self.dataset, S3Dataset | StagedDataset | MixedDataset):
             raise TypeError(f"only datasets of s3dataset keep statistics, and this is a {type(self.dataset).__name__}")
         return self.dataset.stats()
 

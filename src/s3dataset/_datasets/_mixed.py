@@ -166,7 +166,7 @@ class MixedDataset(IterableDataset[Any]):
         order = EpochOrder(manifest, state, in_shards=in_shards)
         client = dataset._maker.client  # noqa: SLF001
         window = max(1, bytes_ahead(client) // len(self._datasets))
-        bad = dataset._bad_policy(seed=state.seed, epoch=epoch)  # noqa: SLF001
+        bad = dataset._bad_policy(seed=state.seed, epoch=epoch, order=order)  # noqa: SLF001
         chunks = iter(lambda: list(islice(places, ROWS_AT_ONCE if in_shards else 64)), [])
         shards = dataset._shards_drawing(state.seed, epoch)  # noqa: SLF001
         if shards is not None:

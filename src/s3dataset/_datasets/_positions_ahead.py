@@ -97,7 +97,7 @@ class PositionsAhead(Generic[T_co]):
     def __iter__(self) -> Iterator[T_co]:
         sample_of, counters, clock = self._shards.sample, self._counters, time.perf_counter
         bad = self._bad
-        coming: deque[tuple[SamplePlace, Extent]] = deque()
+        coming: deque[tuple[int, SamplePlace, Extent]] = deque()
         more = True
         with self._client.queue() as queue:
             store = ExtentStore(self._shards, queue, self._window_bytes // _KEPT_SHARE)
@@ -109,7 +109,7 @@ class PositionsAhead(Generic[T_co]):
                         return
                     # By the group, so that requests go out together.
                     for _ in range(min(len(coming), max(1, self._group // 2))):
-                        place, extent = coming.popleft()
+                        row_place, place, extent = coming.popleft()
                         begun, waited, fetched = clock(), store.waited_s, store.fetched
                         try:
                             sample = sample_of(place, extent, store.content(extent))
@@ -117,9 +117,7 @@ class PositionsAhead(Generic[T_co]):
                             if bad is None:
                                 raise
                             store.done(extent)
-                            yield from bad.settle(
-                                error, self._shards.url(place), place.number, self._shards.position(place)
-                            )
+                            yield from bad.settle(error, self._shards.url(place), place.number, row_place)
                             continue
                         if bad is not None:
                             bad.good()
@@ -139,13 +137,13 @@ class PositionsAhead(Generic[T_co]):
             return False
         return coming < 4 * _MOST_GROUP
 
-    def _send_for(self, store: ExtentStore[T_co], coming: "deque[tuple[SamplePlace, Extent]]") -> bool:
+    def _send_for(self, store: ExtentStore[T_co], coming: "deque[tuple[int, SamplePlace, Extent]]") -> bool:
         row_places = list(islice(self._row_places, self._group))
         if not row_places:
             return False
         places, extents, wanted = self._plan(row_places)
         store.want(wanted)
-        coming.extend(zip(places, extents, strict=True))
+        coming.extend(zip(row_places, places, extents, strict=True))
         mean = max(1, sum(extent.stop - extent.start for extent, _ in wanted) // len(row_places))
         self._group = max(_FIRST_GROUP, min(_MOST_GROUP, _GROUP_BYTES // mean, 2 * self._group))
         return True

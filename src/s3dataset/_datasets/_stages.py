@@ -13,7 +13,8 @@ from torch.utils.data import IterableDataset
 
 from s3dataset._datasets._samples import check_pickles
 from s3dataset._datasets._taken import Carried
-from s3dataset._order import Reader
+from s3dataset._order import BadSamples, Reader
+from s3dataset._stats import Stats
 
 if TYPE_CHECKING:
     from s3dataset._datasets._iterable import S3IterableDataset
@@ -186,6 +187,14 @@ class StagedDataset(IterableDataset[Any]):
         """Lists now. See `S3IterableDataset.prepare`."""
         self._source.prepare()
         return self
+
+    def stats(self) -> Stats:
+        """What reading cost; `samples` are the source's. See `S3IterableDataset.stats`."""
+        return self._source.stats()
+
+    def bad_samples(self) -> BadSamples:
+        """What the source left out or replaced because of `on_error`."""
+        return self._source.bad_samples()
 
     def state_dict(self) -> dict[str, Any]:
         """Where this reader stands, behind the last sample it gave, as values for JSON.
