@@ -4,7 +4,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from s3dataset._client import ClientRef
 from s3dataset._config import S3ClientConfig
@@ -12,7 +12,6 @@ from s3dataset._datasets._agreement import Agreement
 from s3dataset._datasets._ahead import request_of
 from s3dataset._datasets._bad_samples import BadLedger, BadPolicy, OnError, checked_on_error
 from s3dataset._datasets._counters import Counters
-from s3dataset._datasets._epoch_order import EpochOrder
 from s3dataset._datasets._listing import Listing
 from s3dataset._datasets._origin import Origin, Prefix
 from s3dataset._datasets._rank import Rank, is_spawning, rank_of_group
@@ -23,6 +22,9 @@ from s3dataset._manifest import Manifest
 from s3dataset._order import BadSamples
 from s3dataset._stats import Stats
 from s3dataset.formats import Format
+
+if TYPE_CHECKING:
+    from s3dataset._datasets._epoch_order import EpochOrder
 
 __all__ = ["S3Dataset", "client_ref"]
 
