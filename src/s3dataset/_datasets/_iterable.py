@@ -113,9 +113,8 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
                 )
             )
         else:
-            fetch, window_bytes = order.fetching(
-                cast(Any, shards), plan, part.rank.world_size * part.num_workers, client.part_size, bytes_ahead(client)
-            )
+            readers, window_bytes = part.rank.world_size * part.num_workers, bytes_ahead(client)
+            fetch = order.fetching(cast(Any, shards), plan, readers, client.part_size, window_bytes)
             samples = iter(PositionsAhead(shards, client, places, self._count, fetch, window_bytes, bad))
         run = NumberedRun(state, part, plan, (lambda: bad.skipped) if bad is not None else (lambda: 0))
         return self._position.follow(run.follow(samples), run)

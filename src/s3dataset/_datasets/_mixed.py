@@ -11,7 +11,7 @@ from s3dataset._datasets._ahead import FetchAhead, bytes_ahead
 from s3dataset._datasets._base import ROWS_AT_ONCE
 from s3dataset._datasets._epoch_order import EpochOrder, first_state
 from s3dataset._datasets._iterable import S3IterableDataset
-from s3dataset._datasets._positions_ahead import PositionsAhead, neighbours_together
+from s3dataset._datasets._positions_ahead import PositionsAhead
 from s3dataset._order import MixPlan
 from s3dataset.errors import ManifestMismatchError
 
@@ -170,7 +170,7 @@ class MixedDataset(IterableDataset[Any]):
         chunks = iter(lambda: list(islice(places, ROWS_AT_ONCE if in_shards else 64)), [])
         shards = dataset._shards_drawing(state.seed, epoch)  # noqa: SLF001
         if shards is not None:
-            fetch = neighbours_together(shards, client.part_size, order.take)
+            fetch = order.fetching(cast(Any, shards), None, 1, client.part_size, window)
             return iter(PositionsAhead(shards, client, chunks, dataset._count, fetch, window, bad))  # noqa: SLF001
         rows = dataset._row_chunks(map(order.take, chunks))  # noqa: SLF001
         maker = cast(Any, dataset._maker_drawing(state.seed, epoch))  # noqa: SLF001
