@@ -11,6 +11,7 @@ from s3dataset._datasets._batch_sampler import BatchSampler
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
 from s3dataset._datasets._mixed import MixedDataset
+from s3dataset._datasets._mixed_taken import CarryingMixed
 from s3dataset._datasets._stages import CarryingStages, StagedDataset
 from s3dataset._datasets._taken import Carrying, Counting, Taken, default_collate_of
 from s3dataset._order import Split, Tail
@@ -116,6 +117,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 collate_fn = Carrying(collate_fn or default_collate_of(batch_size), batch_size)
         elif isinstance(dataset, StagedDataset) and num_workers:
             collate_fn = CarryingStages(collate_fn or default_collate_of(batch_size))
+        elif isinstance(dataset, MixedDataset):
+            collate_fn = CarryingMixed(collate_fn or default_collate_of(batch_size), batch_size)
         super().__init__(
             dataset,
             sizes.get("batch_size", 1),
@@ -147,7 +150,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             if self.num_workers:
                 for source in dataset._datasets:  # noqa: SLF001
                     source._prepare_workers()  # noqa: SLF001
-            self._taken = dataset._begin_loader(self.batch_size or 1)  # noqa: SLF001
+            self._taken = dataset._begin_loader(self.batch_size or 1, self.num_workers)  # noqa: SLF001
             return Counting(super().__iter__(), self._taken)
         if isinstance(dataset, S3Dataset) and self.num_workers:
             dataset._prepare_workers()  # noqa: SLF001 - of the same package, like all that follow
@@ -205,7 +208,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self._taken is not None:
             return self._taken.state().to_dict()
         if isinstance(dataset, MixedDataset):
-            return dataset._coming_to_loader()  # noqa: SLF001
+            return dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
         if isinstance(dataset, StagedDataset):
             return dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
         if isinstance(dataset, S3IterableDataset):

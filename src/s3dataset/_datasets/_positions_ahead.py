@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from s3dataset._datasets._ahead import bytes_ahead
 from s3dataset._datasets._extent_store import ExtentStore, Holding
@@ -143,13 +143,25 @@ class PositionsAhead(Generic[T_co]):
         self._bad = bad
         self._group = _FIRST_GROUP
 
+    def begun(self) -> Iterator[T_co]:
+        """Iterates, and has sent for the first samples before the first is asked for."""
+        samples = self._samples(begins=True)
+        next(samples)
+        return samples
+
     def __iter__(self) -> Iterator[T_co]:
+        return self._samples(begins=False)
+
+    def _samples(self, *, begins: bool) -> Iterator[T_co]:
         counters, clock = self._counters, time.perf_counter
         bad = self._bad
         coming: deque[Planned] = deque()
         with self._client.queue() as queue:
             store = ExtentStore(self._shards, queue, self._window_bytes // _KEPT_SHARE, self._plan.limit_bytes)
             try:
+                if begins:
+                    self._send_for(store, coming)
+                    yield cast("T_co", None)
                 while True:
                     while self._has_room(store, len(coming)) and self._send_for(store, coming):
                         pass
