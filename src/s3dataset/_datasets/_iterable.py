@@ -1,6 +1,7 @@
 """S3IterableDataset: objects, or samples of shards, as a stream that ranks and workers share."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal, Self, TypeVar, cast
 
 import torch.utils.data
@@ -22,6 +23,7 @@ from s3dataset.formats import Format
 __all__ = ["S3IterableDataset"]
 
 T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
 
 
 class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], IterableDataset[T_co]):
@@ -61,6 +63,9 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
     def _make(cls, *arguments: Any) -> Self:
         return cls(*arguments)
 
+    _steps: int | None = None
+    """Instead of those that the split says, while stages begin an iteration."""
+
     # -- Iterating --------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[T_co]:
@@ -72,6 +77,8 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
             S3Exception: Listing failed, or, while iterating, an object could not be fetched.
         """
         part = self._part()
+        if self._steps is not None:
+            part = replace(part, split=replace(part.split, steps_per_epoch=self._steps))
         in_worker = torch.utils.data.get_worker_info() is not None
         if part.rank.world_size > 1 and not in_worker:
             self._compare_ranks(part.rank.world_size)
@@ -198,25 +205,27 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
 
     # -- Stages -----------------------------------------------------------------------------------------------------
 
-    def filter(self, fn: Callable[[T_co], Any]) -> StagedDataset:
+    def filter(self, fn: Callable[[T_co], Any]) -> StagedDataset[T_co]:
         """The samples for which `fn` is true, as a dataset: `dataset.filter(is_long).pack_sequences(2048)`.
 
         Args:
             fn: Called in the workers; pickles where they are spawned. The same for the same sample whenever it is
                 asked.
         """
-        return StagedDataset(self).filter(fn)
+        return StagedDataset[T_co](self).filter(fn)
 
-    def flat_map(self, fn: Callable[[T_co], Iterable[Any]]) -> StagedDataset:
+    def flat_map(self, fn: Callable[[T_co], Iterable[U]]) -> StagedDataset[U]:
         """All that `fn` makes of each sample, one after the other: `dataset.flat_map(sentences)`.
 
         Args:
             fn: Gives an iterable, perhaps a generator or nothing; called in the workers. A state says how many were
                 taken of it, so it must give the same ones for the same sample.
         """
-        return StagedDataset(self).flat_map(fn)
+        return StagedDataset[T_co](self).flat_map(fn)
 
-    def pack_sequences(self, length: int, *, key: Any = None, tail: Literal["keep", "drop"] = "keep") -> StagedDataset:
+    def pack_sequences(
+        self, length: int, *, key: Any = None, tail: Literal["keep", "drop"] = "keep"
+    ) -> StagedDataset[Any]:
         """Joins sequences end to end and cuts them to one length, as language models are trained on.
 
         Each reader packs its own samples. What a batch leaves of a sequence begins the next chunk, also after a resume.
@@ -229,7 +238,7 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
         Raises:
             ValueError: The length is not positive, or tail neither of the two.
         """
-        return StagedDataset(self).pack_sequences(length, key=key, tail=tail)
+        return StagedDataset[T_co](self).pack_sequences(length, key=key, tail=tail)
 
     # -- For DataLoader ---------------------------------------------------------------------------------------------
 

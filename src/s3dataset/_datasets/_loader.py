@@ -144,7 +144,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if isinstance(dataset, StagedDataset):
             if self.num_workers:
                 dataset._source._prepare_workers()  # noqa: SLF001
-            self._taken = dataset._begin_loader(self.num_workers)  # noqa: SLF001
+            self._taken = dataset._begin_loader(self.num_workers, self.batch_size or 1)  # noqa: SLF001
             return Counting(super().__iter__(), self._taken)
         if isinstance(dataset, MixedDataset):
             if self.num_workers:
