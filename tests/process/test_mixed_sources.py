@@ -204,7 +204,7 @@ def test_bad_samples_are_left_out_or_replaced(manifests: Any, kind: str, workers
     assert all(n % 10 != 7 for n in taken)
     assert dataset.bad_samples().count >= OBJECTS // 10
     if not workers:
-        assert sorted(list(mixed("skip"))) == sorted(taken)
+        assert sorted(mixed("skip")) == sorted(taken)
     taken = flat(batches_of(loader_of(mixed("replace"), workers)))
     assert sum(n >= 1000 for n in taken) == OBJECTS
     assert all(n % 10 != 7 for n in taken)

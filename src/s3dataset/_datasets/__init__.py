@@ -7,7 +7,8 @@
     DataLoader, BatchSampler            _loader  _batch_sampler  _look_ahead: batches that name their successors
     where a loop is                     _position  _taken  _epochs: runs, what a loop took, epochs; _gather: all ranks
     fetching objects                    _ahead: a window before a consumer; _batch_fetch  _work: whole batches
-    fetching samples of shards          _positions_ahead  _extents  _extent_store  _blocks  _held  _epoch_order: with an index
+    fetching samples of shards          _positions_ahead  _extents  _extent_store  _epoch_order: with an index; _blocks
+                                        _held: whole blocks, within the budget
                                         _unindexed  _shard_opener: from their beginnings
     samples                             _samples  _shard_samples: transform, errors; _bad_samples; _collate;
                                         _sample_rng: what is random about one

@@ -73,9 +73,9 @@ def sample_rng() -> "np.random.Generator":
     making = MAKING.of
     if making is None:
         raise RuntimeError(
-            "sample_rng() belongs to the sample that is being made: call it within the transform, filter() or flat_map() "
-            "of an s3dataset dataset, on the thread that calls the transform. What runs on samples later (collate_fn, the training "
-            "loop) needs a generator of its own"
+            "sample_rng() belongs to the sample that is being made: call it within the transform, filter() or "
+            "flat_map() of an s3dataset dataset, on the thread that calls these. What runs on samples later "
+            "(collate_fn, the training loop) needs a generator of its own"
         )
     if making[2] is None:
         try:
