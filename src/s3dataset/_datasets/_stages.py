@@ -26,7 +26,6 @@ __all__ = ["CarryingStages", "StagedDataset", "StagesTaken"]
 _KIND: Final = "staged"
 _VERSION: Final = 1
 _LOADER: Final = "loader"
-_BATCH_SIZE: Final = "stages.batch_size"
 _ENDLESS: Final = 1 << 40  # steps of a source that repeats until enough has come through
 _LOOKED_AT: Final = 1024
 
@@ -182,11 +181,8 @@ class StagedDataset(IterableDataset[T_co]):
         steps = part.split.steps_per_epoch
         if steps is None:
             return None
-        source = self._source
-        batch_size = source._batch_size or source._listing.page.get(_BATCH_SIZE) or None  # noqa: SLF001
-        if batch_size is None:
-            source._batch_size_for_steps()  # noqa: SLF001 - tells what to do
-        return len(range(part.worker, steps, part.num_workers)) * (batch_size or 1)
+        batch_size = self._source._batch_size_for_steps()  # noqa: SLF001
+        return len(range(part.worker, steps, part.num_workers)) * batch_size
 
     def _check_tail(self, part: "Part") -> None:
         split = part.split
@@ -268,7 +264,8 @@ class StagedDataset(IterableDataset[T_co]):
 
     def _begin_loader(self, num_workers: int, batch_size: int) -> "StagesTaken":
         source = self._source
-        source._listing.page.set(_BATCH_SIZE, batch_size)  # noqa: SLF001
+        if source._part().split.steps_per_epoch is not None:  # noqa: SLF001
+            source._listing.page.set("batch_size", batch_size)  # noqa: SLF001
         rank = source._rank_for_epochs()  # noqa: SLF001
         source._compare_ranks(source._part().rank.world_size)  # noqa: SLF001
         turn = source._epochs.begin(rank, _LOADER)  # noqa: SLF001
