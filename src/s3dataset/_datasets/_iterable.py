@@ -53,9 +53,10 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
 
     Works under fork, spawn and forkserver, and with persistent workers. Memory: a window of half the byte budget
     (`S3ClientConfig.memory_limit_bytes`) at most, and of two objects for each connection. Of objects larger than
-    `part_size` only the first part is fetched ahead. A shuffle over small samples in shards holds blocks beside that,
-    whatever the budget: of indexed ones up to 512 MiB in each reader, and as much that is fetched ahead; of others one
-    block for each stream (`Shuffle`). Without a transform fetching ahead begins when a reader was read,
+    `part_size` only the first part is fetched ahead. Blocks of small samples, which a
+    shuffle over indexed shards holds, are within that window too: where they do not fit, they come in pieces, in the
+    same order. Of shards without an index a shuffle holds one block for each stream (`Shuffle`), whatever the budget.
+    Without a transform fetching ahead begins when a reader was read,
     and stops when several in a row were not.
     """
 
