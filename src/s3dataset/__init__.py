@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         MixedDataset,
         S3IterableDataset,
         S3MapDataset,
+        StagedDataset,
         gather_state,
         sample_rng,
     )
@@ -125,6 +126,7 @@ __all__ = [
     "S3Writer",
     "Shuffle",
     "Split",
+    "StagedDataset",
     "StallTimeoutError",
     "Stats",
     "ThrottledError",
@@ -161,6 +163,7 @@ _HOMES: Final = {
     "S3Writer": "_io",
     "Shuffle": "_order",
     "Split": "_order",
+    "StagedDataset": "_datasets",
     "gather_state": "_datasets",
     "merge_states": "_order",
     "pack": "_pack",

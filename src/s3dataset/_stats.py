@@ -1,5 +1,7 @@
 """Stats: what reading cost, and where the time went."""
 
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, fields
 from typing import Final, Literal, Self, TypeAlias
 
@@ -9,6 +11,9 @@ Histogram: TypeAlias = tuple[tuple[float, int], ...]
 """(upper bound in seconds, count), ascending."""
 
 Bottleneck: TypeAlias = Literal["none", "network", "transform", "consumer"]
+
+_OF_DATASET: Final = ("samples", "bytes", "network_wait_s", "transform_s", "consumer_wait_s")
+_OF_CLIENT: Final = ("requests", "retries", "throttles", "hedges")
 
 _ADVICE: Final = {
     "none": "Nothing was read yet.",
@@ -84,6 +89,26 @@ class Stats:
     def advice(self) -> str:
         """One sentence on what would make reading faster."""
         return _ADVICE[self.bottleneck]
+
+    @classmethod
+    def of_sources(cls, sources: Iterable[tuple[Hashable, Self]]) -> Self:
+        """Adds up what several datasets tell.
+
+        Args:
+            sources: Of each the name of its client, and its totals. What belongs to the client is the same for all that
+                share it, and counts once.
+        """
+        parts = list(sources)
+        most: dict[Hashable, Self] = {}
+        for client, part in parts:
+            if client not in most or part.requests > most[client].requests:
+                most[client] = part
+        histogram: Counter[float] = Counter()
+        for part in most.values():
+            histogram.update(dict(part.ttfb_histogram))
+        own = {name: sum(getattr(part, name) for _, part in parts) for name in _OF_DATASET}
+        shared = {name: sum(getattr(part, name) for part in most.values()) for name in _OF_CLIENT}
+        return cls(**own, **shared, ttfb_histogram=tuple(sorted(histogram.items())))
 
     def __sub__(self, earlier: Self) -> Self:
         counts = dict(earlier.ttfb_histogram)

@@ -48,6 +48,8 @@ class TorchArchive:
     """[start, end) of neighbouring storages, their local headers and padding included, in the order of the file."""
     headers: frozenset[int]
     """Offsets of the storages' local headers."""
+    reading: tuple[tuple[int, int], ...] | None = None
+    """Each storage's [start, end) in the order in which torch.load reads them; None: as they lie in the file."""
 
     @property
     def start(self) -> int:
@@ -170,8 +172,14 @@ def parse_directory(directory: bytes, directory_start: int) -> TorchArchive | No
     records = parse_records(directory)
     if records is None:
         return None
-    found = ((record.header_start, STORAGE_NAME.fullmatch(record.name) is not None) for record in records)
-    return _archive_of(sorted(found), directory_start)
+    found = ((record.header_start, _place_of_storage(record.name)) for record in records)
+    return _archive_of(sorted(found, key=lambda one: one[0]), directory_start)
+
+
+def _place_of_storage(name: str) -> tuple[str, int] | None:
+    """The folder and number of a storage: torch.load reads those of a folder by their numbers."""
+    named = STORAGE_NAME.fullmatch(name)
+    return None if named is None else (name[: named.start(1)], int(named.group(1)))
 
 
 def _zip64_values(extra: bytes, count: int) -> tuple[int, ...] | None:
@@ -184,18 +192,21 @@ def _zip64_values(extra: bytes, count: int) -> tuple[int, ...] | None:
     return None
 
 
-def _archive_of(records: list[tuple[int, bool]], directory_start: int) -> TorchArchive | None:
+def _archive_of(records: list[tuple[int, tuple[str, int] | None]], directory_start: int) -> TorchArchive | None:
     storages: list[tuple[int, int]] = []
+    folders: dict[str, list[tuple[int, tuple[int, int]]]] = {}
     headers: list[int] = []
     ends = [start for start, _ in records[1:]] + [directory_start]
-    for (start, is_storage), end in zip(records, ends, strict=False):
-        if not is_storage or end <= start:
+    for (start, place), end in zip(records, ends, strict=False):
+        if place is None or end <= start:
             continue
         headers.append(start)
+        folders.setdefault(place[0], []).append((place[1], (start, end)))
         if storages and storages[-1][1] == start:
             storages[-1] = (storages[-1][0], end)
         else:
             storages.append((start, end))
     if not storages:
         return None
-    return TorchArchive(tuple(storages), frozenset(headers))
+    reading = tuple(storage for folder in folders.values() for _, storage in sorted(folder))
+    return TorchArchive(tuple(storages), frozenset(headers), None if list(reading) == sorted(reading) else reading)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import s3dataset
+from s3dataset._order import SampleOrder
 from s3dataset.errors import DecodeError, ObjectNotFoundError
 from s3dataset.testing import Fault, LocalS3
 
@@ -113,6 +114,27 @@ def test_replacing_keeps_the_batches_whole_and_is_the_same_every_time(manifests:
     assert [len(batch) for batch in batches] == [10] * 10
     assert set(numbers(batches)) == set(GOOD)
     assert epoch(2) == batches
+
+
+@pytest.mark.parametrize("block_bytes", [9 * 4096, 60 * 4096])
+def test_the_replacement_comes_from_the_same_block(manifests: Any, block_bytes: int) -> None:
+    shuffle = s3dataset.Shuffle(seed=2, streams=3, block_bytes=block_bytes)
+    manifest = manifests["indexed"]
+    whole = list(stream(manifest, transform=key_of, shuffle=shuffle))
+    sizes = [manifest.size(shard) or 0 for shard in range(SHARDS)]
+    row = SampleOrder([SAMPLES] * SHARDS, sizes, seed=2, epoch=0, block_bytes=block_bytes)
+    block_of = {n: row.block(place).number for place, n in enumerate(row.take(range(len(row))))}
+    assert len(set(block_of.values())) not in {1, SHARDS}
+    for size in (1, 7):
+        dataset = stream(manifest, shuffle=shuffle, on_error="replace", batch_size=size)
+        plain = whole if size == 1 else list(stream(manifest, transform=key_of, shuffle=shuffle, batch_size=size))
+        for wanted, got in zip(plain, dataset, strict=True):
+            assert got == wanted if wanted % 10 != 7 else got % 10 != 7
+            assert block_of[got] == block_of[wanted]
+
+
+def key_of(sample: Any) -> int:
+    return int(sample["cls"])
 
 
 @pytest.mark.parametrize("kind", ["indexed", "objects"])

@@ -148,8 +148,12 @@ def test_torchs_loader_splits_it_too(manifests: Any) -> None:
 
 def test_mistakes_teach(manifests: Any) -> None:
     plain = s3dataset.S3IterableDataset.from_manifest(manifests[2], format="jsonl")
-    with pytest.raises(TypeError, match="s3dataset index"):
-        iter(s3dataset.MixedDataset([plain], [1]))
+    with pytest.raises(TypeError, match="put the stages behind"):
+        s3dataset.MixedDataset([plain.filter(number)], [1])  # type: ignore[list-item]
+    many = s3dataset.Split(rank=11, world_size=12)
+    lonely = s3dataset.S3IterableDataset.from_manifest(manifests[2], format="jsonl", enable_sharding=many)
+    with pytest.raises(ValueError, match="none of them to mix in"):
+        list(s3dataset.MixedDataset([lonely], [1]))
     with pytest.raises(ValueError, match="2 weights"):
         s3dataset.MixedDataset([plain], [1, 2])
     with pytest.raises(TypeError, match="got a list"):

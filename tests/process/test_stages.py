@@ -151,6 +151,68 @@ def test_ranks_and_torchs_loader_share_the_source(manifests: Any, kind: str) -> 
     assert sorted(parts) == EXPECTED[False]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_are_the_batches_that_come_out(manifests: Any, kind: str, workers: int, packed: bool) -> None:
+    def loader() -> Any:
+        split = s3dataset.Split(rank=1, world_size=2, steps_per_epoch=17)
+        dataset = staged(manifests, kind, packed, enable_sharding=split)
+        method = "fork" if workers else None
+        return s3dataset.DataLoader(
+            dataset, 4, num_workers=workers, multiprocessing_context=method, collate_fn=as_they_are
+        )
+
+    whole = list(loader())
+    assert [len(batch) for batch in whole] == [4] * 17
+    first = loader()
+    batches = iter(first)
+    got = [next(batches) for _ in range(7)]
+    state = json.loads(json.dumps(first.state_dict()))
+    del batches
+    again = loader()
+    again.load_state_dict(state)
+    assert got + list(again) == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_that_nothing_comes_of_end(manifests: Any, kind: str) -> None:
+    split = s3dataset.Split(rank=0, world_size=1, steps_per_epoch=3)
+    dataset = source(manifests, kind, enable_sharding=split, batch_size=4).filter(lambda n: n > 1000)
+    with pytest.raises(ValueError, match="nothing came through"):
+        next(iter(dataset))
+    assert len(list(dataset._source)) == 12, "the source by itself gives as many as before"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_functions_draw_the_numbers_of_their_sample(manifests: Any, kind: str) -> None:
+    def drawn(n: int) -> Iterator[tuple[int, float]]:
+        yield n, s3dataset.sample_rng().random()
+        yield n, s3dataset.sample_rng().random()
+
+    def some(n: int) -> bool:
+        return bool(s3dataset.sample_rng().random() < 0.7)
+
+    whole = list(source(manifests, kind).filter(some).flat_map(drawn))
+    numbers = [number for number, _ in whole]
+    assert 2 * COUNT * 0.4 < len(whole) < 2 * COUNT
+    assert len({value for _, value in whole}) == len(whole)
+    loader = s3dataset.DataLoader(
+        source(manifests, kind).filter(some).flat_map(drawn), 5, num_workers=2, multiprocessing_context="fork",
+        collate_fn=as_they_are,
+    )  # fmt: skip
+    assert sorted(pair for batch in loader for pair in batch) == sorted(whole)
+    first = source(manifests, kind).filter(some).flat_map(drawn)
+    samples = iter(first)
+    got = [next(samples) for _ in range(7)]
+    again = source(manifests, kind).filter(some).flat_map(drawn)
+    again.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert got + list(again) == whole
+    assert numbers == [number for number, _ in whole]
+    with pytest.raises(RuntimeError, match="flat_map"):
+        s3dataset.sample_rng()
+
+
 def test_what_is_packed_keeps_its_kind(manifests: Any) -> None:
     def arrays(n: int) -> Any:
         return {"ids": np.array(tokens(n), np.int32)}

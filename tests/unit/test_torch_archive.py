@@ -43,6 +43,15 @@ def test_storages_of_an_archive(zip64, monkeypatch):
     assert (found.start, found.end) == found.storages[0]
 
 
+def test_the_order_of_reading_is_by_number():
+    assert parsed(archive(NAMES)[0]).reading is None
+    names = ["m/data.pkl", "m/data/0", "m/data/1", "m/data/10", "m/data/2", "m/version"]
+    data, headers = archive(names)
+    starts = [start for start, _ in parsed(data).reading]
+    assert starts == [headers[f"m/data/{n}"] for n in (0, 1, 2, 10)]
+    assert max(parsed(data).reading) == (headers["m/data/2"], headers["m/version"])
+
+
 def test_storages_that_lie_apart():
     data, headers = archive(["m/data.pkl", "m/data/0", "m/other", "m/data/1"])
     start, _ = directory_range(memoryview(data), len(data))

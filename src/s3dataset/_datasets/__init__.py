@@ -3,11 +3,12 @@
 ::
 
     S3MapDataset, S3IterableDataset     _map  _iterable over _resumable, over _base; their constructors
-    StagedDataset, MixedDataset         _stages, _mixed, over _iterable
+    StagedDataset, MixedDataset         _stages, _mixed, over _iterable; _mixed_sources  _mixed_taken
     DataLoader, BatchSampler            _loader  _batch_sampler  _look_ahead: batches that name their successors
     where a loop is                     _position  _taken  _epochs: runs, what a loop took, epochs; _gather: all ranks
     fetching objects                    _ahead: a window before a consumer; _batch_fetch  _work: whole batches
-    fetching samples of shards          _positions_ahead  _extents  _extent_store  _blocks  _epoch_order: with an index
+    fetching samples of shards          _positions_ahead  _extents  _extent_store  _epoch_order: with an index; _blocks
+                                        _held: whole blocks, within the budget
                                         _unindexed  _shard_opener: from their beginnings
     samples                             _samples  _shard_samples: transform, errors; _bad_samples; _collate;
                                         _sample_rng: what is random about one
@@ -23,6 +24,7 @@ from s3dataset._datasets._loader import DataLoader
 from s3dataset._datasets._map import S3MapDataset
 from s3dataset._datasets._mixed import MixedDataset
 from s3dataset._datasets._sample_rng import sample_rng
+from s3dataset._datasets._stages import StagedDataset
 from s3dataset._stats import Stats
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "MixedDataset",
     "S3IterableDataset",
     "S3MapDataset",
+    "StagedDataset",
     "Stats",
     "gather_state",
     "sample_rng",

@@ -159,9 +159,10 @@ class BadPolicy(Generic[T]):
     Args:
         on_error: The user's word.
         ledger: Where they are noted.
-        remake: Makes the sample at a position, for replacing.
-        neighbours: Of the sample at a position: those that may stand in for it.
-        frame_of: The frame that the sample at a position lies in, None where there are no frames.
+        remake: Makes the sample of a slot, for replacing.
+        neighbours: Of a slot: those whose samples may stand in for its own.
+        frame_of: The frame that the sample of a slot lies in, None where there are no frames.
+        slot_of: Which slot a place of the iteration is; default: that of the same number.
         seed: Names the choice among them, with the epoch.
         epoch: See `seed`.
     """
@@ -174,6 +175,7 @@ class BadPolicy(Generic[T]):
         neighbours: Callable[[int], range],
         frame_of: FrameOf = lambda _: None,
         *,
+        slot_of: Callable[[int], int] | None = None,
         seed: int = 0,
         epoch: int = 0,
     ) -> None:
@@ -181,6 +183,7 @@ class BadPolicy(Generic[T]):
         self._ledger = ledger
         self._remake = remake
         self._neighbours = neighbours
+        self._slot_of = slot_of
         self._seed = seed
         self._epoch = epoch
         self.marks_skipped = False
@@ -225,7 +228,7 @@ class BadPolicy(Generic[T]):
         checked: Verdict = word
         return checked
 
-    def settle(self, error: Exception, uri: str, number: int, position: int) -> list[T]:
+    def settle(self, error: Exception, uri: str, number: int, place: int) -> list[T]:
         """What is handed out instead of a bad sample: nothing, or another one.
 
         Raises:
@@ -239,10 +242,11 @@ class BadPolicy(Generic[T]):
                 return [cast("T", SKIPPED)]
             self.skipped += 1
             return []
-        self._bad.add(position)
+        slot = place if self._slot_of is None else self._slot_of(place)
+        self._bad.add(slot)
         while True:
             try:
-                other = replacement(self._seed, self._epoch, position, self._neighbours(position), self._known)
+                other = replacement(self._seed, self._epoch, slot, self._neighbours(slot), self._known)
             except LookupError:
                 error.add_note("There is no sample to replace it with: all its neighbours are bad")
                 raise error from None

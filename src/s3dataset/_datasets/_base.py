@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from s3dataset._client import ClientRef
 from s3dataset._config import S3ClientConfig
@@ -22,6 +22,9 @@ from s3dataset._order import BadSamples
 from s3dataset._stats import Stats
 from s3dataset._warnings import warn_caller
 from s3dataset.formats import Format
+
+if TYPE_CHECKING:
+    from s3dataset._datasets._epoch_order import EpochOrder
 
 __all__ = ["S3Dataset", "client_ref"]
 
@@ -175,12 +178,32 @@ class S3Dataset(Generic[T_co]):
         shards = self._shards
         return None if shards is None else shards.drawing(seed, epoch)
 
-    def _bad_policy(self, *, seed: int = 0, epoch: int = 0) -> "BadPolicy[T_co] | None":
-        """What becomes of bad samples; None: they raise."""
+    def _bad_policy(
+        self, *, seed: int = 0, epoch: int = 0, order: "EpochOrder | None" = None
+    ) -> "BadPolicy[T_co] | None":
+        """What becomes of bad samples; None: they raise.
+
+        Args:
+            seed: Names the choice of those that stand in for them.
+            epoch: The same.
+            order: In which samples of shards come; default: by number.
+        """
         if self._on_error == "raise":
             return None
         shards = None if self._reads_unindexed is not None else self._shards_drawing(seed, epoch)
         ledger = self._ledger
+        if shards is not None and order is not None:
+            of_block = order.block
+            return BadPolicy(
+                self._on_error,
+                ledger,
+                lambda slot: shards.make(order.sample(slot)),
+                lambda slot: of_block(slot) or shards.neighbours(slot),
+                lambda slot: shards.frame_of(order.sample(slot)),
+                slot_of=order.slot,
+                seed=seed,
+                epoch=epoch,
+            )
         if shards is not None:
             return BadPolicy(
                 self._on_error, ledger, shards.make, shards.neighbours, shards.frame_of, seed=seed, epoch=epoch

@@ -1,45 +1,167 @@
-"""Fetching blocks of a shuffled order whole, where samples are small."""
+"""Fetching blocks of a shuffled order whole, or in pieces where memory is short, where samples are small."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from s3dataset._datasets._extents import Extent
+from s3dataset._datasets._extent_store import ExtentStore, Holding, Spans
+from s3dataset._datasets._extents import Extent, extents_of
+from s3dataset._datasets._held import HeldBytes
 from s3dataset._datasets._shard_samples import IndexedShards
 
 if TYPE_CHECKING:
+    from s3dataset._datasets._positions_ahead import Planned, RowPlaces
     from s3dataset._manifest import SamplePlace
     from s3dataset._order import SampleOrder
 
-__all__ = ["SMALL_SAMPLE_BYTES", "WholeBlocks"]
+__all__ = ["SMALL_SAMPLE_BYTES", "BlockRuns", "BlockSizes", "WholeBlocks"]
 
 SMALL_SAMPLE_BYTES: Final = 32 << 10
 """Samples up to this mean size are fetched by the block: a request for each would take more CPU than its bytes, and 256
 connections at 25 ms would not reach 330 MB/s."""
 
+_LEAST_SHARE: Final = 8
+_FEW_STREAMS: Final = 8
+"""With fewer the next block is fetched ahead beside those in hand; with more these end one after the other."""
 
-class _Share:
-    """A reader's share of a block: extents sorted by where they begin."""
-
-    __slots__ = ("extents", "left", "starts")
-
-    def __init__(self, extents: list[Extent], left: int) -> None:
-        self.extents = extents
-        self.starts = [(extent.shard, extent.start) for extent in extents]
-        self.left = left
+_LEAST_EXTENT_BYTES: Final = 64 << 10
+_FRAMES_LOOKED_AT: Final = 64
 
 
-class WholeBlocks:
+class BlockSizes:
+    """What blocks and samples take in memory, and how much of a block one piece may be.
+
+    Args:
+        shards: Where the samples are.
+        sample_bytes: The mean of what a sample takes of its shard.
+        block_bytes: Of a block in its shards.
+        limit_bytes: That a reader may hold and have under way.
+        at_once: Pieces that it holds at the same time.
+        most_bytes: Of a request.
+    """
+
+    def __init__(
+        self,
+        shards: IndexedShards[Any],
+        num_samples: int,
+        sample_bytes: int,
+        block_bytes: int,
+        limit_bytes: int,
+        at_once: int,
+        most_bytes: int,
+    ) -> None:
+        growth = 1.0
+        if shards.has_frames(0):
+            some = shards.places(range(min(_FRAMES_LOOKED_AT, num_samples)))
+            decoded = sum(max(place.end - place.offset, sample_bytes) for place in some) / max(1, len(some))
+            growth = max(1.0, decoded / max(1, sample_bytes))
+        self.sample_bytes = max(1, int(sample_bytes * growth))
+        self.limit_bytes = limit_bytes
+        self._at_once = at_once + (at_once < _FEW_STREAMS)
+        self.is_whole = self._at_once * block_bytes * growth <= limit_bytes
+        # In pieces a block is fetched several times over, and what is not wanted needs room too until it is let go of.
+        self.most_bytes = most_bytes if self.is_whole else max(_LEAST_EXTENT_BYTES, min(most_bytes, limit_bytes // 16))
+
+    def room(self) -> int:
+        """Bytes that may be held beside what this process holds already."""
+        return self.limit_bytes - HeldBytes.total()
+
+    def piece_bytes(self, held: int) -> int:
+        """Of a piece that is begun now, by a reader that holds so much itself."""
+        limit = self.limit_bytes if self.is_whole else 3 * self.limit_bytes // 4
+        limit = max(limit - (HeldBytes.total() - held), limit // _LEAST_SHARE)
+        return limit // self._at_once
+
+
+class _Piece:
+    """Extents of samples of a block, and where each sample is in them."""
+
+    __slots__ = ("cost", "framed", "holdings", "left", "places", "starts")
+
+    def __init__(self, places: range, count: int) -> None:
+        self.places = places
+        self.left = count
+        self.cost = 0
+        self.holdings: list[Holding] = []
+        self.starts: list[tuple[int, int]] = []
+        self.framed: dict[Extent, Holding] = {}
+
+    def holding(self, place: "SamplePlace") -> Holding:
+        framed = self.framed.get(Extent(place.shard, place.start, place.stop))
+        return framed or self.holdings[bisect_right(self.starts, (place.shard, place.start)) - 1]
+
+
+class _Blocks:
+    """What both ways to go through blocks have in common."""
+
+    def __init__(self, shards: IndexedShards[Any], order: "SampleOrder", sizes: BlockSizes) -> None:
+        self._shards = shards
+        self._order = order
+        self._sizes = sizes
+
+    @property
+    def limit_bytes(self) -> int:
+        """See `ExtentPlan`."""
+        return self._sizes.limit_bytes
+
+    def _fits(self, count: int, limit: int) -> bool:
+        return min(limit, count * self._sizes.sample_bytes) <= self._sizes.room()
+
+    def _most(self, count: int, limit: int) -> int:
+        """How many of so many samples are looked at for a piece, which are more than will be taken."""
+        return count if self._sizes.is_whole else min(count, 5 * limit // (4 * self._sizes.sample_bytes) + 1)
+
+    def _cost(self, place: "SamplePlace", framed: bool) -> int:
+        return max(place.end - place.offset, self._sizes.sample_bytes) if framed else place.stop - place.start
+
+    def _begin(self, row_places: Sequence[int], limit: int, store: ExtentStore[Any]) -> _Piece:
+        """Asks for the samples at as many of these places as fit."""
+        shards = self._shards
+        places = shards.places(self._order.take(row_places))
+        framed = shards.has_frames(places[0].shard)
+        count = len(places)
+        if not self._sizes.is_whole or count * self._sizes.sample_bytes > limit:
+            total = 0
+            for number, place in enumerate(places):
+                total += self._cost(place, framed)
+                if total > limit and number:
+                    count = number
+                    break
+        piece = _Piece(range(row_places[0], row_places[count - 1] + 1), count)
+        places = sorted(places[:count])
+        extents, extent_of = extents_of(places, shards.has_frames, self._sizes.most_bytes)
+        members: list[list[SamplePlace]] = [[] for _ in extents]
+        for place, number in zip(places, extent_of, strict=True):
+            members[number].append(place)
+        for extent, mine in zip(extents, members, strict=True):
+            wanted = sum(self._cost(place, framed) for place in mine)
+            spans = None
+            if 2 * wanted <= extent.stop - extent.start or (framed and not self._sizes.is_whole):
+                spans = Spans(mine, [shards.span(place, extent) for place in mine])
+            cost = wanted if framed or spans is not None else extent.stop - extent.start
+            holding = store.want(extent, len(mine), cost, spans)
+            piece.cost += cost
+            if framed:
+                piece.framed[extent] = holding
+            else:
+                piece.holdings.append(holding)
+                piece.starts.append((extent.shard, extent.start))
+        return piece
+
+
+class WholeBlocks(_Blocks):
     """An `ExtentPlan` that asks for a reader's whole share of a block when its first sample is due.
 
     All samples of a block come soon after one another, in whatever order: so its bytes are fetched once, in large
-    pieces, and kept until the last of them was made. Memory: a block for each stream that the reader has, and the next.
+    pieces, and kept until the last of them was made. Where the blocks of all streams of a reader do not fit into its
+    memory, the samples that come first are asked for first, as many as fit, and the others when those were made. The
+    order is the same.
 
     Args:
         shards: Where the samples are.
         order: The epoch's row.
         share: Which of a block's places this reader takes, given one of them.
-        most_bytes: Of an extent.
+        sizes: What fits.
     """
 
     def __init__(
@@ -47,42 +169,55 @@ class WholeBlocks:
         shards: IndexedShards[Any],
         order: "SampleOrder",
         share: Callable[[int, range], range],
-        most_bytes: int,
+        sizes: BlockSizes,
     ) -> None:
-        self._shards = shards
-        self._order = order
+        super().__init__(shards, order, sizes)
         self._share_of = share
-        self._most_bytes = most_bytes
-        self._shares: dict[range, _Share] = {}
+        self._pieces: dict[range, _Piece] = {}
 
-    def __call__(self, row_places: Sequence[int]) -> "tuple[list[SamplePlace], list[Extent], list[tuple[Extent, int]]]":
+    def __call__(self, coming: "RowPlaces", count: int, store: ExtentStore[Any], *, busy: bool) -> "list[Planned]":
         """See `ExtentPlan`."""
-        order = self._order
-        places = self._shards.places(order.take(row_places))
-        wanted: list[tuple[Extent, int]] = []
-        extents: list[Extent] = []
+        row_places = coming.take(count)
+        planned: list[Planned] = []
         mine = range(0)
-        share = _Share([], 0)
-        for row_place, place in zip(row_places, places, strict=True):
-            if row_place not in mine or not share.left:
-                mine = self._share_of(row_place, order.block(row_place).places)
-                known = self._shares.get(mine)
+        piece = _Piece(mine, 0)
+        for row_place, place in zip(row_places, self._shards.places(self._order.take(row_places)), strict=True):
+            if not piece.left or row_place not in piece.places:
+                mine = self._share_of(row_place, self._order.block(row_place).places)
+                known = self._pieces.get(mine)
                 if known is None:
-                    known = self._shares[mine] = self._ask_for(mine, wanted)
-                share = known
-            if self._shards.has_frames(place.shard):
-                extents.append(Extent(place.shard, place.start, place.stop))
-            else:
-                extents.append(share.extents[bisect_right(share.starts, (place.shard, place.start)) - 1])
-            share.left -= 1
-            if not share.left:
-                del self._shares[mine]
-        return places, extents, wanted
+                    left = range(row_place, mine.stop)
+                    limit = self._sizes.piece_bytes(store.nbytes)
+                    if (busy or planned) and not self._fits(len(left), limit):
+                        coming.give_back(row_places[len(planned) :])
+                        break
+                    known = self._pieces[mine] = self._begin(left[: self._most(len(left), limit)], limit, store)
+                piece = known
+            planned.append((row_place, place, piece.holding(place)))
+            piece.left -= 1
+            if not piece.left:
+                del self._pieces[mine]
+        store.send()
+        return planned
 
-    def _ask_for(self, mine: range, wanted: list[tuple[Extent, int]]) -> _Share:
-        _, extents, extent_of = self._shards.plan(sorted(self._order.take(mine)), self._most_bytes)
-        counts = [0] * len(extents)
-        for number in extent_of:
-            counts[number] += 1
-        wanted.extend(zip(extents, counts, strict=True))
-        return _Share(extents, len(mine))
+
+class BlockRuns(_Blocks):
+    """An `ExtentPlan` for a reader whose samples of a block follow one another: what it takes of one comes together."""
+
+    def __call__(self, coming: "RowPlaces", count: int, store: ExtentStore[Any], *, busy: bool) -> "list[Planned]":  # noqa: ARG002
+        """See `ExtentPlan`."""
+        limit = self._sizes.piece_bytes(store.nbytes)
+        first = coming.take(1)
+        if not first:
+            return []
+        block = self._order.block(first[0]).places
+        row_places = first + coming.take_below(block.stop, max(0, self._most(len(block), limit) - 1))
+        if busy and not self._fits(len(row_places), limit):
+            coming.give_back(row_places)
+            return []
+        piece = self._begin(row_places, limit, store)
+        coming.give_back(row_places[piece.left :])
+        row_places = row_places[: piece.left]
+        places = self._shards.places(self._order.take(row_places))
+        store.send()
+        return [(row, place, piece.holding(place)) for row, place in zip(row_places, places, strict=True)]

@@ -4,8 +4,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from s3dataset._datasets._blocks import SMALL_SAMPLE_BYTES, WholeBlocks
-from s3dataset._datasets._positions_ahead import ExtentPlan, neighbours_together
+from s3dataset._datasets._blocks import SMALL_SAMPLE_BYTES, BlockRuns, BlockSizes, WholeBlocks
+from s3dataset._datasets._positions_ahead import ExtentPlan, Neighbours
 from s3dataset._datasets._shard_samples import IndexedShards
 from s3dataset._order import EpochState, Permutation, SampleOrder, Shuffle, default_streams
 
@@ -112,28 +112,40 @@ class EpochOrder:
             places = self._row.take(places)
         return places if self._order is None else self._order.take(places)
 
+    def slot(self, place: int) -> int:
+        """Which slot of the epoch a place of the row is: the same whatever batch sizes the row was cut by."""
+        return self._row.take((place,))[0] if self._state.segments else place
+
+    def sample(self, slot: int) -> int:
+        """The sample of a slot."""
+        return slot if self._order is None else self._order.take((slot,))[0]
+
+    def block(self, slot: int) -> range | None:
+        """The slots of the same block; None where nothing is cut into blocks."""
+        return self._order.block(slot).places if isinstance(self._order, SampleOrder) else None
+
     def fetching(
-        self, shards: IndexedShards[object], plan: "BatchPlan", readers: int, most_bytes: int, window_bytes: int
-    ) -> tuple[ExtentPlan, int]:
-        """How a reader fetches what it takes, and how many bytes it may have fetched ahead.
+        self, shards: IndexedShards[object], plan: "BatchPlan | None", readers: int, most_bytes: int, window_bytes: int
+    ) -> ExtentPlan:
+        """How a reader fetches what it takes.
 
         Args:
             shards: Where the samples are.
-            plan: The epoch's batches.
+            plan: The epoch's batches; None: the reader takes ascending places of the row.
             readers: Ranks x workers.
             most_bytes: Of a request.
-            window_bytes: What may be fetched ahead otherwise.
+            window_bytes: What may be held and under way.
         """
         order, block_bytes = self._order, self._state.block_bytes
         if isinstance(order, SampleOrder) and block_bytes is not None and not self._state.segments:
-            of_reader = -(-plan.streams // readers)
-            held = of_reader * block_bytes
-            has_frames = shards.has_frames(0)
-            fits = plan.streams % readers == 0 and held <= max(2 * window_bytes, _HELD_BYTES)
-            if fits and (has_frames or self._mean_bytes <= SMALL_SAMPLE_BYTES):
-                share = _Share(plan)
-                return WholeBlocks(shards, order, share.of, most_bytes), max(window_bytes, 2 * held)
-        return neighbours_together(shards, most_bytes, self.take), window_bytes
+            at_once = 2 if plan is None else -(-plan.streams // readers)
+            alone = plan is None or plan.streams % readers == 0
+            if alone and (shards.has_frames(0) or self._mean_bytes <= SMALL_SAMPLE_BYTES):
+                sizes = BlockSizes(shards, len(order), self._mean_bytes, block_bytes, window_bytes, at_once, most_bytes)
+                if plan is None:
+                    return BlockRuns(shards, order, sizes)
+                return WholeBlocks(shards, order, _Share(plan).of, sizes)
+        return Neighbours(shards, most_bytes, self.take)
 
 
 class _Share:

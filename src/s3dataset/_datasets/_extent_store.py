@@ -1,32 +1,87 @@
 """Extents on their way and at hand, each fetched once for all samples in it that are wanted."""
 
 import time
-from collections import OrderedDict
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from s3dataset._datasets._extents import Extent
+from s3dataset._datasets._held import HeldBytes
 from s3dataset._datasets._shard_samples import IndexedShards
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
     from s3dataset._client import RequestQueue
+    from s3dataset._manifest import SamplePlace
 
-__all__ = ["ExtentStore"]
+__all__ = ["ExtentStore", "Holding", "Spans"]
 
 T_co = TypeVar("T_co", covariant=True)
 
+_WASTEFUL: Final = 2
+"""Content that is so many times what is wanted of it is copied together, and given up."""
 
-class _Held:
-    """An extent: `wanted` samples of it are still to be made."""
 
-    __slots__ = ("content", "error", "index", "wanted")
+class Spans:
+    """Where the samples wanted of an extent lie in its content: 24 bytes each.
 
-    def __init__(self, index: int) -> None:
-        self.index: int | None = index
+    Args:
+        places: Of the samples, by number.
+        spans: Of each [start, stop) in the content.
+    """
+
+    def __init__(self, places: Sequence["SamplePlace"], spans: Sequence[tuple[int, int]]) -> None:
+        self.numbers = array("Q", [place.number for place in places])
+        self.starts = array("Q", [start for start, _ in spans])
+        self.stops = array("Q", [stop for _, stop in spans])
+
+    def copied(self, content: Any) -> Any:
+        """The samples alone, end to end, from now on at these places; the content where that is not worth it."""
+        wanted = sum(self.stops) - sum(self.starts)
+        take = getattr(content, "take", None)
+        length = content.num_rows if take is not None else len(content)
+        if _WASTEFUL * wanted > length:
+            return content
+        if take is not None:  # a table: rows
+            content = take([row for i in range(len(self.starts)) for row in range(self.starts[i], self.stops[i])])
+        else:
+            pieces = [content[start:stop] for start, stop in zip(self.starts, self.stops, strict=True)]
+            content = memoryview(b"".join(pieces))
+        at = 0
+        for i, (start, stop) in enumerate(zip(self.starts, self.stops, strict=True)):
+            self.starts[i], self.stops[i] = at, at + stop - start
+            at += stop - start
+        return content
+
+    def of(self, number: int) -> tuple[int, int]:
+        """Where a sample lies."""
+        i = bisect_left(self.numbers, number)
+        return self.starts[i], self.stops[i]
+
+
+class Holding:
+    """An extent of which `left` samples are still to be made.
+
+    Attributes:
+        extent: The extent.
+        spans: Its samples, where they may be copied out of it.
+        cost: Bytes that it will take once it is at hand, as far as is known.
+    """
+
+    __slots__ = ("content", "cost", "error", "extent", "index", "landed", "left", "nbytes", "spans")
+
+    def __init__(self, extent: Extent, cost: int, spans: Spans | None) -> None:
+        self.extent = extent
+        self.cost = cost
+        self.spans = spans
+        self.index: int | None = None
+        self.landed = False
         self.content: Any = None
         self.error: Exception | None = None
-        self.wanted = 0
+        self.left = 0
+        self.nbytes = 0
 
 
 class ExtentStore(Generic[T_co]):
@@ -36,7 +91,7 @@ class ExtentStore(Generic[T_co]):
     same frame, whose decoding costs more than its fetching. Belongs to one thread.
 
     Attributes:
-        nbytes: Of extents that are under way or wanted.
+        nbytes: That the extents wanted take, or will.
         requests: How many of them are under way.
         waited_s: How long this thread waited for bodies.
         fetched: Bytes that arrived.
@@ -45,79 +100,170 @@ class ExtentStore(Generic[T_co]):
         shards: Whose extents they are.
         queue: Fetches them.
         keep_bytes: See above.
+        limit_bytes: Of what is under way and at hand; what is beyond waits for its turn, and what is needed next comes
+            always. None: everything wanted is sent for at once.
     """
 
-    def __init__(self, shards: IndexedShards[T_co], queue: "RequestQueue", keep_bytes: int) -> None:
+    def __init__(
+        self, shards: IndexedShards[T_co], queue: "RequestQueue", keep_bytes: int, limit_bytes: int | None = None
+    ) -> None:
         self._shards = shards
         self._queue = queue
         self._keep_bytes = keep_bytes
-        self._held: dict[Extent, _Held] = {}
-        self._idle: OrderedDict[Extent, _Held] = OrderedDict()
+        self._limit_bytes = limit_bytes
+        self._held: dict[Extent, Holding] = {}
+        self._idle: OrderedDict[Extent, Holding] = OrderedDict()
         self._idle_bytes = 0
+        self._waiting: deque[Holding] = deque()
+        self._under_way: deque[Holding] = deque()  # oldest first; some were taken meanwhile
+        self._under_way_bytes = 0
+        self._landed_bytes = 0
         self.nbytes = 0
         self.requests = 0
         self.waited_s = 0.0
         self.fetched = 0
 
-    def want(self, wanted: Sequence[tuple[Extent, int]]) -> None:
-        """Sends for extents that are not there yet, each with the number of samples that will be made of it."""
-        missing: list[Extent] = []
-        for extent, count in wanted:
-            held = self._held.get(extent)
-            if held is None:
-                held = self._idle.pop(extent, None)
-                if held is None:
-                    missing.append(extent)
-                    held = _Held(0)
-                else:
-                    self._idle_bytes -= extent.stop - extent.start
-                self._held[extent] = held
-                self.nbytes += extent.stop - extent.start
-            held.wanted += count
-        if missing:
-            indices = self._queue.get([self._shards.request(extent) for extent in missing])
-            for extent, index in zip(missing, indices, strict=True):
-                self._held[extent].index = index
-            self.requests += len(missing)
+    # -- Wanting ----------------------------------------------------------------------------------------------------
 
-    def content(self, extent: Extent) -> Any:
-        """Waits for an extent.
+    def want(self, extent: Extent, count: int, cost: int | None = None, spans: Spans | None = None) -> Holding:
+        """An extent of which so many samples more will be made; `send` sends for what is not there yet.
+
+        Args:
+            extent: What to fetch.
+            count: Samples.
+            cost: Bytes that it takes at hand; default: its length.
+            spans: The samples, where they may be copied out of a longer content.
+        """
+        holding = self._held.get(extent) if spans is None else None
+        if holding is None and (holding := self._idle.pop(extent, None)) is not None:
+            self._idle_bytes -= holding.nbytes
+            holding.cost = holding.nbytes
+            self._hold(holding)
+        if holding is None:
+            holding = Holding(extent, extent.stop - extent.start if cost is None else cost, spans)
+            self._waiting.append(holding)
+            self._hold(holding)
+        if holding.spans is None:
+            self._held[extent] = holding
+        holding.left += count
+        return holding
+
+    def _hold(self, holding: Holding) -> None:
+        self.nbytes += holding.cost
+        if self._limit_bytes is not None:
+            HeldBytes.add(holding.cost)
+
+    def send(self, *, least: int = 0) -> None:
+        """Sends for what waits, as far as the limit allows, and for so many at least."""
+        batch: list[Holding] = []
+        while self._waiting:
+            nbytes = self._waiting[0].extent.stop - self._waiting[0].extent.start
+            if (
+                self._limit_bytes is not None
+                and len(batch) >= least
+                and self._under_way_bytes + self._landed_bytes + nbytes > self._limit_bytes
+            ):
+                break
+            self._under_way_bytes += nbytes
+            batch.append(self._waiting.popleft())
+        if batch:
+            indices = self._queue.get([self._shards.request(holding.extent) for holding in batch])
+            for holding, index in zip(batch, indices, strict=True):
+                holding.index = index
+            self._under_way.extend(batch)
+            self.requests += len(batch)
+
+    def settle(self) -> None:
+        """Takes what arrived, while something waits for its room."""
+        while self._waiting and (holding := self._oldest()) is not None:
+            if holding.index is None or not self._queue.ready(holding.index):
+                break
+            self._land(holding)
+            self.send()
+
+    def _oldest(self) -> Holding | None:
+        while self._under_way and self._under_way[0].landed:
+            self._under_way.popleft()
+        return self._under_way[0] if self._under_way else None
+
+    # -- Taking -----------------------------------------------------------------------------------------------------
+
+    def sample(self, place: "SamplePlace", holding: Holding) -> T_co:
+        """Waits for an extent, and makes a sample of it.
 
         Raises:
-            S3Exception: It could not be fetched, or not be decoded.
+            Exception: It could not be fetched, not be decoded, or the transform failed.
         """
-        held = self._held[extent]
-        if held.error is not None:
-            raise held.error
-        if held.index is not None:
-            started = time.perf_counter()
-            body: Any = self._queue.take_many(range(held.index, held.index + 1))[0]
-            self.waited_s += time.perf_counter() - started
-            held.index = None
-            self.requests -= 1
-            if isinstance(body, S3Exception):
-                held.error = body
-                raise body
-            self.fetched += len(body)
-            try:
-                held.content = self._shards.content(extent, body)
-            except Exception as error:
-                held.error = error
-                raise
-        return held.content
+        while not holding.landed:
+            if holding.index is None:
+                oldest = self._oldest()
+                if oldest is not None:
+                    self._land(oldest)
+                self.send(least=1)
+            else:
+                self._land(holding)
+                if self._waiting:
+                    self.send()
+        if holding.error is not None:
+            raise holding.error
+        if holding.spans is not None:
+            return self._shards.sample_at(place, holding.content, *holding.spans.of(place.number))
+        return self._shards.sample(place, holding.extent, holding.content)
 
-    def done(self, extent: Extent) -> None:
-        """One of the samples wanted was made."""
-        held = self._held[extent]
-        held.wanted -= 1
-        if held.wanted > 0:
+    def _land(self, holding: Holding) -> None:
+        index, extent = holding.index, holding.extent
+        if index is None:
+            raise RuntimeError("an extent that was not sent for cannot arrive")
+        started = time.perf_counter()
+        body: Any = self._queue.take_many(range(index, index + 1))[0]
+        self.waited_s += time.perf_counter() - started
+        holding.index, holding.landed = None, True
+        self.requests -= 1
+        self._under_way_bytes -= extent.stop - extent.start
+        if isinstance(body, S3Exception):
+            holding.error = body
             return
-        del self._held[extent]
-        nbytes = extent.stop - extent.start
-        self.nbytes -= nbytes
-        if held.error is None and self._shards.has_frames(extent.shard) and nbytes <= self._keep_bytes:
-            self._idle[extent] = held
-            self._idle_bytes += nbytes
-            while self._idle_bytes > self._keep_bytes:
-                oldest, _ = self._idle.popitem(last=False)
-                self._idle_bytes -= oldest.stop - oldest.start
+        self.fetched += len(body)
+        try:
+            content = self._shards.content(extent, body)
+            del body
+            holding.content = content if holding.spans is None else holding.spans.copied(content)
+        except Exception as error:  # noqa: BLE001 - it is raised for each of its samples
+            holding.error = error
+            return
+        holding.nbytes = getattr(holding.content, "nbytes", None) or len(holding.content)
+        self._landed_bytes += holding.nbytes
+        if not self._shards.has_frames(extent.shard):
+            return
+        self.nbytes += holding.nbytes - holding.cost  # only now is known what it decodes to
+        if self._limit_bytes is not None:
+            HeldBytes.add(holding.nbytes - holding.cost)
+        holding.cost = holding.nbytes
+
+    def done(self, holding: Holding) -> None:
+        """One of the samples wanted was made."""
+        holding.left -= 1
+        if holding.left > 0:
+            return
+        extent = holding.extent
+        if self._held.get(extent) is holding:
+            del self._held[extent]
+        self.nbytes -= holding.cost
+        if self._limit_bytes is not None:
+            HeldBytes.add(-holding.cost)
+        keeps = holding.error is None and holding.spans is None and self._shards.has_frames(extent.shard)
+        if not keeps or holding.nbytes > self._keep_bytes:
+            self._landed_bytes -= holding.nbytes
+            return
+        self._idle[extent] = holding
+        self._idle_bytes += holding.nbytes
+        while self._idle_bytes > self._keep_bytes:
+            _, oldest = self._idle.popitem(last=False)
+            self._idle_bytes -= oldest.nbytes
+            self._landed_bytes -= oldest.nbytes
+
+    def close(self) -> None:
+        """Nothing is held any more."""
+        if self._limit_bytes is not None:
+            HeldBytes.add(-self.nbytes)
+        self.nbytes = 0

@@ -23,6 +23,7 @@ from s3dataset.formats import Format
 __all__ = ["S3IterableDataset"]
 
 T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
 
 
 class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], IterableDataset[T_co]):
@@ -53,15 +54,19 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
 
     Works under fork, spawn and forkserver, and with persistent workers. Memory: a window of half the byte budget
     (`S3ClientConfig.memory_limit_bytes`) at most, and of two objects for each connection. Of objects larger than
-    `part_size` only the first part is fetched ahead. A shuffle over small samples in shards holds blocks beside that,
-    whatever the budget: of indexed ones up to 512 MiB in each reader, and as much that is fetched ahead; of others one
-    block for each stream (`Shuffle`). Without a transform fetching ahead begins when a reader was read,
+    `part_size` only the first part is fetched ahead. Blocks of small samples, which a
+    shuffle over indexed shards holds, are within that window too: where they do not fit, they come in pieces, in the
+    same order. Of shards without an index a shuffle holds one block for each stream (`Shuffle`), whatever the budget.
+    Without a transform fetching ahead begins when a reader was read,
     and stops when several in a row were not.
     """
 
     @classmethod
     def _make(cls, *arguments: Any) -> Self:
         return cls(*arguments)
+
+    _steps: int | None = None
+    """Instead of those that the split says, while stages begin an iteration."""
 
     # -- Iterating --------------------------------------------------------------------------------------------------
 
@@ -74,6 +79,8 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
             S3Exception: Listing failed, or, while iterating, an object could not be fetched.
         """
         part = self._part()
+        if self._steps is not None:
+            part = replace(part, split=replace(part.split, steps_per_epoch=self._steps))
         in_worker = torch.utils.data.get_worker_info() is not None
         if part.rank.world_size > 1 and not in_worker:
             self._compare_ranks(part.rank.world_size)
@@ -97,7 +104,7 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
         )
         if turn.has_ended:
             places = iter(())
-        bad = self._bad_policy(seed=state.seed, epoch=state.epoch)
+        bad = self._bad_policy(seed=state.seed, epoch=state.epoch, order=order)
         self._check_skipping(part)
         if bad is not None:
             bad.marks_skipped = turn.in_loader
@@ -118,9 +125,8 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
                 )
             )
         else:
-            fetch, window_bytes = order.fetching(
-                cast(Any, shards), plan, part.rank.world_size * part.num_workers, client.part_size, bytes_ahead(client)
-            )
+            readers, window_bytes = part.rank.world_size * part.num_workers, bytes_ahead(client)
+            fetch = order.fetching(cast(Any, shards), plan, readers, client.part_size, window_bytes)
             samples = iter(PositionsAhead(shards, client, places, self._count, fetch, window_bytes, bad))
         run = NumberedRun(state, part, plan, (lambda: bad.skipped) if bad is not None else (lambda: 0))
         return self._position.follow(run.follow(samples), run)
@@ -206,25 +212,27 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
 
     # -- Stages -----------------------------------------------------------------------------------------------------
 
-    def filter(self, fn: Callable[[T_co], Any]) -> StagedDataset:
+    def filter(self, fn: Callable[[T_co], Any]) -> StagedDataset[T_co]:
         """The samples for which `fn` is true, as a dataset: `dataset.filter(is_long).pack_sequences(2048)`.
 
         Args:
             fn: Called in the workers; pickles where they are spawned. The same for the same sample whenever it is
                 asked.
         """
-        return StagedDataset(self).filter(fn)
+        return StagedDataset[T_co](self).filter(fn)
 
-    def flat_map(self, fn: Callable[[T_co], Iterable[Any]]) -> StagedDataset:
+    def flat_map(self, fn: Callable[[T_co], Iterable[U]]) -> StagedDataset[U]:
         """All that `fn` makes of each sample, one after the other: `dataset.flat_map(sentences)`.
 
         Args:
             fn: Gives an iterable, perhaps a generator or nothing; called in the workers. A state says how many were
                 taken of it, so it must give the same ones for the same sample.
         """
-        return StagedDataset(self).flat_map(fn)
+        return StagedDataset[T_co](self).flat_map(fn)
 
-    def pack_sequences(self, length: int, *, key: Any = None, tail: Literal["keep", "drop"] = "keep") -> StagedDataset:
+    def pack_sequences(
+        self, length: int, *, key: Any = None, tail: Literal["keep", "drop"] = "keep"
+    ) -> StagedDataset[Any]:
         """Joins sequences end to end and cuts them to one length, as language models are trained on.
 
         Each reader packs its own samples. What a batch leaves of a sequence begins the next chunk, also after a resume.
@@ -237,7 +245,7 @@ class S3IterableDataset(IterableConstructors[T_co], ResumableDataset[T_co], Iter
         Raises:
             ValueError: The length is not positive, or tail neither of the two.
         """
-        return StagedDataset(self).pack_sequences(length, key=key, tail=tail)
+        return StagedDataset[T_co](self).pack_sequences(length, key=key, tail=tail)
 
     # -- For DataLoader ---------------------------------------------------------------------------------------------
 

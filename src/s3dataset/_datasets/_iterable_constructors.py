@@ -140,8 +140,9 @@ class IterableConstructors(Generic[T_co]):
                 its batches are then the order cut into pieces. Default: 1, which deals single samples.
             shuffle: In an order of its own for every epoch; a `Shuffle` says which.
             on_error: What becomes of a sample whose content is broken: "raise"; "skip": it is left out, which needs
-                Split(tail="exact") where there are several ranks; "replace": another one takes its place, so that ranks
-                stay in step; or a function of (error, URI, sample number) that returns one of these words. See
+                Split(tail="exact") where there are several ranks; "replace": another one of the same block of the
+                shuffle (of the same shard where nothing is shuffled) takes its place, so that ranks stay in step; or a
+                function of (error, URI, sample number) that returns one of these words. See
                 `bad_samples`.
 
         Raises:

@@ -15,6 +15,7 @@ from s3dataset._datasets._handing import Beginning, handed_to, handing
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
 from s3dataset._datasets._mixed import MixedDataset
+from s3dataset._datasets._mixed_taken import CarryingMixed
 from s3dataset._datasets._stages import CarryingStages, StagedDataset
 from s3dataset._datasets._taken import Carrying, Counting, ShardsTaken, Taken, default_collate_of
 from s3dataset._order import Split, Tail
@@ -125,6 +126,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 collate_fn = Carrying(collate_fn or default_collate_of(batch_size), batch_size)
         elif isinstance(dataset, StagedDataset) and num_workers:
             collate_fn = CarryingStages(collate_fn or default_collate_of(batch_size))
+        elif isinstance(dataset, MixedDataset):
+            collate_fn = CarryingMixed(collate_fn or default_collate_of(batch_size), batch_size)
         super().__init__(
             dataset,
             sizes.get("batch_size", 1),
@@ -152,7 +155,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 source._prepare_workers()  # noqa: SLF001 - of the same package, like all that follow
         begun: tuple[Taken, Turn]
         if isinstance(dataset, StagedDataset):
-            begun = dataset._begin_loader(self.num_workers)  # noqa: SLF001
+            begun = dataset._begin_loader(self.num_workers, batch_size)  # noqa: SLF001
         elif isinstance(dataset, MixedDataset | S3IterableDataset):
             begun = dataset._begin_loader(batch_size, self.num_workers)  # noqa: SLF001
         elif isinstance(self.batch_sampler, BatchSampler):
@@ -163,7 +166,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         else:
             return super().__iter__()
         self._taken, turn = begun
-        reader = cast("S3IterableDataset[Any]", _sources(dataset)[0])
+        reader = cast(
+            "S3IterableDataset[Any]",
+            dataset._first if isinstance(dataset, MixedDataset) else _sources(dataset)[0],  # noqa: SLF001
+        )
         with _Making(dataset, reader, self._beginning(turn, reader), self._taken) as making:
             batches = super().__iter__()
         return Counting(batches, self._taken, None if self.num_workers or making.has_begun else making)
@@ -230,7 +236,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self._taken is not None:
             state = self._taken.state().to_dict()
         elif isinstance(dataset, MixedDataset):
-            state = dataset._coming_to_loader()  # noqa: SLF001
+            state = dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
         elif isinstance(dataset, StagedDataset):
             state = dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
         elif isinstance(dataset, S3IterableDataset):
@@ -269,10 +275,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def stats(self) -> Stats:
         """What reading cost since the dataset was made, over this process and its workers.
 
+        Of a mixture it is the sum over its sources, each of which has its own `stats()`; behind stages samples count as
+        they come from the source.
+
         Raises:
             TypeError: The dataset is none of s3dataset's.
         """
-        if not isinstance(self.dataset, S3Dataset):
+        if not isinstance(self.dataset, S3Dataset | StagedDataset | MixedDataset):
             raise TypeError(f"only datasets of s3dataset keep statistics, and this is a {type(self.dataset).__name__}")
         return self.dataset.stats()
 
@@ -305,7 +314,7 @@ class _Making:
 
 
 def _sources(dataset: Any) -> list[S3Dataset[Any]]:
-    """The datasets of ours that a loader reads; the first one counts the epochs."""
+    """The datasets of ours that a loader reads."""
     if isinstance(dataset, StagedDataset):
         return [dataset._source]  # noqa: SLF001
     if isinstance(dataset, MixedDataset):

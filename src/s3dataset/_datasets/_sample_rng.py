@@ -42,13 +42,15 @@ class _Making(threading.local):
     """The sample that this thread makes: a list of draws, what names it, its generator."""
 
     of: list[Any] | None = None
+    last: list[Any] | None = None
+    """The one made last, for the stages that it goes through."""
 
 
 MAKING: Final = _Making()
 
 
 def sample_rng() -> "np.random.Generator":
-    """The random numbers of the sample that is being made; to be called in a transform.
+    """The random numbers of the sample that is being made; to be called in a transform, `filter` or `flat_map`.
 
     They depend on the seed, the epoch and the sample, and on nothing else: not on the worker, the rank, the batch, nor
     on what was drawn for other samples. So augmented samples are bit-equal when a run goes on from a state, with other
@@ -71,9 +73,9 @@ def sample_rng() -> "np.random.Generator":
     making = MAKING.of
     if making is None:
         raise RuntimeError(
-            "sample_rng() belongs to the sample that is being made: call it within the transform of an s3dataset "
-            "dataset, on the thread that calls the transform. What runs on samples later (collate_fn, the training "
-            "loop) needs a generator of its own"
+            "sample_rng() belongs to the sample that is being made: call it within the transform, filter() or "
+            "flat_map() of an s3dataset dataset, on the thread that calls these. What runs on samples later "
+            "(collate_fn, the training loop) needs a generator of its own"
         )
     if making[2] is None:
         try:

@@ -142,7 +142,7 @@ class SampleMaker(Generic[T_co]):
             client, bucket, key, reader_constructor=self._constructor, size=size, etag=etag, body=body, ledger=ledger
         )
         before = MAKING.of
-        MAKING.of = [self._draws, row, None]
+        MAKING.of = MAKING.last = [self._draws, row, None]
         try:
             return self._transform(reader)
         except Exception as error:

@@ -67,7 +67,7 @@ class ShardSampleMaker(Generic[T_co]):
     def transformed(self, sample: Sample, number: int, draws: Draws, place: Any) -> T_co:
         """Calls the transform, in which `sample_rng` gives what is drawn for `place`."""
         before = MAKING.of
-        MAKING.of = [draws, place, None]
+        MAKING.of = MAKING.last = [draws, place, None]
         try:
             return self._transform(sample)
         except Exception as error:
@@ -178,12 +178,17 @@ class IndexedShards(Generic[T_co]):
 
     def sample(self, place: "SamplePlace", extent: Extent, content: Any) -> T_co:
         """Makes the sample of a place from its extent's content."""
-        shard = self._shard(place.shard)
-        shift = 0 if shard.has_frames else place.start - extent.start
-        number = place.number
-        sample = self._format.parse(
-            content, shift + place.offset, shift + place.end, head=shard.head, url=shard.url, number=number
-        )
+        return self.sample_at(place, content, *self.span(place, extent))
+
+    def span(self, place: "SamplePlace", extent: Extent) -> tuple[int, int]:
+        """Where in its extent's content a sample lies."""
+        shift = 0 if self._shard(place.shard).has_frames else place.start - extent.start
+        return shift + place.offset, shift + place.end
+
+    def sample_at(self, place: "SamplePlace", content: Any, start: int, stop: int) -> T_co:
+        """Makes the sample of a place from content in which it lies at [start, stop)."""
+        shard, number = self._shard(place.shard), place.number
+        sample = self._format.parse(content, start, stop, head=shard.head, url=shard.url, number=number)
         return self._maker.transformed(sample, number, self._draws, place)
 
     def _shard(self, index: int) -> _Shard:

@@ -5,17 +5,19 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar, cast
 
 import torch
 import torch.utils.data
 from torch.utils.data import IterableDataset
 
 from s3dataset._datasets._epochs import LOADER, Turn
+from s3dataset._datasets._sample_rng import MAKING
 from s3dataset._datasets._samples import check_pickles
 from s3dataset._datasets._taken import Carried
 from s3dataset._datasets._torchdata import asked_by_torchdata
-from s3dataset._order import BadSamples, Reader
+from s3dataset._order import BadSamples, Reader, ShardsState
+from s3dataset._stats import Stats
 
 if TYPE_CHECKING:
     from s3dataset._datasets._iterable import S3IterableDataset
@@ -25,6 +27,11 @@ __all__ = ["CarryingStages", "StagedDataset", "StagesTaken"]
 
 _KIND: Final = "staged"
 _VERSION: Final = 1
+_ENDLESS: Final = 1 << 40  # steps of a source that repeats until enough has come through
+_LOOKED_AT: Final = 1024
+
+T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
 
 
 class _Stage(NamedTuple):
@@ -49,11 +56,13 @@ class _Place(NamedTuple):
         return {"source": self.source.to_dict(), "outputs": self.outputs, "tokens": self.tokens}
 
 
-class StagedDataset(IterableDataset[Any]):
+class StagedDataset(IterableDataset[T_co]):
     """An S3IterableDataset with stages behind it; made by `filter`, `flat_map` and `pack_sequences`, which also chain.
 
     The source's samples are split over ranks and workers, and each reader runs the stages over its own. So the number
-    of samples is not known, and ranks may differ in it.
+    of samples is not known, and ranks may differ in it, unless `Split(steps_per_epoch=)` says how many batches come
+    out for each rank: the source is then gone through as often as that takes. `sample_rng` in the functions goes on
+    with the numbers of the source's sample.
 
     A state is exact: it names the source's sample that is not used up yet and what was taken of it. Going on reads that
     one again, so the functions must give the same for the same sample. A state fits the same numbers of ranks and
@@ -108,17 +117,17 @@ class StagedDataset(IterableDataset[Any]):
 
     # -- Stages -----------------------------------------------------------------------------------------------------
 
-    def filter(self, fn: Callable[[Any], Any]) -> "StagedDataset":
+    def filter(self, fn: Callable[[T_co], Any]) -> "StagedDataset[T_co]":
         """Keeps the samples for which `fn` is true. See `S3IterableDataset.filter`."""
         return self._then(_Stage("filter", fn))
 
-    def flat_map(self, fn: Callable[[Any], Iterable[Any]]) -> "StagedDataset":
+    def flat_map(self, fn: Callable[[T_co], Iterable[U]]) -> "StagedDataset[U]":
         """Gives all that `fn` makes of a sample. See `S3IterableDataset.flat_map`."""
         return self._then(_Stage("flat_map", fn))
 
     def pack_sequences(
         self, length: int, *, key: Any = None, tail: Literal["keep", "drop"] = "keep"
-    ) -> "StagedDataset":
+    ) -> "StagedDataset[Any]":
         """Joins sequences and cuts them to one length. See `S3IterableDataset.pack_sequences`."""
         self._check_open("pack_sequences")
         length = operator.index(length)
@@ -128,7 +137,7 @@ class StagedDataset(IterableDataset[Any]):
             raise ValueError(f'tail must be "keep" or "drop", got {tail!r}')
         return StagedDataset(self._source, self._stages, _Packing(length, key, tail == "keep"))
 
-    def _then(self, stage: _Stage) -> "StagedDataset":
+    def _then(self, stage: _Stage) -> "StagedDataset[Any]":
         self._check_open(stage.name)
         if not callable(stage.function):
             raise TypeError(f"{stage.name} takes a function of a sample, got {stage.function!r}")
@@ -140,7 +149,7 @@ class StagedDataset(IterableDataset[Any]):
 
     # -- Iterating --------------------------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T_co]:
         """Iterates over this reader's part of the next epoch.
 
         Raises:
@@ -167,13 +176,20 @@ class StagedDataset(IterableDataset[Any]):
             part = source._part()  # noqa: SLF001
             mine = loaded["readers"].get(str(part.worker))
             of_source = None if mine is None else mine["source"]
-        batch_size = source._batch_size or (None if part.split.steps_per_epoch is not None else 1)  # noqa: SLF001
+        batch_size = source._batch_size or turn.batch_size or 1  # noqa: SLF001
+        if part.split.steps_per_epoch is not None and turn.batch_size is None:
+            batch_size = source._batch_size_for_steps()  # noqa: SLF001
         source._position.given = Turn(turn.epoch, of_source, batch_size=batch_size)  # noqa: SLF001
         try:
-            self._iteration = iteration = _Iteration(self, part, mine)
+            self._iteration = iteration = _Iteration(self, part, mine, self._outputs_of(part, batch_size))
         finally:
             source._position.given = None  # noqa: SLF001
         return iter(iteration)
+
+    def _outputs_of(self, part: "Part", batch_size: int) -> int | None:
+        """How many a reader gives in an epoch of so many steps; None: all that there are."""
+        steps = part.split.steps_per_epoch
+        return None if steps is None else len(range(part.worker, steps, part.num_workers)) * batch_size
 
     def _check_tail(self, part: "Part") -> None:
         split = part.split
@@ -194,6 +210,14 @@ class StagedDataset(IterableDataset[Any]):
         """Lists now. See `S3IterableDataset.prepare`."""
         self._source.prepare()
         return self
+
+    def stats(self) -> Stats:
+        """What reading cost; `samples` are the source's. See `S3IterableDataset.stats`."""
+        return self._source.stats()
+
+    def bad_samples(self) -> BadSamples:
+        """What the source left out or replaced because of `on_error`."""
+        return self._source.bad_samples()
 
     def state_dict(self) -> dict[str, Any]:
         """Where this reader stands, behind the last sample it gave, as values for JSON.
@@ -260,11 +284,13 @@ class StagedDataset(IterableDataset[Any]):
 
     # -- For DataLoader ---------------------------------------------------------------------------------------------
 
-    def _begin_loader(self, num_workers: int) -> "tuple[StagesTaken, Turn]":
+    def _begin_loader(self, num_workers: int, batch_size: int) -> "tuple[StagesTaken, Turn]":
         source = self._source
         rank = source._rank_for_epochs()  # noqa: SLF001
         source._compare_ranks(source._part().rank.world_size)  # noqa: SLF001
         turn = source._epochs.begin(rank, LOADER)  # noqa: SLF001
+        if source._part().split.steps_per_epoch is not None:  # noqa: SLF001
+            turn = turn._replace(batch_size=batch_size)
         staged = turn.resume if turn.resume is not None and turn.resume.get("kind") == _KIND else None
         source._note_handed(rank, turn, num_workers)  # noqa: SLF001
         begun = self._beginning(turn.epoch, num_workers) if staged is None else dict(staged)
@@ -288,26 +314,45 @@ def _check_topology(state: Mapping[str, Any], part: "Part") -> None:
     if saved != now:
         raise ValueError(
             "the state was saved behind stages by rank {} of {} with {} workers, and this is rank {} of {} with {}: "
-            "what is left of a reader's samples there belongs to that reader, so such a state fits the same topology "
-            "only".format(*saved, *now)
+            "readers come forward at different speeds through what they keep, so that what is left does not share out "
+            "anew, and such a state fits the same topology only. Go on with that one to the end of the epoch, whose "
+            "state fits all, or begin the next epoch with set_epoch({})".format(*saved, *now, int(state["epoch"]) + 1)
         )
 
 
-class _Iteration:
-    """One reader's epoch through the stages."""
+_END: Final = object()
 
-    def __init__(self, dataset: StagedDataset, part: "Part", resume: Mapping[str, Any] | None) -> None:
+
+class _Iteration:
+    """One reader's epoch through the stages.
+
+    Args:
+        dataset: What is iterated over.
+        part: The reader.
+        resume: Where it goes on; None: at the beginning.
+        wanted: How many it gives; None: all that there are.
+    """
+
+    def __init__(
+        self, dataset: StagedDataset[Any], part: "Part", resume: Mapping[str, Any] | None, wanted: int | None
+    ) -> None:
         source = dataset._source  # noqa: SLF001
         self._dataset = dataset
         self._reader = part.reader
+        self._wanted = wanted
         self._ended = resume is not None and bool(resume.get("ended"))
         source._position.run = None  # noqa: SLF001
-        self._samples = iter(source)
+        source._steps = None if self._wanted is None else _ENDLESS  # noqa: SLF001
+        try:
+            self._samples = iter(source)
+        finally:
+            source._steps = None  # noqa: SLF001
         run = source._position.run  # noqa: SLF001
         if run is None:
             raise RuntimeError("the source does not say where it stands")
         self._run = run
         outputs, tokens = (0, 0) if resume is None else (int(resume["outputs"]), int(resume["tokens"]))
+        self._given = 0 if resume is None else int(resume.get("given", 0))
         self._place = _Place(run.state(in_worker=True), outputs, tokens)
         self._begun = self._place.source
         self._done = False
@@ -323,6 +368,7 @@ class _Iteration:
             return dataset._state(reader, epoch + 1, {})  # noqa: SLF001
         ended = {"ended": True} if self._done and torch.utils.data.get_worker_info() is None else {}
         place = _Place(self._begun).to_dict() | {"ended": True} if self._done else self._place.to_dict()
+        place["given"] = self._given
         # Whose turn is next only a loader knows.
         return dataset._state(reader, epoch, {str(reader.worker): place}) | ended  # noqa: SLF001
 
@@ -332,7 +378,14 @@ class _Iteration:
             return
         packing = self._dataset._packing  # noqa: SLF001
         try:
-            yield from self._one_by_one() if packing is None else self._packed(packing)
+            outputs = self._one_by_one() if packing is None else self._packed(packing)
+            while self._given != self._wanted:
+                self._given += 1
+                output = next(outputs, _END)
+                if output is _END:
+                    self._given -= 1
+                    break
+                yield output
             self._done = True
         finally:
             cast(Any, self._samples).close()  # a traceback may keep it for long
@@ -346,12 +399,37 @@ class _Iteration:
         """What comes through the stages, and the place before each."""
         stages = self._dataset._stages  # noqa: SLF001
         before, skip = self._place.source, self._place.outputs
+        fruitless, laps = 0, None
         for sample in self._samples:
-            for number, output in enumerate(islice(_through(sample, stages, 0), skip, None), skip):
+            fruitless += 1
+            for number, output in enumerate(islice(_making(_through(sample, stages, 0)), skip, None), skip):
                 yield _Place(before, number), output
+                fruitless, laps = 0, None
+            if self._wanted is not None and fruitless and not fruitless % _LOOKED_AT:
+                laps = self._check_fruit(fruitless, laps)
             before, skip = self._run.state(in_worker=True), 0
             if not self._run.done:
                 self._between(before)
+
+    def _check_fruit(self, fruitless: int, laps: list[int] | None) -> list[int] | None:
+        """Ends an epoch of so many steps that would never end.
+
+        Raises:
+            ValueError: The source was gone through, and nothing came of it.
+        """
+        state = self._run.state(in_worker=True)
+        now = None
+        if not isinstance(state, ShardsState):
+            over = fruitless > state.num_samples
+        else:
+            now = [part.lap for part in state.parts]
+            over = laps is not None and all(lap > before + 1 for lap, before in zip(now, laps, strict=True))
+        if over:
+            raise ValueError(
+                f"nothing came through {self._dataset!r} of all the samples of its source, and steps_per_epoch asks "
+                "for more: look at what filter and flat_map let through"
+            )
+        return laps or now
 
     def _between(self, before: Any) -> None:
         """A sample is used up; where sequences wait to be packed, their place stays."""
@@ -375,6 +453,20 @@ class _Iteration:
         if count and packing.keep_tail:
             self._done = True  # there is nothing behind it
             yield _cut(pending, count)
+
+
+def _making(outputs: Iterator[Any]) -> Iterator[Any]:
+    """What is made of the sample that came last, where `sample_rng` goes on with its numbers."""
+    sample = MAKING.last
+    while True:
+        before, MAKING.of = MAKING.of, sample
+        try:
+            output = next(outputs, _END)
+        finally:
+            MAKING.of = before
+        if output is _END:
+            return
+        yield output
 
 
 def _through(sample: Any, stages: tuple[_Stage, ...], first: int) -> Iterator[Any]:
@@ -440,7 +532,7 @@ class StagesTaken:
         num_workers: The loader's.
     """
 
-    def __init__(self, dataset: StagedDataset, begun: dict[str, Any], num_workers: int) -> None:
+    def __init__(self, dataset: StagedDataset[Any], begun: dict[str, Any], num_workers: int) -> None:
         self._dataset = dataset
         self._state = begun
         self._in_workers = num_workers > 0
@@ -489,7 +581,7 @@ class CarryingStages:
         info = torch.utils.data.get_worker_info()
         if info is None:
             return batch
-        iteration = cast("StagedDataset", info.dataset)._iteration  # noqa: SLF001
+        iteration = cast("StagedDataset[Any]", info.dataset)._iteration  # noqa: SLF001
         if iteration is None:
             return batch
         return Carried(batch, json.dumps(iteration.state(between_epochs=False)).encode())

@@ -4,7 +4,7 @@
 
     S3Reader        position, lines, lock, fork, pickle
     └── Window      what is there and under way; what to send for next
-        ├── ChunkMap, ReaderPolicy, ArchiveWatch    pure: bookkeeping, sizes, when torch.load begins
+        ├── ChunkMap, ReaderPolicy, ArchiveWatch, StorageOrder    pure: bookkeeping, sizes, what torch.load reads
         └── Source  one version of one object, over a RequestQueue
     S3Writer        buffers, lock, fork; when nothing must be published
     └── Upload      a PUT or parts; lost answers

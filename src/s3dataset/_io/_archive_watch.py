@@ -28,8 +28,8 @@ class ArchiveWatch:
         """Whether a storage's local header lies here, whose storage is then read next."""
         return self._archive is not None and position in self._archive.headers
 
-    def storages_wanted(self, position: int, size: int, chunks: ChunkMap) -> list[tuple[int, int]]:
-        """The ranges of all storages once, when a read at `position` is the first of a storage; else [].
+    def storages_wanted(self, position: int, size: int, chunks: ChunkMap) -> TorchArchive | None:
+        """The archive once, when a read at `position` is the first of a storage; else None.
 
         Looking for the directory in the object's last bytes, and reading headers alone, as torch does under
         FakeTensorMode, asks for no storage.
@@ -38,11 +38,11 @@ class ArchiveWatch:
             self._parse(size, chunks)
         archive = self._archive
         if archive is None or not archive.start <= position < archive.end - _TAIL_BYTES:
-            return []
+            return None
         if position in archive.headers:
-            return []
+            return None
         self._archive = None
-        return list(archive.storages)
+        return archive
 
     def _parse(self, size: int, chunks: ChunkMap) -> None:
         tail = chunks.at(size - 1)

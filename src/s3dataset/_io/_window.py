@@ -9,6 +9,7 @@ from s3dataset._io._chunks import Chunk, ChunkMap
 from s3dataset._io._new_bytes import new_bytes
 from s3dataset._io._policy import ReaderPolicy
 from s3dataset._io._source import Source
+from s3dataset._io._storage_order import StorageOrder
 from s3dataset.errors import InternalError, S3Exception
 
 __all__ = ["TAIL_BYTES", "Window"]
@@ -51,6 +52,7 @@ class Window:
         "_current",
         "_expected",
         "_limit_bytes",
+        "_order",
         "_policy",
         "_run_end",
         "_run_start",
@@ -68,6 +70,7 @@ class Window:
         self._run_end = 0
         self._trigger = 0
         self._expected: list[tuple[int, int]] = []
+        self._order: StorageOrder | None = None
         self._archive = ArchiveWatch()
         self._limit_bytes = -1
 
@@ -308,7 +311,10 @@ class Window:
         self._continues = start != self._run_start
         self._run_end = end
         if self._policy.window_bytes and not self._expected:
-            self._expected = self._archive.storages_wanted(start, self._known_size, self._chunks)
+            archive = self._archive.storages_wanted(start, self._known_size, self._chunks)
+            if archive is not None:
+                self._expected = list(archive.storages)
+                self._order = None if archive.reading is None else StorageOrder(archive.reading)
 
     def _send_for(self, holes: Sequence[tuple[int, int]]) -> None:
         """Sends for what a read misses, and a little more."""
@@ -363,9 +369,13 @@ class Window:
     def _read_ahead(self, start: int, position: int) -> None:
         """While [start, position) is being read: sends for what will be read next, as far as the window goes."""
         size = self._known_size
+        place = None if self._order is None else self._order.enter(start)
         self._evict(start)
         self._trigger = position
         if not self._source.identified:
+            return
+        if self._order is not None and place is not None:
+            self._read_ahead_in_order(self._order, place, position)
             return
         if self._expected and position < self._expected[-1][1]:
             self._read_ahead_expected(position)
@@ -397,8 +407,29 @@ class Window:
         else:
             self._trigger = position + max(_TRIGGER_BYTES, min(range_bytes, (edge - position) // 2))
 
+    @property
+    def _expected_window(self) -> int:
+        return min(_EXPECTED_WINDOW_BYTES, max(self._budget_bytes, _RANGE_BYTES[0]))
+
+    def _read_ahead_in_order(self, order: StorageOrder, place: int, position: int) -> None:
+        window = self._expected_window
+        range_bytes = min(max(order.nbytes // 16, _EXPECTED_RANGE_BYTES[0]), _EXPECTED_RANGE_BYTES[1], window // 4)
+        if order.nbytes > window:
+            wanted = order.following(place, place + window)
+        else:  # all of it is held, so it comes as it lies in the file
+            wanted = self._expected if order.following(0, order.nbytes) else []
+        self._submit(
+            [
+                (edge, min(edge + range_bytes, hole_end))
+                for start, end in wanted
+                for hole_start, hole_end in self._chunks.holes(start, end)
+                for edge in range(hole_start, hole_end, range_bytes)
+            ]
+        )
+        self._trigger = position
+
     def _read_ahead_expected(self, position: int) -> None:
-        window = min(_EXPECTED_WINDOW_BYTES, max(self._budget_bytes, _RANGE_BYTES[0]))
+        window = self._expected_window
         budget = window - self._chunks.bytes_from(position)
         left = sum(end - max(start, position) for start, end in self._expected if end > position)
         range_bytes = min(max(left // 16, _EXPECTED_RANGE_BYTES[0]), _EXPECTED_RANGE_BYTES[1], max(window // 4, 1))
@@ -516,10 +547,24 @@ class Window:
         if len(self._chunks) < 2:
             return
         chunks = list(self._chunks)
+        if self._order is not None:
+            chunks = self._without_needed(self._order, chunks)
         behind = [chunk for chunk in reversed(chunks) if chunk.end <= position]
         beyond = position + max(self._policy.window_bytes, _EXPECTED_WINDOW_BYTES if self._expected else 0)
         ahead = [chunk for chunk in chunks if chunk.start > beyond]
         self._drop([*self._too_many(behind), *self._too_many(ahead)])
+
+    def _without_needed(self, order: StorageOrder, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Those of these that need not be kept for storages that were not read yet."""
+        needed = [(ahead, c) for c in chunks if (ahead := order.distance(c.start, c.end)) is not None]
+        if sum(c.nbytes for _, c in needed) > self._expected_window + self._policy.keep_bytes:
+            left = self._expected_window
+            for ahead, chunk in sorted(needed, key=lambda one: one[0]):
+                left -= chunk.nbytes
+                if left < 0:
+                    needed.remove((ahead, chunk))
+        kept = {id(chunk) for _, chunk in needed}
+        return [chunk for chunk in chunks if id(chunk) not in kept]
 
     def _too_many(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """All but the first of these that the policy keeps."""

@@ -23,6 +23,7 @@ _INDEXED_RUN: Final = (
     "repeat",
     "segments",
 )
+_MIXED: Final = "mixed"
 _SHARDS_RUN: Final = (
     "fingerprint",
     "num_shards",
@@ -129,7 +130,35 @@ def _merged(states: Sequence[Mapping[str, Any]], *, complete: bool) -> dict[str,
     if kinds == [ShardsState.KIND]:
         shards = _merged_shards([ShardsState.from_dict(state) for state in states], complete=complete)
         return (shards.next_epoch() if shards.is_over else shards).to_dict()
+    if kinds == [_MIXED]:
+        return _merged_mixed(states, complete=complete)
     raise ValueError(f"states of the kinds {', '.join(map(repr, kinds))} do not merge")
+
+
+def _merged_mixed(states: Sequence[Mapping[str, Any]], *, complete: bool) -> dict[str, Any]:
+    """Puts together what ranks know of the streams of shards that they mix in."""
+    for name in ("epoch", "slot", "plan", "data"):
+        values = [state[name] for state in states]
+        if any(value != values[0] for value in values):
+            raise ValueError(
+                f"the states do not belong together: {name} is {', '.join(str(value)[:80] for value in values[:4])}. "
+                "Merge states that the ranks of one run saved at the same step"
+            )
+    if len(states) > 1 and any("reader" in state or "readers" in state for state in states):
+        raise ValueError(
+            "states of mixtures merge where each rank took as many whole batches, and none of its readers had come to "
+            "the end of its shards without an index: save with s3dataset.DataLoader, or give "
+            "Split(steps_per_epoch=), which lets no reader end before the others"
+        )
+    merged = dict(states[0])
+    if "streams" in merged:
+        merged["streams"] = {
+            number: _merged_shards(
+                [ShardsState.from_dict(state["streams"][number]) for state in states], complete=complete
+            ).to_dict()
+            for number in merged["streams"]
+        }
+    return merged
 
 
 def _check_same_run(states: Sequence[Any], names: Iterable[str]) -> None:
