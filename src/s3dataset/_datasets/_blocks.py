@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from s3dataset._datasets._extent_store import ExtentStore, Holding, Spans
-from s3dataset._datasets._extents import Extent, extents_of
+from s3dataset._datasets._extents import GAP_BYTES, Extent, extents_of
 from s3dataset._datasets._held import HeldBytes
 from s3dataset._datasets._shard_samples import IndexedShards
 
@@ -26,6 +26,10 @@ _FEW_STREAMS: Final = 8
 
 _LEAST_EXTENT_BYTES: Final = 64 << 10
 _FRAMES_LOOKED_AT: Final = 64
+_WASTED_TIMES: Final = 8
+_LEAST_GAP_BYTES: Final = 8 << 10
+"""In pieces between two samples up to 8 times their size is fetched along, and so much in any case: less would be a
+request for each of tiny ones, more would be the whole block many times over."""
 
 
 class BlockSizes:
@@ -59,6 +63,9 @@ class BlockSizes:
         self.limit_bytes = limit_bytes
         self._at_once = at_once + (at_once < _FEW_STREAMS)
         self.is_whole = self._at_once * block_bytes * growth <= limit_bytes
+        self.gap_bytes = GAP_BYTES
+        if not self.is_whole:
+            self.gap_bytes = min(GAP_BYTES, max(_LEAST_GAP_BYTES, _WASTED_TIMES * sample_bytes))
         # In pieces a block is fetched several times over, and what is not wanted needs room too until it is let go of.
         self.most_bytes = most_bytes if self.is_whole else max(_LEAST_EXTENT_BYTES, min(most_bytes, limit_bytes // 16))
 
@@ -129,7 +136,7 @@ class _Blocks:
                     break
         piece = _Piece(range(row_places[0], row_places[count - 1] + 1), count)
         places = sorted(places[:count])
-        extents, extent_of = extents_of(places, shards.has_frames, self._sizes.most_bytes)
+        extents, extent_of = extents_of(places, shards.has_frames, self._sizes.most_bytes, self._sizes.gap_bytes)
         members: list[list[SamplePlace]] = [[] for _ in extents]
         for place, number in zip(places, extent_of, strict=True):
             members[number].append(place)

@@ -156,6 +156,7 @@ class PositionsAhead(Generic[T_co]):
         counters, clock = self._counters, time.perf_counter
         bad = self._bad
         coming: deque[Planned] = deque()
+        fetched = 0
         with self._client.queue() as queue:
             store = ExtentStore(self._shards, queue, self._window_bytes // _KEPT_SHARE, self._plan.limit_bytes)
             try:
@@ -171,7 +172,7 @@ class PositionsAhead(Generic[T_co]):
                     # By the group, so that requests go out together.
                     for _ in range(min(len(coming), max(1, self._group // 2))):
                         row_place, place, holding = coming.popleft()
-                        begun, waited, fetched = clock(), store.waited_s, store.fetched
+                        begun, waited = clock(), store.waited_s
                         try:
                             sample = store.sample(place, holding)
                         except Exception as error:
@@ -188,6 +189,7 @@ class PositionsAhead(Generic[T_co]):
                         del sample
                         waited = store.waited_s - waited
                         counters.count(1, store.fetched - fetched, waited, made - begun - waited, clock() - made)
+                        fetched = store.fetched  # some arrive between two samples
             finally:
                 store.close()
                 counters.publish()

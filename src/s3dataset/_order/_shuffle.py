@@ -24,9 +24,9 @@ class Shuffle:
     Attributes:
         seed: Names the orders, any integer; the same on every rank.
         block_bytes: Bytes of a block, at most, by the mean size of a shard's samples. Larger blocks mix better; where
-            samples are small, each stream holds one in memory, or, where the byte budget is less, as much as fits. None: about 8,192 samples
-            of the data's mean size, not under 1 MiB nor over 256 MiB. Of shards without an index, where each stream
-            always holds one: 64 MiB, and not over 8,192 samples.
+            samples are small, each stream holds one in memory, or, where the byte budget is less, as much of it as
+            fits. None: about 8,192 samples of the data's mean size, not under 1 MiB nor over 256 MiB. Of shards without
+            an index, where each stream holds a whole one: 64 MiB, and not over 8,192 samples.
         open_shards: Shards without an index that a stream reads in turn.
         streams: Canonical streams: contiguous parts of the order that batches are taken from in turn. Runs of different
             world sizes or numbers of workers give the same batches if it is the same. A multiple of ranks x workers
