@@ -17,19 +17,19 @@ from s3dataset.testing import LocalS3
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 MIB = 1 << 20
-SHARDS, IN_SHARD = 8, 3072
+SHARDS, IN_SHARD = 8, 512
 STREAMS = 32
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """48 MiB in samples of 2 KiB; 32 streams, so that every byte is in a block that is open from the beginning."""
+    """64 MiB in samples of 16 KiB; 32 streams, so that every byte is in a block that is open from the beginning."""
     with LocalS3("bucket") as server:
         for shard in range(SHARDS):
             out = io.BytesIO()
             with JSONL().writer(out) as writer:
                 for i in range(IN_SHARD):
-                    writer.write({"n": IN_SHARD * shard + i, "text": "x" * 2020})
+                    writer.write({"n": IN_SHARD * shard + i, "text": "x" * 16350})
                 writer.finish()
             server.put("bucket", f"shards/{shard}.jsonl", out.getvalue())
         path = str(tmp_path_factory.mktemp("block-memory") / "index.manifest")
@@ -51,9 +51,9 @@ class Watching:
 
     def __call__(self, sample: Any) -> int:
         Watching.calls += 1
-        if Watching.calls % 64 == 0:
+        if Watching.calls % 8 == 0:
             Watching.peak = max(Watching.peak, resident())
-        if Watching.calls % 1024 == 0:
+        if Watching.calls % 64 == 0:
             (self.directory / str(os.getpid())).write_text(str(Watching.peak - Watching.base))
         return int(sample["n"])
 
@@ -105,7 +105,7 @@ def test_blocks_stay_within_the_budget_in_the_same_order(saved: str, tmp_path: P
         order, peaks = measured(saved, tmp_path / f"{mebibytes}-{workers}", mebibytes * MIB, workers)
         orders.add(order)
         assert len(peaks) == max(1, workers)
-        # What Python and torch take on the way counts too; all data at once would be 48 MiB beside that.
+        # What Python and torch take on the way counts too; all data at once would be 64 MiB beside that.
         assert max(peaks) < (mebibytes + 32) * MIB
     assert len(orders) == 1
 
