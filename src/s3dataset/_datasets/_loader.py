@@ -235,9 +235,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         state: dict[str, Any]
         if self._taken is not None:
             state = self._taken.state().to_dict()
-        elif isinstance(dataset, MixedDataset):
-            state = dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
-        elif isinstance(dataset, StagedDataset):
+        elif isinstance(dataset, MixedDataset | StagedDataset):
             state = dataset._coming_to_loader(self.num_workers)  # noqa: SLF001
         elif isinstance(dataset, S3IterableDataset):
             state = dataset._coming_to_loader(self._told_batch_size or 1, self.num_workers).to_dict()  # noqa: SLF001
