@@ -247,9 +247,9 @@ class MixedDataset(IterableDataset[Any]):
             return self._resolved(turn.epoch, turn.resume)
         if torch.utils.data.get_worker_info() is not None:
             return {**run.begun, "reader": list(run.part.reader), "taken": run.taken}
-        if run.is_over and not at_end:
+        if run.done and not at_end:
             return self._resolved(run.begun["epoch"] + 1, None)
-        return run.standing() | ({"ended": True} if run.is_over else {})
+        return run.standing() | ({"ended": True} if run.done else {})
 
     def _with_ledger(self, state: dict[str, Any]) -> dict[str, Any]:
         return {**state, "bad": [dataset.bad_samples().to_dict() for dataset in self._datasets]}
@@ -345,11 +345,6 @@ class _MixedRun:
         self.end = end
         self.taken = taken
         self.done = done
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left of the epoch, as far as this reader knows."""
-        return self.done or int(self.standing().get("slot", 0)) >= self.end > 0
 
     def standing(self) -> dict[str, Any]:
         """Where it stands, elastic between batches."""
