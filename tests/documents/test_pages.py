@@ -95,6 +95,10 @@ def check_distributed(server: LocalS3, output: str) -> None:
     assert "world size 1: steps 7 to 12" in output
 
 
+def assert_in(expected: str, output: str) -> None:
+    assert expected in output
+
+
 def printed(expected: str) -> Callable[[LocalS3, str], None]:
     def check(server: LocalS3, output: str) -> None:
         assert output == expected
@@ -124,6 +128,9 @@ SETTINGS = {
     "docs/packing.md": Setting(data=small_objects),
     "docs/safetensors.md": Setting(
         check=printed("torch.Size([4, 3])\n['bias', 'weight'] [[3.0, 4.0], [6.0, 7.0]]\n")
+    ),
+    "docs/testing-your-code.md": Setting(
+        commands=("pytest -q test_training.py",), check=lambda _server, output: assert_in("7 passed", output)
     ),
     "docs/video.md": Setting(needs=("torchcodec", "av", "ffmpeg"), check=printed("9 clips, 90 frames\n")),
 }
