@@ -8,8 +8,6 @@ import socket
 import warnings
 from dataclasses import dataclass
 
-import torch
-
 import s3dataset
 from s3dataset import S3Checkpoint, S3Client, S3ClientConfig, S3IterableDataset, S3MapDataset
 from s3dataset._client._failures import exception_of
@@ -22,9 +20,11 @@ _VARYING = (
     (r"127\.0\.0\.1:\d+|localhost:\d+", "127.0.0.1:9000"),
     (r"attempts in \d+\.\d s", "attempts in 1.2 s"),
     (r"after \d+ attempts", "after 4 attempts"),
-    (r"'function' object at 0x[0-9a-f]+", "'function' object"),
-    (r"from '[^']*messages\.py:\d+'|[^ ']*/messages\.py:\d+", "train.py:12"),
-    (r"CRC64NVME is [A-Za-z0-9+/=]+", "CRC64NVME is zBkxJYTrwAw="),
+    (r"\(/[^ ]*/messages\.py:\d+\)", "(train.py:12)"),
+    (r"Producer\.\w+\.<locals>", "main.<locals>"),
+    (r"Can't \w+ local object", "Can't pickle local object"),  # Python's, which differs between its versions
+    (r"os error \d+", "os error 111"),
+    (r"console login, ", ""),  # newer releases of botocore have it
 )
 
 
@@ -68,7 +68,11 @@ class Producer:
     def _get(self, *faults, key="data/a.jpg", region=None, **settings):
         self.server.add_fault(*(_always(fault) for fault in faults))
         config = S3ClientConfig(**{"max_attempts": 2, **settings})
-        list(S3MapDataset.from_objects([f"s3://my-bucket/{key}"], region=region, s3client_config=config, transform=Bytes()))
+        list(
+            S3MapDataset.from_objects(
+                [f"s3://my-bucket/{key}"], region=region, s3client_config=config, transform=Bytes()
+            )
+        )
 
     # -- Classes -----------------------------------------------------------------------------------------------------
 
@@ -119,7 +123,9 @@ class Producer:
         dataset[0]
 
     def ChecksumMismatchError(self):  # noqa: N802
-        self._get(Fault.corrupt(at=3))
+        self.server.add_fault(_always(Fault.corrupt(at=3, operation="GetObject")))
+        config = S3ClientConfig(max_attempts=2)
+        list(S3MapDataset.from_prefix("s3://my-bucket/data/", transform=Bytes(), s3client_config=config))
 
     def DecodeError(self):  # noqa: N802
         S3MapDataset.from_prefix("s3://my-bucket/data/", transform=Image())[0]
@@ -193,7 +199,7 @@ class Producer:
         dataset = S3MapDataset.from_prefix("s3://my-bucket/data/", transform=lambda reader: 1)
         loader = s3dataset.DataLoader(dataset, num_workers=1, multiprocessing_context="spawn")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # torch has a warning of its own before the error
             next(iter(loader))
 
     def several_ranks(self):
@@ -224,9 +230,6 @@ class Producer:
 
         _raise_warning(forget)
 
-    def loading_something_else(self):
-        S3Checkpoint().load("s3://my-bucket/data/a.jpg")
-
 
 def _always(fault):
     from dataclasses import replace
@@ -254,6 +257,3 @@ def message_of(name, server, monkeypatch):
         for key in server.keys("my-bucket"):
             server.delete("my-bucket", key)
     raise AssertionError(f"{name} raised nothing")
-
-
-__all__ = ["Producer", "message_of", "settled", "torch"]
