@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from s3dataset._datasets._extents import Extent
 from s3dataset._datasets._shard_samples import IndexedShards
+from s3dataset._datasets._trace import WAIT_FOR_NETWORK, ranged
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class ExtentStore(Generic[T_co]):
             raise held.error
         if held.index is not None:
             started = time.perf_counter()
-            body: Any = self._queue.take_many(range(held.index, held.index + 1))[0]
+            body: Any = ranged(WAIT_FOR_NETWORK, self._queue.take_many, range(held.index, held.index + 1))[0]
             self.waited_s += time.perf_counter() - started
             held.index = None
             self.requests -= 1
