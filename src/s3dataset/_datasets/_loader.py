@@ -1,5 +1,6 @@
 """DataLoader: PyTorch's, which also looks ahead, counts epochs and keeps statistics."""
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -192,35 +193,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             return batches
         watch = self._watch
         if watch is None:
-            watch = LoopWatch(
-                self._count_loop,
-                self.stats,
-                self._settings,
-                self.num_workers,
-                warn=self._warn_waits,
-            )
+            # It knows nothing of this loader, which may be gone while its iterator lives.
+            settings = functools.partial(_settings, sources[0], self.batch_sampler, self.batch_size, self.num_workers)
+            stats = functools.partial(_stats_of, sources)
+            watch = LoopWatch(stats, settings, self.num_workers, warn=self._warn_waits)
             self._watch = watch
+        watch.begin(sources[0]._count.count_loop)  # noqa: SLF001
         return Watched(batches, watch, self.num_workers, depth)
-
-    def _count_loop(self, wait_s: float) -> None:
-        _sources(self.dataset)[0]._count.count_loop(wait_s)  # noqa: SLF001 - asked each time: it may be a forked process
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_watch": None}
-
-    def _settings(self) -> Settings:
-        source = _sources(self.dataset)[0]
-        maker, sampler = source._maker, self.batch_sampler  # noqa: SLF001
-        config = source._client_ref.config  # noqa: SLF001
-        return Settings(
-            num_workers=self.num_workers,
-            ahead=getattr(sampler, "ahead", getattr(sampler, "_ahead", None)),
-            batch_size=self.batch_size or getattr(sampler, "batch_size", None),
-            looks_ahead=isinstance(sampler, BatchSampler | LookAhead),
-            has_index=source._reads_unindexed is None,  # noqa: SLF001
-            on_demand=source._format_of_shards is None and not maker.reads_ahead,  # noqa: SLF001
-            max_connections=None if config is None else config.max_connections,
-        )
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
@@ -318,7 +300,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         sources = _sources(self.dataset)
         if not sources:
             raise TypeError(f"only datasets of s3dataset keep statistics, and this is a {type(self.dataset).__name__}")
-        return together([(source._client_ref, source.stats()) for source in sources])  # noqa: SLF001
+        return _stats_of(sources)
 
 
 class _Making:
@@ -355,6 +337,24 @@ def _sources(dataset: Any) -> list[S3Dataset[Any]]:
     if isinstance(dataset, MixedDataset):
         return list(dataset._datasets)  # noqa: SLF001
     return [dataset] if isinstance(dataset, S3Dataset) else []
+
+
+def _stats_of(sources: list[S3Dataset[Any]]) -> Stats:
+    return together([(source._client_ref, source.stats()) for source in sources])  # noqa: SLF001
+
+
+def _settings(source: S3Dataset[Any], sampler: Any, batch_size: int | None, num_workers: int) -> Settings:
+    """What of a loader could be changed."""
+    maker, config = source._maker, source._client_ref.config  # noqa: SLF001
+    return Settings(
+        num_workers=num_workers,
+        ahead=getattr(sampler, "ahead", getattr(sampler, "_ahead", None)),
+        batch_size=batch_size or getattr(sampler, "batch_size", None),
+        looks_ahead=isinstance(sampler, BatchSampler | LookAhead),
+        has_index=source._reads_unindexed is None,  # noqa: SLF001
+        on_demand=source._format_of_shards is None and not maker.reads_ahead,  # noqa: SLF001
+        max_connections=None if config is None else config.max_connections,
+    )
 
 
 def _seed(seed: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -93,7 +93,6 @@ class LoopWatch:
     say nothing of the rest.
 
     Args:
-        count: Takes the seconds of each wait.
         stats: What the dataset counted until now, over all of its processes.
         settings: Of the loader, asked for when they are to be told.
         num_workers: Of the loader.
@@ -102,14 +101,13 @@ class LoopWatch:
 
     def __init__(
         self,
-        count: Callable[[float], None],
         stats: Callable[[], Stats],
         settings: Callable[[], Settings],
         num_workers: int,
         *,
         warn: bool | None,
     ) -> None:
-        self._count = count
+        self._count: Callable[[float], None] | None = None
         self._stats = stats
         self._settings = settings
         self._num_workers = num_workers
@@ -121,8 +119,9 @@ class LoopWatch:
         self._waited_s = self._worked_s = self._longest_s = 0.0
         self._batches = 0
 
-    def begin(self) -> None:
-        """An epoch begins."""
+    def begin(self, count: Callable[[float], None]) -> None:
+        """An epoch begins, whose waits `count` takes, in seconds."""
+        self._count = count
         self._left_out = _LEFT_OUT * max(1, self._num_workers)
         self._came = None
 
@@ -139,7 +138,8 @@ class LoopWatch:
         """The batch is there."""
         now = clock()
         waited_s = now - self._asked
-        self._count(waited_s)
+        if self._count is not None:
+            self._count(waited_s)
         if not self._warn:
             return
         if self._left_out:
@@ -201,14 +201,20 @@ _NAMES: Final = {
 
 
 class Watched:
-    """A loader's iterator whose waits are timed. Otherwise it has that iterator's attributes."""
+    """A loader's iterator whose waits are timed. Otherwise it has that iterator's attributes.
+
+    Args:
+        batches: The iterator.
+        watch: Times them.
+        num_workers: Of the loader.
+        depth: How far above `__next__` the loop is: 2 where it calls that itself.
+    """
 
     def __init__(self, batches: Iterator[Any], watch: LoopWatch, num_workers: int, depth: int) -> None:
         self._batches = batches
         self._watch = watch
         self._range = WAIT_FOR_WORKERS if num_workers else MAKE_BATCH
         self._depth = depth
-        watch.begin()
 
     def __iter__(self) -> "Watched":
         return self
