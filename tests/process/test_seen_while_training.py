@@ -1,5 +1,6 @@
 """What a training run shows of its data: warnings of real loops, metrics over workers, ranges in a trace."""
 
+import itertools
 import time
 import warnings
 from typing import Any
@@ -45,9 +46,9 @@ def text_of(loader: Any, monkeypatch: pytest.MonkeyPatch, *, window_s: float = 0
     monkeypatch.setattr(_loop_watch, "_WINDOW_S", window_s)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for _ in range(2):
-            for _ in loader:
-                pass
+        for _ in itertools.chain(loader, loader):
+            if caught:
+                break
     told = [warning for warning in caught if warning.category is DataWaitWarning]
     assert len(told) == 1
     assert told[0].filename == __file__
