@@ -23,7 +23,7 @@
     ├── fsspec                 S3 as a file system of fsspec
     ├── lightning              S3LightningCheckpoint (torch, Lightning)
     ├── _manager               CheckpointManager (torch)
-    ├── testing  monitoring    LocalS3; request log
+    ├── testing  monitoring    LocalS3; metrics and request log
     └── _native                the data plane in Rust: sockets, TLS, signing, retry, memory
 
 Each imports only those above it, and `_native` below all. What stands here is the public API together with the modules

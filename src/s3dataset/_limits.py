@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ProcessLimits", "memory_of_machine_bytes", "process_limits"]
+__all__ = ["ProcessLimits", "cores", "memory_of_machine_bytes", "process_limits"]
 
 _MIB: Final = 1 << 20
 _MOST_MEMORY_BYTES: Final = 1024 * _MIB
@@ -43,17 +43,22 @@ def process_limits(*, share: int = 1, lanes: int | None = None, throughput_targe
     """
     ranks = max(1, _integer("LOCAL_WORLD_SIZE", 1))
     sharers = ranks * max(1, share)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = cores()
     # Small requests cost a fifth more CPU each when two threads share them, so a thread more has to be worth it: one
     # for every eight cores of a rank (a machine with many has a network to match), or what the hint asks for.
     hinted = -(-int(min(throughput_target_gbps, 10 * _MOST_LANES)) // 10)
-    wanted = lanes or min(max(hinted, cores // (8 * ranks)), cores // (2 * ranks), _MOST_LANES)
+    wanted = lanes or min(max(hinted, count // (8 * ranks)), count // (2 * ranks), _MOST_LANES)
     memory = min(_MOST_MEMORY_BYTES, memory_of_machine_bytes() // 20) // sharers
     return ProcessLimits(
         lanes=max(1, wanted),
         memory_limit_bytes=max(_LEAST_MEMORY_BYTES, memory),
         max_connections=min(max(_LEAST_CONNECTIONS, _MOST_CONNECTIONS // sharers), _files() // 2),
     )
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_of_machine_bytes() -> int:

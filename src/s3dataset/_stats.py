@@ -1,19 +1,18 @@
 """Stats: what reading cost, and where the time went."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
-from typing import Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
-__all__ = ["Bottleneck", "Histogram", "Stats"]
+__all__ = ["Bottleneck", "DataWaitWarning", "Histogram", "Stats", "advice_on", "together"]
 
 Histogram: TypeAlias = tuple[tuple[float, int], ...]
 """(upper bound in seconds, count), ascending."""
 
 Bottleneck: TypeAlias = Literal["none", "network", "transform", "consumer"]
 
-_OF_DATASET: Final = ("samples", "bytes", "network_wait_s", "transform_s", "consumer_wait_s")
-_OF_CLIENT: Final = ("requests", "retries", "throttles", "hedges")
+_OF_CLIENT: Final = frozenset({"hedges", "requests", "retries", "throttles"})
 
 _ADVICE: Final = {
     "none": "Nothing was read yet.",
@@ -26,6 +25,15 @@ _ADVICE: Final = {
     "smaller images).",
     "consumer": "The data is there before it is asked for: the training step is what takes the time.",
 }
+
+
+def advice_on(bottleneck: Bottleneck) -> str:
+    """One sentence on what would make reading faster."""
+    return _ADVICE[bottleneck]
+
+
+class DataWaitWarning(UserWarning):
+    """A training loop waits for its data, much of its time and for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +55,8 @@ class Stats:
         network_wait_s: Seconds spent waiting for bytes.
         transform_s: Seconds spent in the transform; where it reads on demand, these reads are in it.
         consumer_wait_s: Seconds in which samples were made and nobody asked for the next.
+        loop_wait_s: Seconds that loops over an `s3dataset.DataLoader` waited for their next batch, the first of an
+            epoch included. By the clock, whatever the number of workers.
         ttfb_s: Time to the first byte of an answer, seconds: the median, as exact as the histogram's buckets; 0.0
             without requests.
     """
@@ -60,6 +70,7 @@ class Stats:
     network_wait_s: float = 0.0
     transform_s: float = 0.0
     consumer_wait_s: float = 0.0
+    loop_wait_s: float = 0.0
     ttfb_histogram: Histogram = ()
 
     @property
@@ -88,27 +99,7 @@ class Stats:
     @property
     def advice(self) -> str:
         """One sentence on what would make reading faster."""
-        return _ADVICE[self.bottleneck]
-
-    @classmethod
-    def of_sources(cls, sources: Iterable[tuple[Hashable, Self]]) -> Self:
-        """Adds up what several datasets tell.
-
-        Args:
-            sources: Of each the name of its client, and its totals. What belongs to the client is the same for all that
-                share it, and counts once.
-        """
-        parts = list(sources)
-        most: dict[Hashable, Self] = {}
-        for client, part in parts:
-            if client not in most or part.requests > most[client].requests:
-                most[client] = part
-        histogram: Counter[float] = Counter()
-        for part in most.values():
-            histogram.update(dict(part.ttfb_histogram))
-        own = {name: sum(getattr(part, name) for _, part in parts) for name in _OF_DATASET}
-        shared = {name: sum(getattr(part, name) for part in most.values()) for name in _OF_CLIENT}
-        return cls(**own, **shared, ttfb_histogram=tuple(sorted(histogram.items())))
+        return advice_on(self.bottleneck)
 
     def __sub__(self, earlier: Self) -> Self:
         counts = dict(earlier.ttfb_histogram)
@@ -127,3 +118,27 @@ class Stats:
             f"waited {self.network_wait_s:.2f} s for S3, {self.transform_s:.2f} s for transforms, "
             f"{self.consumer_wait_s:.2f} s for the consumer: {self.bottleneck}"
         )
+
+
+def together(parts: Sequence[tuple[Hashable, Stats]]) -> Stats:
+    """The totals of several datasets.
+
+    Args:
+        parts: Each with the name of its client: what belongs to a client counts once.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    largest: dict[Hashable, Stats] = {}
+    for client, stats in parts:
+        if client not in largest or stats.requests > largest[client].requests:
+            largest[client] = stats
+    of_all = [stats for _, stats in parts]
+    totals: dict[str, Any] = {}
+    for field in fields(Stats):
+        if field.name != "ttfb_histogram":
+            counted = largest.values() if field.name in _OF_CLIENT else of_all
+            totals[field.name] = sum(getattr(stats, field.name) for stats in counted)
+    histogram: Counter[float] = Counter()
+    for stats in largest.values():
+        histogram.update(dict(stats.ttfb_histogram))
+    return Stats(**totals, ttfb_histogram=tuple(sorted(histogram.items())))

@@ -7,6 +7,7 @@ A page that cannot run would stand in NOT_RUN, with the reason.
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from s3dataset.testing import LocalS3
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "examples" / "README.md"])
-TIMEOUT_S = 280
+TIMEOUT_S = 600
+SLOW = ("docs/distributed.md",)
 
 
 # -- What lies in the bucket --------------------------------------------------------------------------------------------
@@ -64,7 +66,7 @@ class Setting:
     """What a page needs, and what must have come of it.
 
     Attributes:
-        needs: Modules without which it is skipped.
+        needs: Modules, and programs, without which it is skipped.
         data: Fills the bucket.
         before, after: Python, run in the same process.
         commands: Lines of its other blocks that are run where they stand.
@@ -88,6 +90,15 @@ def check_checkpoints(server: LocalS3, output: str) -> None:
     assert len(server.keys("my-bucket", "run-7/commits/")) == 3
 
 
+def check_distributed(server: LocalS3, output: str) -> None:
+    assert "world size 2: steps 1 to 6" in output
+    assert "world size 1: steps 7 to 12" in output
+
+
+def assert_in(expected: str, output: str) -> None:
+    assert expected in output
+
+
 def printed(expected: str) -> Callable[[LocalS3, str], None]:
     def check(server: LocalS3, output: str) -> None:
         assert output == expected
@@ -103,6 +114,13 @@ SETTINGS = {
         check=check_readme,
     ),
     "docs/checkpoints.md": Setting(check=check_checkpoints),
+    "docs/distributed.md": Setting(
+        commands=(
+            "torchrun --standalone --nproc-per-node 2 train.py",
+            "torchrun --standalone --nproc-per-node 1 train.py",
+        ),
+        check=check_distributed,
+    ),
     "docs/fsspec.md": Setting(
         needs=("fsspec", "pandas", "pyarrow"), check=printed("100 b'7'\nrun,loss\n7,0.25\n\n(1000, 2)\n")
     ),
@@ -111,6 +129,10 @@ SETTINGS = {
     "docs/safetensors.md": Setting(
         check=printed("torch.Size([4, 3])\n['bias', 'weight'] [[3.0, 4.0], [6.0, 7.0]]\n")
     ),
+    "docs/testing-your-code.md": Setting(
+        commands=("pytest -q test_training.py",), check=lambda _server, output: assert_in("7 passed", output)
+    ),
+    "docs/video.md": Setting(needs=("torchcodec", "av", "ffmpeg"), check=printed("9 clips, 90 frames\n")),
 }
 
 NOT_RUN: dict[str, str] = {
@@ -125,14 +147,22 @@ def blocks_of(page: Path) -> int:
     return len(re.findall(r"^```python\b", page.read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
+RUN = [
+    pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] * (name_of(page) in SLOW))
+    for page in PAGES
+    if blocks_of(page)
+]
+
+
+@pytest.mark.timeout(TIMEOUT_S + 20)
+@pytest.mark.parametrize("page", RUN)
 def test_its_blocks_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
     if name_of(page) in NOT_RUN:
         pytest.skip(NOT_RUN[name_of(page)])
     setting = SETTINGS.get(name_of(page), Setting())
-    for module in setting.needs:
-        if find_spec(module) is None:
-            pytest.skip(f"{module} is not installed")
+    for name in setting.needs:
+        if find_spec(name) is None and shutil.which(name) is None:
+            pytest.skip(f"{name} is not installed")
     told = {"before": setting.before, "after": setting.after, "commands": setting.commands}
     with LocalS3("my-bucket") as server:
         setting.data(server)

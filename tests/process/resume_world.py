@@ -138,9 +138,16 @@ class Begun:
     sampler: Any
     loader: Any
 
+    @property
+    def holder(self) -> Any:
+        """What knows of epochs and elastic states."""
+        if self.run.loader == "ours":
+            return self.loader
+        return self.dataset if self.sampler is None else self.sampler
+
     def set_epoch(self, epoch: int) -> None:
         """Names the epoch that comes next."""
-        (self.loader if self.run.loader == "ours" else self.sampler or self.dataset).set_epoch(epoch)
+        self.holder.set_epoch(epoch)
 
     def take(self, most: int | None = None) -> Batches:
         """Takes batches of one epoch."""
@@ -159,14 +166,13 @@ class Begun:
         elif self.run.loader == "stateful":
             state = s3dataset.resume_state(self.loader.state_dict())
         else:
-            holder = self.sampler or self.dataset
-            state = holder.state_dict(batches_consumed=steps) if self.run.workers else holder.state_dict()
+            state = self.holder.state_dict(batches_consumed=steps) if self.run.workers else self.holder.state_dict()
         through: dict[str, Any] = json.loads(json.dumps(state))
         return through
 
     def load(self, state: dict[str, Any]) -> None:
         """Goes on from an elastic state."""
-        (self.loader if self.run.loader == "ours" else self.sampler or self.dataset).load_state_dict(state)
+        self.holder.load_state_dict(state)
 
 
 def interleaved(ranks: list[Batches]) -> Batches:

@@ -13,7 +13,8 @@
     samples                             _samples  _shard_samples: transform, errors; _bad_samples; _collate;
                                         _sample_rng: what is random about one
     listing                             _origin  _listing: once for all processes; _agreement: the same on all ranks
-    _rank  _counters                    which rank this is; what it cost
+    seen while training                 _counters: what it cost; _loop_watch: how long a loop waits; _trace: profilers
+    _rank                               which rank this is
 """
 
 from s3dataset._datasets import _collate

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from s3dataset._datasets._samples import Ledger, Row, SampleMaker
+from s3dataset._datasets._trace import WAIT_FOR_NETWORK, ranged
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class FetchAhead(Generic[T]):
                         continue
                     count = self._group(queue, head, len(sent))
                     started = time.perf_counter()
-                    results = queue.take_many(range(head, head + count))
+                    results = ranged(WAIT_FOR_NETWORK, queue.take_many, range(head, head + count))
                     head += count
                     yield from self._deliver(zip([sent.popleft() for _ in results], results, strict=True), started)
             finally:
@@ -180,7 +181,7 @@ class FetchAhead(Generic[T]):
                             yield from self._without_body(self._rows.popleft())
                         continue
                     started = time.perf_counter()
-                    arrived = queue.next(1, self._group_size())
+                    arrived = ranged(WAIT_FOR_NETWORK, queue.next, 1, self._group_size())
                     yield from self._deliver([(sent.pop(index), result) for index, result in arrived], started)
             finally:
                 self._counters.publish()

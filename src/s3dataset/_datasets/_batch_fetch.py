@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from s3dataset._datasets._ahead import bytes_ahead
 from s3dataset._datasets._look_ahead import DrawnBatch
+from s3dataset._datasets._trace import WAIT_FOR_NETWORK, ranged
 from s3dataset._datasets._work import Planner, Work
 from s3dataset.errors import S3Exception
 
@@ -152,7 +153,7 @@ class BatchFetcher(Generic[T]):
             nonlocal waited, nbytes
             started = clock()
             # One by one: the transform of the first runs while the last is under way.
-            body: Any = queue.take_many(range(first + number, first + number + 1))[0]
+            body: Any = ranged(WAIT_FOR_NETWORK, queue.take_many, range(first + number, first + number + 1))[0]
             if isinstance(body, S3Exception):
                 raise body
             waited += clock() - started

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import multiprocessing.util
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -22,7 +23,8 @@ _TTFB: Final = "ttfb_us<="
 class Counters:
     """Adds up in this process, and publishes to the page from time to time: a lock and some additions there.
 
-    Belongs to one process; a worker makes its own, so that nothing the parent counted is published twice.
+    Belongs to one process; a worker makes its own, so that nothing the parent counted is published twice. Safe between
+    threads: who exports metrics asks from a thread of its own.
 
     Args:
         client_stats: Gives the client's totals in this process, {} before its first request.
@@ -35,6 +37,8 @@ class Counters:
         "_client_seen",
         "_client_stats",
         "_consumer_wait_s",
+        "_lock",
+        "_loop_wait_s",
         "_network_wait_s",
         "_page",
         "_published_at",
@@ -48,7 +52,8 @@ class Counters:
         self._client_seen = _client_counts(client_stats())
         self._published_at = self._client_published_at = time.perf_counter()
         self._samples = self._bytes = 0
-        self._network_wait_s = self._transform_s = self._consumer_wait_s = 0.0
+        self._network_wait_s = self._transform_s = self._consumer_wait_s = self._loop_wait_s = 0.0
+        self._lock = threading.RLock()  # the garbage collector may end an iterator, which publishes, in here
         if multiprocessing.parent_process() is not None:
             # atexit does not run in multiprocessing's children.
             multiprocessing.util.Finalize(None, _publish_last, args=(weakref.ref(self),), exitpriority=10)
@@ -57,13 +62,19 @@ class Counters:
         self, samples: int, nbytes: int, network_wait_s: float, transform_s: float, consumer_wait_s: float = 0.0
     ) -> None:
         """Adds to the totals, and publishes them if it is time."""
-        self._samples += samples
-        self._bytes += nbytes
-        self._network_wait_s += network_wait_s
-        self._transform_s += transform_s
-        self._consumer_wait_s += consumer_wait_s
+        with self._lock:
+            self._samples += samples
+            self._bytes += nbytes
+            self._network_wait_s += network_wait_s
+            self._transform_s += transform_s
+            self._consumer_wait_s += consumer_wait_s
         if time.perf_counter() - self._published_at > _PUBLISH_EVERY_S:
             self.publish(client=False)
+
+    def count_loop(self, wait_s: float) -> None:
+        """Adds what a loop waited for a batch; published with what is counted next, or when somebody asks."""
+        with self._lock:
+            self._loop_wait_s += wait_s
 
     def publish(self, *, client: bool = True) -> None:
         """Moves what was counted to the page.
@@ -71,23 +82,25 @@ class Counters:
         Args:
             client: Include the client's counts, however short the time since they were read last.
         """
-        now = time.perf_counter()
-        deltas = {
-            "samples": self._samples,
-            "bytes": self._bytes,
-            "network_wait_ns": round(self._network_wait_s * 1e9),
-            "transform_ns": round(self._transform_s * 1e9),
-            "consumer_wait_ns": round(self._consumer_wait_s * 1e9),
-        }
-        self._samples = self._bytes = 0
-        self._network_wait_s = self._transform_s = self._consumer_wait_s = 0.0
-        self._published_at = now
-        if client or now - self._client_published_at > _CLIENT_EVERY_S:
-            self._client_published_at = now
-            counts = _client_counts(self._client_stats())
-            for name, count in counts.items():
-                deltas[name] = count - self._client_seen.get(name, 0)
-            self._client_seen = counts
+        with self._lock:
+            now = time.perf_counter()
+            deltas = {
+                "samples": self._samples,
+                "bytes": self._bytes,
+                "network_wait_ns": round(self._network_wait_s * 1e9),
+                "transform_ns": round(self._transform_s * 1e9),
+                "consumer_wait_ns": round(self._consumer_wait_s * 1e9),
+                "loop_wait_ns": round(self._loop_wait_s * 1e9),
+            }
+            self._samples = self._bytes = 0
+            self._network_wait_s = self._transform_s = self._consumer_wait_s = self._loop_wait_s = 0.0
+            self._published_at = now
+            if client or now - self._client_published_at > _CLIENT_EVERY_S:
+                self._client_published_at = now
+                counts = _client_counts(self._client_stats())
+                for name, count in counts.items():
+                    deltas[name] = count - self._client_seen.get(name, 0)
+                self._client_seen = counts
         deltas = {name: delta for name, delta in deltas.items() if delta}
         if deltas:
             self._page().add_many(deltas)
@@ -109,6 +122,7 @@ class Counters:
             network_wait_s=values.get("network_wait_ns", 0) / 1e9,
             transform_s=values.get("transform_ns", 0) / 1e9,
             consumer_wait_s=values.get("consumer_wait_ns", 0) / 1e9,
+            loop_wait_s=values.get("loop_wait_ns", 0) / 1e9,
             ttfb_histogram=tuple(histogram),
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from s3dataset._datasets._extents import Extent
 from s3dataset._datasets._held import HeldBytes
 from s3dataset._datasets._shard_samples import IndexedShards
+from s3dataset._datasets._trace import WAIT_FOR_NETWORK, ranged
 from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class ExtentStore(Generic[T_co]):
         if index is None:
             raise RuntimeError("an extent that was not sent for cannot arrive")
         started = time.perf_counter()
-        body: Any = self._queue.take_many(range(index, index + 1))[0]
+        body: Any = ranged(WAIT_FOR_NETWORK, self._queue.take_many, range(index, index + 1))[0]
         self.waited_s += time.perf_counter() - started
         holding.index, holding.landed = None, True
         self.requests -= 1

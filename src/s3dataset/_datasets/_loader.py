@@ -1,5 +1,6 @@
 """DataLoader: PyTorch's, which also looks ahead, counts epochs and keeps statistics."""
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -14,12 +15,13 @@ from s3dataset._datasets._epochs import Turn
 from s3dataset._datasets._handing import Beginning, handed_to, handing
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
+from s3dataset._datasets._loop_watch import LoopWatch, Settings, Watched
 from s3dataset._datasets._mixed import MixedDataset
 from s3dataset._datasets._mixed_taken import CarryingMixed
 from s3dataset._datasets._stages import CarryingStages, StagedDataset
 from s3dataset._datasets._taken import Carrying, Counting, ShardsTaken, Taken, default_collate_of
 from s3dataset._order import Split, Tail
-from s3dataset._stats import Stats
+from s3dataset._stats import Stats, together
 
 if TYPE_CHECKING:
     import contextlib
@@ -58,6 +60,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         split: Over which ranks; default: all that there are. For an `S3IterableDataset` give `enable_sharding=`
             instead.
         ahead: How many batches each worker fetches ahead; default: 4, and enough for 128 samples. 0: none.
+        warn_waits: Whether to warn, once, when the loop waits for data more than a fifth of its time: the
+            `DataWaitWarning` names the bottleneck and the setting to change. Default: yes, unless the environment
+            variable S3DATASET_WARN_WAITS is 0. See docs/monitoring.md.
         **kwargs: All others of PyTorch's: collate_fn, pin_memory, timeout, worker_init_fn, multiprocessing_context,
             generator, prefetch_factor, persistent_workers, in_order.
 
@@ -81,6 +86,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         tail: Tail | None = None,
         split: Split | None = None,
         ahead: int | None = None,
+        warn_waits: bool | None = None,
         **kwargs: Any,
     ) -> None:
         own: dict[str, Any] = {"seed": seed, "tail": tail, "split": split}
@@ -97,6 +103,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._told_batch_size: int | None = None
         self._taken: Taken | None = None
         self._workers, self._iterations = "", 0
+        self._warn_waits, self._watch = warn_waits, cast("LoopWatch | None", None)
         stride = num_workers if kwargs.get("in_order", True) else None
         sizes: dict[str, Any] = {"batch_size": batch_size, "drop_last": drop_last}
         if makes_batches and batch_size is not None:
@@ -162,16 +169,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             if isinstance(dataset, S3Dataset):
                 dataset._compare_ranks(self.batch_sampler.world_size)  # noqa: SLF001
             with self.batch_sampler._counting_in() as self._taken:  # noqa: SLF001
-                return Counting(super().__iter__(), self._taken)
+                return Counting(self._watched(super().__iter__(), 3), self._taken)
         else:
-            return super().__iter__()
+            return self._watched(super().__iter__(), 2)
         self._taken, turn = begun
         reader = cast(
             "S3IterableDataset[Any]",
             dataset._first if isinstance(dataset, MixedDataset) else _sources(dataset)[0],  # noqa: SLF001
         )
         with _Making(dataset, reader, self._beginning(turn, reader), self._taken) as making:
-            batches = super().__iter__()
+            batches = self._watched(super().__iter__(), 3)
         return Counting(batches, self._taken, None if self.num_workers or making.has_begun else making)
 
     def _beginning(self, turn: Turn, reader: S3IterableDataset[Any]) -> Beginning:
@@ -184,6 +191,24 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self.persistent_workers:
             beginning.publish(reader._listing.page)  # noqa: SLF001
         return beginning
+
+    def _watched(self, batches: Any, depth: int) -> Any:
+        """Times what the loop waits for batches, `depth` calls below it."""
+        sources = _sources(self.dataset)
+        if not sources or isinstance(batches, Watched):
+            return batches
+        watch = self._watch
+        if watch is None:
+            # It knows nothing of this loader, which may be gone while its iterator lives.
+            settings = functools.partial(_settings, sources[0], self.batch_sampler, self.batch_size, self.num_workers)
+            stats = functools.partial(_stats_of, sources)
+            watch = LoopWatch(stats, settings, self.num_workers, warn=self._warn_waits)
+            self._watch = watch
+        watch.begin(sources[0]._count.count_loop)  # noqa: SLF001
+        return Watched(batches, watch, self.num_workers, depth)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_watch": None}
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
@@ -279,9 +304,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Raises:
             TypeError: The dataset is none of s3dataset's.
         """
-        if not isinstance(self.dataset, S3Dataset | StagedDataset | MixedDataset):
+        sources = _sources(self.dataset)
+        if not sources:
             raise TypeError(f"only datasets of s3dataset keep statistics, and this is a {type(self.dataset).__name__}")
-        return self.dataset.stats()
+        return _stats_of(sources)
 
 
 class _Making:
@@ -316,8 +342,26 @@ def _sources(dataset: Any) -> list[S3Dataset[Any]]:
     if isinstance(dataset, StagedDataset):
         return [dataset._source]  # noqa: SLF001
     if isinstance(dataset, MixedDataset):
-        return list(dataset._datasets)  # noqa: SLF001
+        return list({id(source._listing): source for source in dataset._datasets}.values())  # noqa: SLF001
     return [dataset] if isinstance(dataset, S3Dataset) else []
+
+
+def _stats_of(sources: list[S3Dataset[Any]]) -> Stats:
+    return together([(source._client_ref, source.stats()) for source in sources])  # noqa: SLF001
+
+
+def _settings(source: S3Dataset[Any], sampler: Any, batch_size: int | None, num_workers: int) -> Settings:
+    """What of a loader could be changed."""
+    maker, config = source._maker, source._client_ref.config  # noqa: SLF001
+    return Settings(
+        num_workers=num_workers,
+        ahead=getattr(sampler, "ahead", getattr(sampler, "_ahead", None)),
+        batch_size=batch_size or getattr(sampler, "batch_size", None),
+        looks_ahead=isinstance(sampler, BatchSampler | LookAhead),
+        has_index=source._reads_unindexed is None,  # noqa: SLF001
+        on_demand=source._format_of_shards is None and not maker.reads_ahead,  # noqa: SLF001
+        max_connections=None if config is None else config.max_connections,
+    )
 
 
 def _seed(seed: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

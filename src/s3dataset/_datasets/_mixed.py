@@ -17,7 +17,7 @@ from s3dataset._datasets._mixed_sources import Numbered, Streamed, checked_sourc
 from s3dataset._datasets._mixed_taken import MixedTaken
 from s3dataset._datasets._torchdata import asked_by_torchdata
 from s3dataset._order import BadSamples, MixPlan
-from s3dataset._stats import Stats
+from s3dataset._stats import Stats, together
 from s3dataset.errors import ManifestMismatchError
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class MixedDataset(IterableDataset[Any]):
     def stats(self) -> Stats:
         """What reading cost, summed over the datasets. See `S3IterableDataset.stats`."""
         different = {id(dataset._listing): dataset for dataset in self._datasets}.values()  # noqa: SLF001
-        return Stats.of_sources((dataset._client_ref, dataset.stats()) for dataset in different)  # noqa: SLF001
+        return together([(dataset._client_ref, dataset.stats()) for dataset in different])  # noqa: SLF001
 
     def bad_samples(self) -> BadSamples:
         """What the datasets left out or replaced because of their `on_error`."""
@@ -280,9 +280,9 @@ class MixedDataset(IterableDataset[Any]):
             return self._resolved(turn.epoch, turn.resume, self._part())
         if in_worker:  # others may still be in this epoch
             return run.of_reader()
-        if run.is_over and not at_end:
+        if run.done and not at_end:
             return self._resolved(run.begun["epoch"] + 1, None, run.part)
-        return run.standing() | ({"ended": True} if run.is_over else {})
+        return run.standing() | ({"ended": True} if run.done else {})
 
     def _with_ledger(self, state: dict[str, Any]) -> dict[str, Any]:
         return {**state, "bad": [dataset.bad_samples().to_dict() for dataset in self._datasets]}
@@ -403,11 +403,6 @@ class _MixedRun:
         self.end, self.least = ends
         self.taken = taken
         self.done = done
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left of the epoch, as far as this reader knows."""
-        return self.done or (self.end is not None and int(self.standing().get("slot", 0)) >= self.end > 0)
 
     def streams(self) -> dict[str, dict[str, Any]]:
         """Where this reader's streams of shards without an index stand, by the number of their source."""

@@ -12,6 +12,7 @@ import torch.utils.data
 
 from s3dataset._client import Client, ClientRef, configure_process, end_with_parent
 from s3dataset._datasets._sample_rng import BARE, MAKING, Draws
+from s3dataset._datasets._trace import TRANSFORM, ranged
 from s3dataset._io import ReaderConstructor, S3Reader, open_reader
 
 __all__ = ["Ledger", "Row", "SampleMaker", "check_pickles", "client_of_process", "enter_process", "identity"]
@@ -144,7 +145,7 @@ class SampleMaker(Generic[T_co]):
         before = MAKING.of
         MAKING.of = MAKING.last = [self._draws, row, None]
         try:
-            return self._transform(reader)
+            return ranged(TRANSFORM, self._transform, reader)
         except Exception as error:
             uri = f"s3://{bucket}/{key}"
             if uri not in str(error):

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from s3dataset._datasets._ahead import bytes_ahead, request_of
+from s3dataset._datasets._trace import WAIT_FOR_NETWORK, ranged
 from s3dataset._io import S3Reader, open_reader
 from s3dataset.errors import S3Exception
 
@@ -126,7 +127,7 @@ class ShardOpener:
         start, stop, index = file.sent.popleft()
         file.sent_bytes -= stop - start
         self._sent_bytes -= stop - start
-        body: Any = self._queue.take_many(range(index, index + 1))[0]
+        body: Any = ranged(WAIT_FOR_NETWORK, self._queue.take_many, range(index, index + 1))[0]
         if isinstance(body, S3Exception):
             raise body
         self.top_up()

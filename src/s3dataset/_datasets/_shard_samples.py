@@ -8,6 +8,7 @@ from s3dataset._datasets._bad_samples import mark_frame
 from s3dataset._datasets._extents import Extent, extents_of
 from s3dataset._datasets._sample_rng import MAKING, Draws
 from s3dataset._datasets._samples import Row, client_of_process
+from s3dataset._datasets._trace import TRANSFORM, ranged
 from s3dataset.errors import DecodeError, ManifestMismatchError, UnindexedError
 from s3dataset.formats import Format, Sample, describe
 
@@ -69,7 +70,7 @@ class ShardSampleMaker(Generic[T_co]):
         before = MAKING.of
         MAKING.of = MAKING.last = [draws, place, None]
         try:
-            return self._transform(sample)
+            return ranged(TRANSFORM, self._transform, sample)
         except Exception as error:
             url = sample["__url__"]
             if url not in str(error):

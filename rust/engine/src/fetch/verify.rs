@@ -99,6 +99,14 @@ pub async fn verify_piece(
     verify(attempts, (of, stored), assembly.destination, pin).await
 }
 
+/// What a whole object is to be compared with that an answer to a range has brought; counted as verified or not.
+pub async fn stored(attempts: &Attempts<'_>, pin: Option<&str>) -> Option<(Algorithm, String)> {
+    let found = ask(attempts, pin).await;
+    let stats = &attempts.client.stats;
+    if found.is_some() { &stats.reads_verified } else { &stats.reads_unverified }.fetch_add(1, Relaxed);
+    found
+}
+
 /// What the service has stored of the object; None where it cannot be had.
 async fn ask(attempts: &Attempts<'_>, pin: Option<&str>) -> Option<(Algorithm, String)> {
     let Attempts { lane, client, slot, target, .. } = attempts;

@@ -1,15 +1,4 @@
-"""Looking at what s3dataset does: the request log.
-
-Every request to the service can leave a record: operation, bucket, key, range, attempt, status, request id, time to
-the first byte, duration, bytes, error. Records go to the logger "s3dataset.request", as attribute `s3` of each log
-record; the log is off unless one of these turns it on:
-
-- environment variable `S3DATASET_LOG=debug` (to the logger, and to standard error where logging is not set up), or
-  `S3DATASET_LOG=debug:requests-%p.jsonl` (lines of JSON, a file a process: %p is the process id). Worker processes do
-  the same, however they are started;
-- `start_request_log()`, in this process and in those forked from it;
-- level DEBUG of the logger itself, set before the first request.
-"""
+"""The request log, turned on and off."""
 
 import os
 from typing import Final

@@ -1,0 +1,234 @@
+"""What a training run shows of its data: warnings of real loops, metrics over workers, ranges in a trace."""
+
+import itertools
+import time
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from tests.process.shard_world import number, put_shards
+
+import s3dataset
+from s3dataset._datasets import _loop_watch
+from s3dataset.monitoring import DataWaitWarning, PrometheusCollector, TensorBoardSink
+from s3dataset.testing import LocalS3
+
+SAMPLES = 120
+
+
+@pytest.fixture(scope="module")
+def server() -> Any:
+    with LocalS3("bucket") as running:
+        for n in range(SAMPLES):
+            running.put("bucket", f"objects/{n:04}", bytes(1000))
+        put_shards(running, "shards/", "tar", [30, 30])
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def quick_world(server: Any) -> Any:
+    yield
+    server.set_traffic(latency_s=0.0)
+
+
+def size(reader: Any) -> int:
+    return len(reader.read())
+
+
+def slow_size(reader: Any) -> int:
+    time.sleep(0.03)
+    return size(reader)
+
+
+def text_of(loader: Any, monkeypatch: pytest.MonkeyPatch, *, window_s: float = 0.5) -> str:
+    """What a loop that does nothing but take batches is warned of."""
+    monkeypatch.setattr(_loop_watch, "_WINDOW_S", window_s)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in itertools.chain(loader, loader):
+            if caught:
+                break
+    told = [warning for warning in caught if warning.category is DataWaitWarning]
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    return str(told[0].message)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_slow_network_is_named(server: Any, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    server.set_traffic(latency_s=0.15)
+    dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=size)
+    loader = s3dataset.DataLoader(dataset, batch_size=4, num_workers=workers, ahead=1)
+    text = text_of(loader, monkeypatch)
+    assert "The bottleneck is the network" in text
+    assert "ahead=" in text
+    assert "(now 1)" in text
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", [s3dataset.S3MapDataset, s3dataset.S3IterableDataset])
+def test_a_slow_transform_is_named(monkeypatch: pytest.MonkeyPatch, workers: int, kind: Any) -> None:
+    dataset = kind.from_prefix("s3://bucket/objects/", transform=slow_size)
+    text = text_of(s3dataset.DataLoader(dataset, batch_size=4, num_workers=workers), monkeypatch)
+    assert "The bottleneck is the transform" in text
+
+
+def test_a_slow_collate_fn_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def collate(samples: Any) -> int:
+        time.sleep(0.1)
+        return len(samples)
+
+    dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=size)
+    loader = s3dataset.DataLoader(dataset, batch_size=4, collate_fn=collate)
+    assert "collate_fn=" in text_of(loader, monkeypatch)
+
+
+def test_a_sampler_of_ones_own_is_watched_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=slow_size)
+    loader = s3dataset.DataLoader(dataset, batch_size=4, sampler=range(SAMPLES))
+    assert "transform" in text_of(loader, monkeypatch)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_slow_training_step_is_not_the_datas_fault(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """Each step takes a minute of a clock that is told so, so a busy machine makes no difference."""
+    trained_s = 0.0
+    monkeypatch.setattr(_loop_watch, "clock", lambda: time.perf_counter() + trained_s)
+    dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=size)
+    loader = s3dataset.DataLoader(dataset, batch_size=4, num_workers=workers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWaitWarning)
+        for _ in loader:
+            trained_s += 60.0
+    assert loader.stats().samples == SAMPLES
+
+
+def test_turned_off_it_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_loop_watch, "_WINDOW_S", 0.1)
+    dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=slow_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWaitWarning)
+        for _ in s3dataset.DataLoader(dataset, batch_size=4, warn_waits=False):
+            pass
+
+
+def test_the_iterator_does_not_keep_its_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gc
+    import weakref
+
+    loader = s3dataset.DataLoader(s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=size))
+    iterator = iter(loader)
+    gone = weakref.ref(loader)
+    gc.disable()
+    try:
+        del loader
+        assert gone() is None
+        assert sum(1 for _ in iterator) == SAMPLES
+    finally:
+        gc.enable()
+
+
+# -- Metrics ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_metrics_are_those_of_all_processes(workers: int) -> None:
+    prometheus = pytest.importorskip("prometheus_client")
+
+    class Writer:
+        points: dict[str, float] = {}  # noqa: RUF012
+
+        def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+            self.points[tag] = scalar_value
+
+    dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=size)
+    loader = s3dataset.DataLoader(dataset, batch_size=4, num_workers=workers)
+    registry = prometheus.CollectorRegistry()
+    registry.register(PrometheusCollector({"train": loader}))
+    sink = TensorBoardSink(Writer(), loader)
+    for step, _ in enumerate(loader):
+        sink(step)
+    sink.write(SAMPLES // 4)
+
+    def value(name: str, **labels: str) -> Any:
+        return registry.get_sample_value(name, {"dataset": "train", **labels})
+
+    assert value("s3dataset_samples_total") == SAMPLES
+    assert value("s3dataset_bytes_total") == SAMPLES * 1000
+    assert value("s3dataset_requests_total") >= SAMPLES
+    assert value("s3dataset_loop_wait_seconds_total") == pytest.approx(loader.stats().loop_wait_s)
+    assert loader.stats().loop_wait_s > 0
+    assert Writer.points["s3dataset/samples_per_s"] > 0
+    assert 0 < Writer.points["s3dataset/loop_wait_share"] <= 1
+
+
+def test_a_loader_over_stages_or_a_mixture_has_statistics() -> None:
+    def stream(seed: int) -> Any:
+        return s3dataset.S3IterableDataset.from_prefix(
+            "s3://bucket/shards/", format="tar", transform=number, shuffle=s3dataset.Shuffle(seed=seed)
+        )
+
+    staged = s3dataset.DataLoader(stream(0).filter(lambda n: n % 2 == 0), batch_size=4)
+    assert sum(len(batch) for batch in staged) == 30
+    assert staged.stats().samples == 60
+    manifest = s3dataset.Manifest.from_prefix("s3://bucket/objects/")
+    parts = [s3dataset.S3IterableDataset.from_manifest(manifest, transform=size, shuffle=True) for _ in range(2)]
+    mixed = s3dataset.DataLoader(s3dataset.MixedDataset(parts, [0.5, 0.5], stop="first"), batch_size=4)
+    samples = sum(len(batch) for batch in mixed)
+    stats = mixed.stats()
+    assert stats.samples >= samples - 2  # what each part gave last counts when it is asked for the next
+    assert stats.samples == sum(part.stats().samples for part in parts)
+    assert stats.bytes == sum(part.stats().bytes for part in parts)
+    assert stats.requests < sum(part.stats().requests for part in parts)  # of one client, which both count
+
+
+def test_of_foreign_data_there_are_none() -> None:
+    loader: Any = s3dataset.DataLoader([1, 2, 3], batch_size=2)  # type: ignore[arg-type]
+    assert len(list(loader)) == 2
+    with pytest.raises(TypeError, match="this is a list"):
+        loader.stats()
+    with pytest.raises(TypeError, match="this is a list"):
+        TensorBoardSink("runs", loader)
+
+
+# -- Traces ----------------------------------------------------------------------------------------------------------
+
+
+def ranges(loader: Any) -> dict[str, int]:
+    """How often each of our ranges is in a trace of a loop."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in loader:
+            pass
+    return {event.key: event.count for event in profile.key_averages() if event.key.startswith("s3dataset: ")}
+
+
+def loaders() -> Any:
+    objects, shards = "s3://bucket/objects/", "s3://bucket/shards/"
+    indexed = s3dataset.Manifest.from_prefix(shards).index("tar")
+    yield s3dataset.S3MapDataset.from_prefix(objects, transform=size), SAMPLES
+    yield s3dataset.S3IterableDataset.from_prefix(objects, transform=size), SAMPLES
+    yield s3dataset.S3IterableDataset.from_prefix(objects, transform=size, ordered=False), SAMPLES
+    yield s3dataset.S3MapDataset.from_manifest(indexed, transform=number), 60
+    yield s3dataset.S3IterableDataset.from_manifest(indexed, transform=number), 60
+    yield s3dataset.S3IterableDataset.from_prefix(shards, format="tar", transform=number), 60
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_a_trace_shows_waiting_and_transforms(which: int) -> None:
+    dataset, samples = list(loaders())[which]
+    found = ranges(s3dataset.DataLoader(dataset, batch_size=10))
+    assert found["s3dataset: transform"] == samples
+    assert found["s3dataset: make batch"] == samples // 10 + 1  # the last one finds the end
+    assert found["s3dataset: wait for network"] > 0
+
+
+def test_with_workers_a_trace_shows_waiting_for_them() -> None:
+    dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=size)
+    assert ranges(s3dataset.DataLoader(dataset, batch_size=10, num_workers=1)) == {"s3dataset: wait for workers": 13}
+
+
+def test_without_a_profiler_there_are_no_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.autograd.profiler, "record_function", None)
+    dataset = s3dataset.S3IterableDataset.from_prefix("s3://bucket/objects/", transform=size)
+    assert sum(1 for _ in dataset) == SAMPLES
