@@ -25,6 +25,7 @@ NOTEBOOK = "examples/getting_started.ipynb"
 BESIDE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "benchmarks/README.md": "benchmarks.md",
     "examples/README.md": "examples/index.md",
     NOTEBOOK: "tutorial.md",
