@@ -88,6 +88,26 @@ def test_statistics_tell_what_was_compared(server: LocalS3) -> None:
     assert (stats["reads_verified"], stats["reads_unverified"]) == (1, 1)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_objects_of_unknown_size_are_compared_where_that_is_asked_for(server: LocalS3, size: int) -> None:
+    """An answer to a range, which is how they are asked for, tells no checksum."""
+    server.add_fault(Fault.corrupt(at=size // 2, operation="GetObject", times=2))
+    client = s3dataset.S3Client()
+    ((_, unverified),) = client.get_many([(BUCKET, f"{size}")])
+    assert bytes(unverified) != DATA[:size]
+    ((_, verified),) = client.get_many([(BUCKET, f"{size}")], verify=True)
+    assert bytes(verified) == DATA[:size]
+    stats = client.stats()
+    assert (stats["reads_verified"], stats["reads_unverified"]) == (1, 0)
+
+
+def test_objects_of_unknown_size_that_stay_wrong_are_an_error(server: LocalS3) -> None:
+    server.add_fault(Fault.corrupt(at=500, times=None, operation="GetObject"))
+    client = s3dataset.S3Client(s3client_config=s3dataset.S3ClientConfig(max_attempts=2))
+    with pytest.raises(errors.ChecksumMismatchError, match=rf"s3://{BUCKET}/1000.*CRC64NVME"):
+        list(client.get_many([(BUCKET, "1000")], verify=True))
+
+
 def test_it_can_be_switched_off(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
     server.add_fault(Fault.corrupt(at=0))

@@ -84,8 +84,9 @@ class GetOperations(ClientCore):
             requests: "s3://bucket/key", (bucket, key), (bucket, key, (start, end)) or `GetRequest`s; may be endless.
             ordered: Give results in the order of the requests, not as they are done.
             on_error: "raise" ends with the first failure; "return" gives exceptions in place of bodies and goes on.
-            verify: Compare large whole objects, which come in parallel ranges, with the checksum stored too: a HEAD
-                each. Smaller ones always are; ranges never, since none is stored for them.
+            verify: Compare large whole objects, which come in parallel ranges, and those whose size is not given with
+                the checksum stored too: a HEAD each. Smaller ones of known size always are; ranges never, since none
+                is stored for them.
 
         Yields:
             (index of the request, its bytes): a writable buffer, whose memory is used again when its last view dies.
