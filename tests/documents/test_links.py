@@ -22,7 +22,9 @@ def text_of(page: Path) -> str:
     """What is written, without code."""
     text = page.read_text()
     if page.suffix == ".ipynb":
-        text = "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+        text = "\n\n".join(
+            "".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"
+        )
     return CODE.sub(lambda code: code[0].strip("`") if "\n" not in code[0] else "", text)
 
 

@@ -126,17 +126,14 @@ SETTINGS = {
     ),
     "docs/lightning.md": Setting(needs=("lightning",)),
     "docs/packing.md": Setting(data=small_objects),
-    "docs/safetensors.md": Setting(
-        check=printed("torch.Size([4, 3])\n['bias', 'weight'] [[3.0, 4.0], [6.0, 7.0]]\n")
-    ),
+    "docs/safetensors.md": Setting(check=printed("torch.Size([4, 3])\n['bias', 'weight'] [[3.0, 4.0], [6.0, 7.0]]\n")),
     "docs/testing-your-code.md": Setting(
         commands=("pytest -q test_training.py",), check=lambda _server, output: assert_in("7 passed", output)
     ),
     "docs/video.md": Setting(needs=("torchcodec", "av", "ffmpeg"), check=printed("9 clips, 90 frames\n")),
 }
 
-NOT_RUN: dict[str, str] = {
-}
+NOT_RUN: dict[str, str] = {}
 
 
 def name_of(page: Path) -> str:

@@ -16,7 +16,7 @@ from s3dataset._datasets._map import S3MapDataset
 from s3dataset._datasets._mixed_sources import Numbered, Streamed, checked_source, iterable_twin, source_of
 from s3dataset._datasets._mixed_taken import MixedTaken
 from s3dataset._datasets._torchdata import asked_by_torchdata
-from s3dataset._order import BadSamples, MixPlan
+from s3dataset._order import BadSamples, MixPlan, state_kind
 from s3dataset._stats import Stats, together
 from s3dataset.errors import ManifestMismatchError
 
@@ -298,7 +298,7 @@ class MixedDataset(IterableDataset[Any]):
         """
         first = self._first
         first._position.check_idle()  # noqa: SLF001
-        if state.get("kind") != _KIND or state.get("version") != _VERSION:
+        if state_kind(state) != _KIND:
             raise ValueError(f"the state is of kind {state.get('kind')!r}, and a mixture needs one of kind {_KIND!r}")
         self._run = None
         in_worker = torch.utils.data.get_worker_info() is not None

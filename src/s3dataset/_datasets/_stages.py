@@ -16,7 +16,7 @@ from s3dataset._datasets._sample_rng import MAKING
 from s3dataset._datasets._samples import check_pickles
 from s3dataset._datasets._taken import Carried
 from s3dataset._datasets._torchdata import asked_by_torchdata
-from s3dataset._order import BadSamples, Reader, ShardsState
+from s3dataset._order import BadSamples, Reader, ShardsState, state_kind
 from s3dataset._stats import Stats
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class StagedDataset(IterableDataset[T_co]):
         """
         source = self._source
         source._position.check_idle()  # noqa: SLF001
-        if state.get("kind") != _KIND or state.get("version") != _VERSION:
+        if state_kind(state) != _KIND:
             raise ValueError(
                 f"the state is of kind {state.get('kind')!r}, and a dataset with stages needs one of kind {_KIND!r}"
             )

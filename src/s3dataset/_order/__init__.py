@@ -18,6 +18,7 @@ the epoch.
 
 from s3dataset._order._bad import BadSample, BadSamples, replacement
 from s3dataset._order._batches import BatchPlan
+from s3dataset._order._fields import state_kind
 from s3dataset._order._merge import merge_states, resume_state
 from s3dataset._order._mix import MixPlan
 from s3dataset._order._permutation import Permutation
@@ -63,4 +64,5 @@ __all__ = [
     "replacement",
     "resume_state",
     "sample_seed",
+    "state_kind",
 ]

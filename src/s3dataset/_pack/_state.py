@@ -105,6 +105,12 @@ class Destination:
         state = self._load_state()
         self._present = dict(self._listed())
         if state is not None and not overwrite:
+            if (version := state.get("version", 1)) != _VERSION:
+                raise ManifestMismatchError(
+                    f"{self._state_uri} was written by a newer release of s3dataset (version {version}, and this one "
+                    f"reads {_VERSION}): go on with that one, or give overwrite=True (--overwrite) to begin anew",
+                    uri=self.uri,
+                )
             if state.get("fingerprint") != self.fingerprint:
                 raise ManifestMismatchError(self._other_plan(state), uri=self.uri)
             complete = bool(state.get("complete"))
