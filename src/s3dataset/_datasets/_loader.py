@@ -169,16 +169,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             if isinstance(dataset, S3Dataset):
                 dataset._compare_ranks(self.batch_sampler.world_size)  # noqa: SLF001
             with self.batch_sampler._counting_in() as self._taken:  # noqa: SLF001
-                return Counting(self._watched(super().__iter__(), 3), self._taken)
+                return Counting(self._watched(super().__iter__()), self._taken)
         else:
-            return self._watched(super().__iter__(), 2)
+            return self._watched(super().__iter__())
         self._taken, turn = begun
         reader = cast(
             "S3IterableDataset[Any]",
             dataset._first if isinstance(dataset, MixedDataset) else _sources(dataset)[0],  # noqa: SLF001
         )
         with _Making(dataset, reader, self._beginning(turn, reader), self._taken) as making:
-            batches = self._watched(super().__iter__(), 3)
+            batches = self._watched(super().__iter__())
         return Counting(batches, self._taken, None if self.num_workers or making.has_begun else making)
 
     def _beginning(self, turn: Turn, reader: S3IterableDataset[Any]) -> Beginning:
@@ -192,8 +192,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             beginning.publish(reader._listing.page)  # noqa: SLF001
         return beginning
 
-    def _watched(self, batches: Any, depth: int) -> Any:
-        """Times what the loop waits for batches, `depth` calls below it."""
+    def _watched(self, batches: Any) -> Any:
+        """Times what the loop waits for batches."""
         sources = _sources(self.dataset)
         if not sources or isinstance(batches, Watched):
             return batches
@@ -205,7 +205,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             watch = LoopWatch(stats, settings, self.num_workers, warn=self._warn_waits)
             self._watch = watch
         watch.begin(sources[0]._count.count_loop)  # noqa: SLF001
-        return Watched(batches, watch, self.num_workers, depth)
+        return Watched(batches, watch, self.num_workers)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_watch": None}

@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from s3dataset._datasets._trace import MAKE_BATCH, WAIT_FOR_WORKERS, ranged
 from s3dataset._limits import cores, process_limits
 from s3dataset._stats import Bottleneck, DataWaitWarning, Stats, advice_on
+from s3dataset._warnings import warn_caller
 
 __all__ = ["LoopWatch", "Settings", "Watched", "warns_by_default"]
 
@@ -125,14 +125,14 @@ class LoopWatch:
         self._left_out = _LEFT_OUT * max(1, self._num_workers)
         self._came = None
 
-    def asks(self, stacklevel: int = 2) -> None:
+    def asks(self) -> None:
         """The loop asks for a batch: what it did with the one before is done. May warn, before that batch is taken."""
         self._asked = now = clock()
         if self._came is not None:
             self._worked_s += now - self._came
             self._came = None
             if self._worked_s + self._waited_s >= _WINDOW_S and self._batches >= _WINDOW_BATCHES:
-                self._judge(stacklevel + 1)
+                self._judge()
 
     def comes(self) -> None:
         """The batch is there."""
@@ -152,7 +152,7 @@ class LoopWatch:
         self._longest_s = max(self._longest_s, waited_s)
         self._batches += 1
 
-    def _judge(self, stacklevel: int) -> None:
+    def _judge(self) -> None:
         now, before = self._stats(), self._window or Stats()
         elapsed_s, waited_s, longest_s = self._waited_s + self._worked_s, self._waited_s, self._longest_s
         self._window = now
@@ -162,7 +162,7 @@ class LoopWatch:
             return
         self._warn = False
         text = told(now - before, waited_s, elapsed_s, self._settings())
-        warnings.warn(text, DataWaitWarning, stacklevel=stacklevel + 1)
+        warn_caller(text, DataWaitWarning)
 
 
 def told(window: Stats, waited_s: float, elapsed_s: float, settings: Settings) -> str:
@@ -207,20 +207,18 @@ class Watched:
         batches: The iterator.
         watch: Times them.
         num_workers: Of the loader.
-        depth: How far above `__next__` the loop is: 2 where it calls that itself.
     """
 
-    def __init__(self, batches: Iterator[Any], watch: LoopWatch, num_workers: int, depth: int) -> None:
+    def __init__(self, batches: Iterator[Any], watch: LoopWatch, num_workers: int) -> None:
         self._batches = batches
         self._watch = watch
         self._range = WAIT_FOR_WORKERS if num_workers else MAKE_BATCH
-        self._depth = depth
 
     def __iter__(self) -> "Watched":
         return self
 
     def __next__(self) -> Any:
-        self._watch.asks(self._depth)
+        self._watch.asks()
         batch = ranged(self._range, next, self._batches)
         self._watch.comes()
         return batch

@@ -43,7 +43,7 @@ class World:
     def loop(self, watch: LoopWatch, batches: Iterator[Any], steps: Iterator[float], count: int) -> list[str]:
         """Takes so many batches, each for a step of training; -> what was warned of."""
         watch.begin(self.count)
-        watched = Watched(batches, watch, 0, 2)
+        watched = Watched(batches, watch, 0)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for step_s in itertools.islice(steps, count):
@@ -136,7 +136,7 @@ def test_it_can_be_turned_off(
 def test_as_an_error_it_costs_no_batch(world: World) -> None:
     watch = world.watch()
     watch.begin(world.count)
-    watched = Watched(world.batches(itertools.repeat(1.0)), watch, 0, 2)
+    watched = Watched(world.batches(itertools.repeat(1.0)), watch, 0)
     taken, errors = [], 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
