@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1)
     arguments = parser.parse_args()
 
+    pl.seed_everything(0)
     data = Images(arguments.images, arguments.region, arguments.batch_size, arguments.workers)
     checkpoint_io = S3LightningCheckpoint(arguments.region)
     trainer = pl.Trainer(
@@ -94,9 +95,8 @@ def main() -> None:
     if newest is not None:
         print(f"goes on from {newest}")
     trainer.fit(Classifier(len(data.classes)), datamodule=data, ckpt_path=newest)
-    print(
-        f"step {trainer.global_step}: loss {trainer.callback_metrics['loss']:.3f}; {trainer.train_dataloader.stats()}"
-    )
+    loss = trainer.callback_metrics["loss"]
+    print(f"step {trainer.global_step}: loss {loss:.4f}; {trainer.train_dataloader.stats()}")
 
 
 if __name__ == "__main__":

@@ -19,40 +19,41 @@ from typing import Any
 import accelerate
 import torch
 import transformers
+from torch import nn
 
 import s3dataset
 
-END = 256  # the token between documents; the others are bytes
+END = 256  # the token behind a document; the others are bytes
+IGNORED = -100  # as a label
 
 
 class Tokens:
-    """A transform: the bytes of a document, and a token for the end. Put your tokenizer here."""
+    """A transform: so many tokens of a document, and what the model is to say. Put your tokenizer here."""
 
-    def __call__(self, sample: Mapping[str, Any]) -> torch.Tensor:
-        return torch.tensor([*sample["text"].encode(), END])
+    def __init__(self, length: int) -> None:
+        self.length = length
 
-
-def as_batch(sequences: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What a causal language model takes: it shifts the labels by itself."""
-    tokens = torch.stack(sequences)
-    return {"input_ids": tokens, "labels": tokens.clone()}
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        tokens = torch.tensor([*sample["text"].encode(), END][: self.length])
+        rest = (0, self.length - len(tokens))
+        return {
+            "input_ids": nn.functional.pad(tokens, rest, value=END),
+            "labels": nn.functional.pad(tokens, rest, value=IGNORED),  # the model shifts them by itself
+        }
 
 
 def make_loader(arguments: argparse.Namespace) -> Any:
-    """Documents end to end, cut to one length, split over the ranks."""
+    """Documents, split over the ranks. The last step of an epoch is filled up, so that all ranks take as many."""
     documents = s3dataset.S3IterableDataset.from_prefix(
         arguments.shards,
         pattern="*.jsonl*",
         format="jsonl",
-        transform=Tokens(),
+        transform=Tokens(arguments.length),
         shuffle=s3dataset.Shuffle(seed=0),
-        enable_sharding=s3dataset.Split(tail="drop"),
+        enable_sharding=s3dataset.Split(tail="pad"),
         region=arguments.region,
     )
-    sequences = documents.pack_sequences(arguments.length, tail="drop")
-    return s3dataset.DataLoader(
-        sequences, arguments.batch_size, num_workers=arguments.workers, collate_fn=as_batch, drop_last=True
-    )
+    return s3dataset.DataLoader(documents, arguments.batch_size, num_workers=arguments.workers)
 
 
 def make_model(length: int) -> Any:
@@ -71,21 +72,21 @@ class Checkpoints(transformers.TrainerCallback):
         self.loader = loader
         self.first_step = 0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:  # noqa: ARG002 - Trainer's
         state.global_step = self.first_step
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:  # noqa: ARG002 - Trainer's
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             parts = {name: objects[name].state_dict() for name in ("model", "optimizer", "lr_scheduler")}
             self.manager.save_async(state.global_step, parts, dataset_state=s3dataset.gather_state(self.loader))
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **objects: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **objects: Any) -> None:  # noqa: ARG002 - Trainer's
         if state.is_world_process_zero and "loss" in logs:
             print(f"step {state.global_step}: loss {float(logs['loss']):.3f}")
 
 
 class Batches:
-    """The loader's batches, and nothing else of it: its epochs go on behind a state, where Trainer would count from 0."""
+    """The loader's batches alone: its epochs go on behind a state, where Trainer would set them to count from 0."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
@@ -165,16 +166,16 @@ def with_accelerate(arguments: argparse.Namespace, manager: s3dataset.Checkpoint
             if step == arguments.steps:
                 break
         if step == begun:
-            raise SystemExit(f"{arguments.shards} holds less than a batch for every rank.")
+            raise SystemExit(f"{arguments.shards} holds no documents.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shards", help="where the JSONL shards lie; each line has a field text")
+    parser.add_argument("shards", help="where the JSONL shards lie, with an index (s3dataset index)")
     parser.add_argument("run", help="where checkpoints go")
     parser.add_argument("--region")
     parser.add_argument("--accelerate", action="store_true", help="a loop of one's own instead of Trainer")
-    parser.add_argument("--length", type=int, default=256, help="tokens in a sequence (%(default)s)")
+    parser.add_argument("--length", type=int, default=256, help="tokens of a document (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="of each rank (%(default)s)")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--save-every", type=int, default=50, metavar="STEPS")
