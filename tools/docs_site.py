@@ -36,7 +36,10 @@ BESIDE = {
 REFERENCE: dict[str, tuple[str, str, list[str]]] = {
     "datasets": (
         "Datasets and loaders",
-        "Guides: [datasets](../datasets.md), [shuffle and resume](../shuffle-and-resume.md).",
+        (
+            "Guides: [datasets](../datasets.md), [shuffle and resume](../shuffle-and-resume.md). A dataset's type "
+            "parameter is what the transform returns; without one it is `S3Reader`, or with `format` a `Sample`."
+        ),
         [
             *("S3MapDataset", "S3IterableDataset", "DataLoader", "BatchSampler", "MixedDataset", "Shuffle", "Split"),
             *("sample_rng", "merge_states", "gather_state", "resume_state", "Stats"),
