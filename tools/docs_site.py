@@ -9,6 +9,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -128,18 +129,22 @@ def notebook_page(notebook: dict[str, Any]) -> str:
 
 
 def outputs(given: list[dict[str, Any]]) -> Iterator[str]:
-    for output in given:
-        data = output.get("data", {})
-        if "image/png" in data:
-            encoded = "".join(data["image/png"]).replace("\n", "")
-            yield f'<img alt="What the cell draws" src="data:image/png;base64,{encoded}">'
-        elif "image/svg+xml" in data:
-            yield "".join(data["image/svg+xml"])
-        else:
-            text = "".join(output.get("text", data.get("text/plain", output.get("traceback", ""))))
-            text = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
-            if text:
-                yield f"```{{ .text .output }}\n{text}\n```"
+    """Pictures, and text, of which consecutive pieces are one."""
+    for of_text, pieces in groupby(map(output_of, given), key=lambda output: output[0]):
+        if not of_text:
+            yield from (picture for _, picture in pieces)
+        elif text := "".join(piece for _, piece in pieces).rstrip():
+            yield f"```{{ .text .output }}\n{text}\n```"
+
+
+def output_of(output: dict[str, Any]) -> tuple[bool, str]:
+    """-> whether it is text, and what it is."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        encoded = "".join(data["image/png"]).replace("\n", "")
+        return False, f'<img alt="What the cell draws" src="data:image/png;base64,{encoded}">'
+    text = "".join(output.get("text", data.get("text/plain", output.get("traceback", ""))))
+    return True, re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 # -- Links -----------------------------------------------------------------------------------------------------------
