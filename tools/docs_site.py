@@ -44,7 +44,7 @@ REFERENCE: dict[str, tuple[str, str, list[str]]] = {
         [
             *("S3MapDataset", "S3IterableDataset", "DataLoader", "BatchSampler", "MixedDataset", "Shuffle", "Split"),
             *("sample_rng", "merge_states", "gather_state", "resume_state", "Stats"),
-            "_datasets._stages.StagedDataset",
+            "StagedDataset",
         ],
     ),
     "manifest": (
@@ -79,7 +79,7 @@ REFERENCE: dict[str, tuple[str, str, list[str]]] = {
 
 # Made by methods of their own, or by others: their constructors are nobody's business.
 MADE_ELSEWHERE = frozenset(
-    {"S3MapDataset", "S3IterableDataset", "Manifest", "Body", "S3Reader", "S3Writer", "_datasets._stages.StagedDataset"}
+    {"S3MapDataset", "S3IterableDataset", "Manifest", "Body", "S3Reader", "S3Writer", "StagedDataset"}
 )
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
