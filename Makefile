@@ -40,7 +40,7 @@ test-fast: env ## Python tests without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(ARGS)
 
 docs-test: env ## links and examples of the documentation
-	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/unit/test_documents.py tests/process/test_examples.py tests/process/test_*_docs.py $(ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/documents tests/process/test_examples.py tests/process/test_*_docs.py $(ARGS)
 
 test-oldest: env ## the fast tests with the oldest versions that pyproject.toml allows (ARGS=tests/...)
 	@$(BIN)/python tools/oldest.py $(PYTEST_ARGS) $(ARGS)

@@ -9,6 +9,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -25,6 +26,7 @@ NOTEBOOK = "examples/getting_started.ipynb"
 BESIDE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/README.md": "benchmarks.md",
     "examples/README.md": "examples/index.md",
@@ -35,12 +37,14 @@ BESIDE = {
 REFERENCE: dict[str, tuple[str, str, list[str]]] = {
     "datasets": (
         "Datasets and loaders",
-        "Guides: [datasets](../datasets.md), [shuffle and resume](../shuffle-and-resume.md), "
-        "[distributed](../distributed.md).",
+        (
+            "Guides: [datasets](../datasets.md), [shuffle and resume](../shuffle-and-resume.md). A dataset's type "
+            "parameter is what the transform returns; without one it is `S3Reader`, or with `format` a `Sample`."
+        ),
         [
             *("S3MapDataset", "S3IterableDataset", "DataLoader", "BatchSampler", "MixedDataset", "Shuffle", "Split"),
             *("sample_rng", "merge_states", "gather_state", "resume_state", "Stats"),
-            "_datasets._stages.StagedDataset",
+            "StagedDataset",
         ],
     ),
     "manifest": (
@@ -55,8 +59,7 @@ REFERENCE: dict[str, tuple[str, str, list[str]]] = {
     ),
     "client": (
         "Client, readers and writers",
-        "Without PyTorch: the client, and objects as files. Settings beside those here come from the "
-        "[environment](../environment.md).",
+        "Settings beside those here come from the [environment](../environment.md).",
         ["S3Client", "Body", "ObjectInfo", "S3ClientConfig", "S3Reader", "S3ReaderConstructor", "S3Writer"],
     ),
     "errors": ("s3dataset.errors", "", ["errors"]),
@@ -74,20 +77,30 @@ REFERENCE: dict[str, tuple[str, str, list[str]]] = {
     "monitoring": ("s3dataset.monitoring", "", ["monitoring"]),
 }
 
+# Made by methods of their own, or by others: their constructors are nobody's business.
+MADE_ELSEWHERE = frozenset(
+    {"S3MapDataset", "S3IterableDataset", "Manifest", "Body", "S3Reader", "S3Writer", "StagedDataset"}
+)
+
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^(\s*)(```+|~~~+)")
 
 
-# -- Pages beside docs/ -------------------------------------------------------------------------------------------------
+# -- Pages beside docs/ ----------------------------------------------------------------------------------------------
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, target in beside().items():
         files.append(File.generated(config, target, content=page_of(name)))
     for name, (title, above, described) in REFERENCE.items():
-        parts = [f"# {title}", above, *(f"::: s3dataset.{one}" for one in described)]
+        parts = [f"# {title}", above, *map(reference_of, described)]
         files.append(File.generated(config, f"reference/{name}.md", content="\n\n".join(parts) + "\n"))
     return files
+
+
+def reference_of(name: str) -> str:
+    options = "    options: { merge_init_into_class: false }" if name in MADE_ELSEWHERE else ""
+    return f"::: s3dataset.{name}\n{options}"
 
 
 def beside() -> dict[str, str]:
@@ -116,24 +129,28 @@ def notebook_page(notebook: dict[str, Any]) -> str:
 
 
 def outputs(given: list[dict[str, Any]]) -> Iterator[str]:
-    for output in given:
-        data = output.get("data", {})
-        if "image/png" in data:
-            encoded = "".join(data["image/png"]).replace("\n", "")
-            yield f'<img alt="What the cell draws" src="data:image/png;base64,{encoded}">'
-        elif "image/svg+xml" in data:
-            yield "".join(data["image/svg+xml"])
-        else:
-            text = "".join(output.get("text", data.get("text/plain", output.get("traceback", ""))))
-            text = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
-            if text:
-                yield f'```{{ .text .output }}\n{text}\n```'
+    """Pictures, and text, of which consecutive pieces are one."""
+    for of_text, pieces in groupby(map(output_of, given), key=lambda output: output[0]):
+        if not of_text:
+            yield from (picture for _, picture in pieces)
+        elif text := "".join(piece for _, piece in pieces).rstrip():
+            yield f"```{{ .text .output }}\n{text}\n```"
 
 
-# -- Links --------------------------------------------------------------------------------------------------------------
+def output_of(output: dict[str, Any]) -> tuple[bool, str]:
+    """-> whether it is text, and what it is."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        encoded = "".join(data["image/png"]).replace("\n", "")
+        return False, f'<img alt="What the cell draws" src="data:image/png;base64,{encoded}">'
+    text = "".join(output.get("text", data.get("text/plain", output.get("traceback", ""))))
+    return True, re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+# -- Links -----------------------------------------------------------------------------------------------------------
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - mkdocs names them
     here = page.file.src_uri
     known = beside()
     source = {target: name for name, target in known.items()}.get(here, f"docs/{here}")
@@ -146,7 +163,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), unquote(path)))
         found = next((place for place in places(path, known) if files.get_file_from_path(place)), None)
         if found is None:
-            return text if (ROOT / path).exists() else match[0]  # a file of the repository alone; or nothing: mkdocs warns
+            return (
+                text if (ROOT / path).exists() else match[0]
+            )  # a file of the repository alone; or nothing: mkdocs warns
         link = posixpath.relpath(found, posixpath.dirname(here) or ".")
         return f"{mark}[{text}]({link}{'#' + anchor if anchor else ''})"
 
@@ -176,7 +195,7 @@ def with_code(markdown: str) -> Iterator[tuple[str, bool]]:
             yield line, bool(fence)
 
 
-# -- Docstrings ---------------------------------------------------------------------------------------------------------
+# -- Docstrings ------------------------------------------------------------------------------------------------------
 
 
 class AsMarkdown(griffe.Extension):
@@ -188,8 +207,7 @@ class AsMarkdown(griffe.Extension):
             obj.docstring.value = re.sub(r"::\n\n(?=    )", ":\n\n", text)
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        settings = pkg["_config._settings.S3ClientConfig"]
-        for parameter in settings.parameters:
-            plain = re.fullmatch(r"_unset\((.*)\)", str(parameter.default or ""))
+        for field in pkg["_config._settings.S3ClientConfig"].attributes.values():
+            plain = re.fullmatch(r"_unset\((.*)\)", str(field.value or ""))
             if plain:
-                parameter.default = plain[1].replace("8 * _MIB", "8 MiB")
+                field.value = plain[1].replace("8 * _MIB", "8 << 20")

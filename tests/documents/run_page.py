@@ -1,12 +1,11 @@
 """Runs a page's blocks one after the other, as somebody would who types them in: `run_page.py PAGE SETTING`.
 
-Python goes into this module's names, so that functions pickle. A block with a title is a file of that name, and commands
-that the setting names are run where they stand.
+Python goes into this module's names, so that functions pickle. A block with a title is a file of that name, and
+commands that the setting names are run where they stand.
 """
 
 import json
 import multiprocessing
-import os
 import re
 import shlex
 import subprocess
@@ -42,12 +41,12 @@ def execute(code: str, name: str) -> None:
 def run(command: str) -> None:
     words = shlex.split(command)
     modules = {"torchrun": ["-m", "torch.distributed.run"], "pytest": ["-m", "pytest"], "python": []}
-    print("$", command, flush=True)
+    sys.stdout.flush()
     subprocess.run([sys.executable, *modules[words[0]], *words[1:]], check=True)
 
 
 if __name__ == "__main__":
     # Under the other ways workers import the main module, and pages would have to say so in every block.
     multiprocessing.set_start_method("fork")
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     run_page(sys.argv[1], json.loads(sys.argv[2]))

@@ -35,9 +35,8 @@ def variables(tree: ast.AST) -> Iterator[str]:
             asks = ast.unparse(node.func)
             if re.search(r"environ\.\w+$|getenv$|_integer$", asks) and isinstance(node.args[0], ast.Constant):
                 yield node.args[0].value
-        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("environ"):
-            if isinstance(node.slice, ast.Constant):
-                yield node.slice.value
+        elif isinstance(node, ast.Subscript) and re.search(r"environ\['\w+'\]$", ast.unparse(node)):
+            yield ast.literal_eval(node.slice)
 
 
 def on_the_page(text: str) -> set[str]:

@@ -1,7 +1,7 @@
 """Every Python block of README, docs/ and the examples' page runs, each page's in order, against a local S3.
 
-A new page needs nothing here: it runs with an empty bucket "my-bucket". What a page needs beyond that stands in SETTINGS.
-A page that cannot run would stand in NOT_RUN, with the reason.
+A new page needs nothing here: it runs with an empty bucket "my-bucket". What a page needs beyond that stands in
+SETTINGS. A page that cannot run would stand in NOT_RUN, with the reason.
 """
 
 import io
@@ -27,7 +27,7 @@ TIMEOUT_S = 600
 SLOW = ("docs/distributed.md",)
 
 
-# -- What lies in the bucket --------------------------------------------------------------------------------------------
+# -- What lies in the bucket -----------------------------------------------------------------------------------------
 
 
 def nothing(server: LocalS3) -> None:
@@ -52,13 +52,20 @@ def pictures_and_shards(server: LocalS3) -> None:
     server.put("my-bucket", "shards/0.tar", file.getvalue())
 
 
+def jpegs(server: LocalS3) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(file, "JPEG")
+    for number in range(48):
+        server.put("my-bucket", f"images/{number:02d}.jpg", file.getvalue())
+
+
 def small_objects(server: LocalS3) -> None:
     for number in range(40):
         kind = "cat" if number < 10 else "dog"
         server.put("my-bucket", f"images/{kind}/{number:04d}.jpg", bytes([number]) * 1000)
 
 
-# -- Pages --------------------------------------------------------------------------------------------------------------
+# -- Pages -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,11 @@ SETTINGS = {
         needs=("fsspec", "pandas", "pyarrow"), check=printed("100 b'7'\nrun,loss\n7,0.25\n\n(1000, 2)\n")
     ),
     "docs/lightning.md": Setting(needs=("lightning",)),
+    "docs/monitoring.md": Setting(
+        needs=("tensorboard", "prometheus_client", "opentelemetry"),
+        data=jpegs,
+        after="from pathlib import Path\nassert list(Path('runs/7').iterdir())",
+    ),
     "docs/packing.md": Setting(data=small_objects),
     "docs/safetensors.md": Setting(check=printed("torch.Size([4, 3])\n['bias', 'weight'] [[3.0, 4.0], [6.0, 7.0]]\n")),
     "docs/testing-your-code.md": Setting(
