@@ -25,7 +25,7 @@ pytestmark = [
 
 # An example starts up to a dozen processes.
 few = settings(
-    max_examples=max(1, settings().max_examples // 20), suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=max(1, settings().max_examples // 33), suppress_health_check=list(HealthCheck), print_blob=True
 )
 
 World = dict[tuple[str, str, bool], Manifest]
@@ -191,6 +191,7 @@ def test_the_same_topology_goes_on_where_it_stopped(
     assert [second.take() for _ in range(2)] == expected[epoch + 1 : epoch + 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "data", "loader"),
     [
