@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 240
 DOCUMENTS = 96
 
+# Frameworks take long to import, and each test runs several programs.
+pytestmark = pytest.mark.timeout(900)
+
 needs_lightning = pytest.mark.skipif(find_spec("lightning") is None, reason="Lightning is not installed")
 needs_transformers = pytest.mark.skipif(
     find_spec("transformers") is None or find_spec("accelerate") is None,
@@ -115,6 +118,7 @@ def test_train_distributed_goes_on_with_other_numbers_of_ranks(tmp_path: Path) -
     assert [name for batch in turns for name in batch] == alone[0, 3]
 
 
+@pytest.mark.slow
 def test_train_webdataset_images(server: LocalS3) -> None:
     arguments = ["examples/train_webdataset_images.py", "s3://my-bucket/images/", "s3://my-bucket/shards/"]
     options = ["--workers", "0", "--size", "8", "--batch-size", "16", "--classes", "2"]
