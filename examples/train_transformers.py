@@ -13,6 +13,7 @@ Started again, it goes on from the newest checkpoint in S3, in mid-epoch. Needs 
 """
 
 import argparse
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -108,7 +109,7 @@ class Trainer(transformers.Trainer):
 
 def with_trainer(arguments: argparse.Namespace, manager: s3dataset.CheckpointManager) -> None:
     options = transformers.TrainingArguments(
-        output_dir="unused",
+        output_dir=tempfile.gettempdir(),  # nothing is written there
         max_steps=arguments.steps,
         per_device_train_batch_size=arguments.batch_size,
         logging_steps=5,
