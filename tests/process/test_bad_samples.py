@@ -223,9 +223,9 @@ class TestInStates:
         first = loader()
         batches = iter(first)
         before = [next(batches) for _ in range(9)]
-        state = json.loads(json.dumps(first.state_dict()))
-        met = self.count(first.dataset, kind)
+        met = self.count(first.dataset, kind)  # before the state: workers go on meeting others
         assert met > 0
+        state = json.loads(json.dumps(first.state_dict()))
         second = loader()
         second.load_state_dict(state)
         assert self.count(second.dataset, kind) >= met
