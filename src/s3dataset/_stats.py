@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, Self, TypeAlias
 
-__all__ = ["Bottleneck", "DataWaitWarning", "Histogram", "Stats", "advice_on", "together"]
+__all__ = ["Bottleneck", "Histogram", "Stats", "advice_on", "together"]
 
 Histogram: TypeAlias = tuple[tuple[float, int], ...]
 """(upper bound in seconds, count), ascending."""
@@ -30,10 +30,6 @@ _ADVICE: Final = {
 def advice_on(bottleneck: Bottleneck) -> str:
     """One sentence on what would make reading faster."""
     return _ADVICE[bottleneck]
-
-
-class DataWaitWarning(UserWarning):
-    """A training loop waits for its data, much of its time and for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,9 @@ was.
 Every exception pickles with its fields and notes, and can be made from its message alone, as PyTorch's DataLoader
 does when it carries one over from a worker. That is why URI, code, request id and the next thing to try stand in the
 message too.
+
+Warnings are EmptyPrefixWarning, DataWaitWarning and WeakConditionsWarning, all of them UserWarnings: filter them by
+`warnings.filterwarnings("ignore", category=...)`.
 """
 
 import errno
@@ -48,7 +51,9 @@ __all__ = [
     "ConflictError",
     "ConnectTimeoutError",
     "CredentialsError",
+    "DataWaitWarning",
     "DecodeError",
+    "EmptyPrefixWarning",
     "FirstByteTimeoutError",
     "InternalError",
     "InvalidConfigError",
@@ -68,6 +73,7 @@ __all__ = [
     "TransportError",
     "UnindexableError",
     "UnindexedError",
+    "WeakConditionsWarning",
 ]
 
 _FIELDS = ("operation", "uri", "status", "code", "request_id", "attempts", "elapsed_s")
@@ -246,3 +252,15 @@ class CancelledError(S3Exception):
 
 class InternalError(S3Exception):
     """A fault of s3dataset itself. Please report it with the message."""
+
+
+class EmptyPrefixWarning(UserWarning):
+    """A prefix has no objects, or none that the pattern chooses."""
+
+
+class DataWaitWarning(UserWarning):
+    """A training loop waits for its data, much of its time and for long."""
+
+
+class WeakConditionsWarning(UserWarning):
+    """The store has no conditional writes, so that two writers of one step may not notice one another."""

@@ -11,11 +11,12 @@ import pytest
 
 from s3dataset._client import get_client
 from s3dataset._config import S3ClientConfig
-from s3dataset._manifest import EmptyPrefixWarning, Manifest, _files, list_prefix
+from s3dataset._manifest import Manifest, _files, list_prefix
 from s3dataset.errors import (
     AccessDeniedError,
     BucketNotFoundError,
     DecodeError,
+    EmptyPrefixWarning,
     ObjectChangedError,
     ObjectNotFoundError,
     S3Exception,

@@ -10,7 +10,10 @@ from s3dataset import errors
 from s3dataset.testing import LocalS3
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "troubleshooting.md").read_text()
-CLASSES = sorted(set(errors.__all__) - {"S3DatasetException"})
+CLASSES = sorted(
+    name for name in set(errors.__all__) - {"S3DatasetException"} if not issubclass(getattr(errors, name), Warning)
+)
+WARNINGS = sorted(name for name in errors.__all__ if issubclass(getattr(errors, name), Warning))
 QUOTED = [" ".join(block.split()) for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)]
 UNDER = dict(re.findall(r"^### (\w+)\n\n```text\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
 
@@ -26,6 +29,11 @@ def test_every_class_has_its_section_with_a_message_of_its_own(name, server, mon
     kind, message = message_of(name, server, monkeypatch)
     assert kind == name
     assert " ".join(UNDER[name].split()) == " ".join(message.split())
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_every_warning_has_its_section(name):
+    assert f"\n### {name}\n" in PAGE
 
 
 @pytest.mark.parametrize("name", sorted(set(Producer.names()) - set(CLASSES)))

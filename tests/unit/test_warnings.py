@@ -12,9 +12,8 @@ import torch.utils.data
 
 import s3dataset
 from s3dataset import S3Checkpoint, S3ClientConfig, S3IterableDataset, S3MapDataset
-from s3dataset._commits import WeakConditionsWarning
-from s3dataset._manifest import EmptyPrefixWarning
 from s3dataset._warnings import warn_caller
+from s3dataset.errors import EmptyPrefixWarning, WeakConditionsWarning
 from s3dataset.formats import Tar
 from s3dataset.testing import LocalS3
 

@@ -13,7 +13,6 @@
 
 from s3dataset._commits._catalog import Catalog, Committed, Entry
 from s3dataset._commits._checks import Damage, find_damage, missing_files
-from s3dataset._commits._conditions import WeakConditionsWarning
 from s3dataset._commits._marks import Marks
 from s3dataset._commits._names import Attempt, Layout, check_step
 from s3dataset._commits._prune import Pruned, Pruner
@@ -32,7 +31,6 @@ __all__ = [
     "Pruned",
     "Pruner",
     "StoredObject",
-    "WeakConditionsWarning",
     "check_json",
     "check_retention",
     "check_step",

@@ -7,9 +7,9 @@ from typing import Final, Literal
 from s3dataset._client import Client, ObjectInfo
 from s3dataset._uri import S3Uri
 from s3dataset._warnings import warn_caller
-from s3dataset.errors import ObjectNotFoundError, PreconditionFailedError, S3Exception
+from s3dataset.errors import ObjectNotFoundError, PreconditionFailedError, S3Exception, WeakConditionsWarning
 
-__all__ = ["WeakConditionsWarning", "put_if"]
+__all__ = ["put_if"]
 
 _LOGGER: Final = logging.getLogger("s3dataset")
 _NOT_IMPLEMENTED: Final = 501
@@ -18,10 +18,6 @@ Kept = Literal["honoured", "ignored", "refused"]
 
 _known: Final[dict[tuple[str | None, str | None, str], Kept]] = {}
 _lock: Final = threading.Lock()
-
-
-class WeakConditionsWarning(UserWarning):
-    """The store has no conditional writes, so that two writers of one step may not notice one another."""
 
 
 def put_if(client: Client, bucket: str, key: str, data: bytes, *, replaces: str | None) -> ObjectInfo:

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from s3dataset._datasets._trace import MAKE_BATCH, WAIT_FOR_WORKERS, ranged
 from s3dataset._limits import cores, process_limits
-from s3dataset._stats import Bottleneck, DataWaitWarning, Stats, advice_on
+from s3dataset._stats import Bottleneck, Stats, advice_on
 from s3dataset._warnings import warn_caller
+from s3dataset.errors import DataWaitWarning
 
 __all__ = ["LoopWatch", "Settings", "Watched", "warns_by_default"]
 

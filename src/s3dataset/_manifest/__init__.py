@@ -34,7 +34,6 @@ from s3dataset._manifest._entries import Change, ManifestEntry, ManifestObjects
 from s3dataset._manifest._index import IndexProgress, index_location
 from s3dataset._manifest._listing import Progress
 from s3dataset._manifest._manifest import Manifest, list_prefix
-from s3dataset._manifest._nearest import EmptyPrefixWarning
 from s3dataset._manifest._pattern import Pattern, check_pattern
 from s3dataset._manifest._samples import SamplePlace
 from s3dataset._manifest._update import Updated, update_index
@@ -49,7 +48,6 @@ from s3dataset._manifest._written import (
 
 __all__ = [
     "Change",
-    "EmptyPrefixWarning",
     "FoundIndex",
     "IndexProgress",
     "Manifest",

@@ -9,14 +9,14 @@ from s3dataset._client import Client, ListingGuard, ListPage, RequestQueue
 from s3dataset._manifest._builder import Builder, is_ascending
 from s3dataset._manifest._chunks import chunk_of_page, chunk_of_page_rows, chunks_of_rows
 from s3dataset._manifest._columns import Columns
-from s3dataset._manifest._nearest import EmptyPrefixWarning, nearest_prefixes
+from s3dataset._manifest._nearest import nearest_prefixes
 from s3dataset._manifest._pattern import Pattern, compile_pattern
 from s3dataset._manifest._plan import ListingOrderError, ListingPlan, PageRequest, Piece
 from s3dataset._manifest._steps import Page as _Page
 from s3dataset._manifest._steps import Steps as _Steps
 from s3dataset._uri import S3Uri, is_directory_bucket
 from s3dataset._warnings import warn_caller
-from s3dataset.errors import S3Exception
+from s3dataset.errors import EmptyPrefixWarning, S3Exception
 
 _MOST_PAGES_AT_ONCE: Final = 256
 _LATEST_MTIME: Final = (1 << 32) - 1

@@ -11,10 +11,6 @@ _MOST_NAMES: Final = 5
 _MOST_COMPARED: Final = 100
 
 
-class EmptyPrefixWarning(UserWarning):
-    """A prefix has no objects, or none that the pattern chooses."""
-
-
 class Near(NamedTuple):
     """The nearest prefix that has objects.
 

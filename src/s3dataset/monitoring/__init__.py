@@ -19,7 +19,7 @@ record; the log is off unless one of these turns it on:
 - level DEBUG of the logger itself, set before the first request.
 """
 
-from s3dataset._stats import DataWaitWarning
+from s3dataset.errors import DataWaitWarning
 from s3dataset.monitoring._opentelemetry import OpenTelemetrySink
 from s3dataset.monitoring._prometheus import PrometheusCollector
 from s3dataset.monitoring._request_log import REQUEST_LOGGER, start_request_log, stop_request_log

@@ -34,7 +34,7 @@ class TensorBoardSink:
     consumer_share           three are 1 together)
     ======================== ==========================================================================
 
-    Belongs to one thread. Between two points a call takes less than a microsecond; one that writes reads the dataset's
+    Belongs to one thread. Between two points a call takes a microsecond or two; one that writes reads the dataset's
     shared page once.
 
     Example:

@@ -8,8 +8,8 @@ from datetime import date, timedelta
 import pytest
 from tests.unit.manifest.fake_service import BUCKET, FakeClient, FakeService
 
-from s3dataset._manifest import EmptyPrefixWarning, Manifest, Progress, list_prefix
-from s3dataset.errors import AccessDeniedError, InvalidUriError, S3Exception
+from s3dataset._manifest import Manifest, Progress, list_prefix
+from s3dataset.errors import AccessDeniedError, EmptyPrefixWarning, InvalidUriError, S3Exception
 
 KEYS = 200_000
 
