@@ -44,6 +44,14 @@ class _Making(threading.local):
     of: list[Any] | None = None
     last: list[Any] | None = None
     """The one made last, for the stages that it goes through."""
+    stages: int = 0
+    """Iterations through stages that are going on."""
+
+    def begin(self, making: list[Any]) -> None:
+        """A sample is being made; what it draws from is kept for stages alone, as it holds the dataset."""
+        self.of = making
+        if self.stages:
+            self.last = making
 
 
 MAKING: Final = _Making()

@@ -143,7 +143,7 @@ class SampleMaker(Generic[T_co]):
             client, bucket, key, reader_constructor=self._constructor, size=size, etag=etag, body=body, ledger=ledger
         )
         before = MAKING.of
-        MAKING.of = MAKING.last = [self._draws, row, None]
+        MAKING.begin([self._draws, row, None])
         try:
             return ranged(TRANSFORM, self._transform, reader)
         except Exception as error:

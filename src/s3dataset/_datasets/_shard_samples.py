@@ -68,7 +68,7 @@ class ShardSampleMaker(Generic[T_co]):
     def transformed(self, sample: Sample, number: int, draws: Draws, place: Any) -> T_co:
         """Calls the transform, in which `sample_rng` gives what is drawn for `place`."""
         before = MAKING.of
-        MAKING.of = MAKING.last = [draws, place, None]
+        MAKING.begin([draws, place, None])
         try:
             return ranged(TRANSFORM, self._transform, sample)
         except Exception as error:

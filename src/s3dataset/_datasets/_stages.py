@@ -377,6 +377,7 @@ class _Iteration:
             self._done = True
             return
         packing = self._dataset._packing  # noqa: SLF001
+        MAKING.stages += 1
         try:
             outputs = self._one_by_one() if packing is None else self._packed(packing)
             while self._given != self._wanted:
@@ -388,6 +389,7 @@ class _Iteration:
                 yield output
             self._done = True
         finally:
+            MAKING.stages, MAKING.last = MAKING.stages - 1, None
             cast(Any, self._samples).close()  # a traceback may keep it for long
 
     def _one_by_one(self) -> Iterator[Any]:
