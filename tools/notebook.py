@@ -22,6 +22,7 @@ MACHINE = re.compile(r"(?:/home|/root|/tmp|/work|/Users|/usr|/opt|/var)/[\w.-]+|
 BEFORE = """
 import multiprocessing
 multiprocessing.set_start_method({method!r}, force=True)
+multiprocessing.set_forkserver_preload(["torch"])
 %config InlineBackend.figure_formats = ["png"]
 %config InlineBackend.rc = {{"figure.dpi": 80}}
 """

@@ -162,10 +162,21 @@ class Page:
             return self._integers[place]
 
     def add_many(self, deltas: Mapping[str, int]) -> None:
-        """Adds to several at once."""
-        with self._values_locked():
-            for name, delta in deltas.items():
-                self._integers[self._claim(name)] += delta
+        """Adds to several at once.
+
+        So do iterators that end; the garbage collector may end one in the midst of another change by the same thread,
+        which then adds these at its end.
+        """
+        with self._values:
+            if self._changing:
+                self._later.append(deltas)
+                return
+            with self._values_locked():
+                self._add_all(deltas)
+
+    def _add_all(self, deltas: Mapping[str, int]) -> None:
+        for name, delta in deltas.items():
+            self._integers[self._claim(name)] += delta
 
     def items(self) -> dict[str, int]:
         """Returns all integers by name."""
@@ -214,8 +225,15 @@ class Page:
 
     @contextlib.contextmanager
     def _values_locked(self) -> Iterator[None]:
-        with self._values, self._file_locked(_VALUES_LOCK):
-            yield
+        with self._values:
+            self._changing = True
+            try:
+                with self._file_locked(_VALUES_LOCK):
+                    yield
+                    while self._later:
+                        self._add_all(self._later.pop())
+            finally:
+                self._changing = False
 
     @contextlib.contextmanager
     def _file_locked(self, byte: int) -> Iterator[None]:
@@ -227,7 +245,9 @@ class Page:
             self._locks.lock(byte, fcntl.LOCK_UN)
 
     def _renew_locks(self) -> None:
-        self._values = threading.Lock()
+        self._values = threading.RLock()
+        self._changing = False  # by the thread that has the lock
+        self._later: list[Mapping[str, int]] = []
         self._work = threading.Lock()
 
     # -- Records ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ from typing import Any
 import s3dataset
 from s3dataset.formats import JSONL, Parquet, Tar
 
+COUNTS = [31, 8, 50, 1, 20, 33]
+"""Samples of the shards that the fixtures `listed` and `indexed` have."""
+
 FORMATS: dict[str, Any] = {"tar": Tar(), "jsonl": JSONL(), "parquet": Parquet(row_group_bytes=2000)}
 
 

@@ -3,9 +3,7 @@
 import io
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -13,6 +11,7 @@ import tarfile
 import time
 
 import pytest
+from tests.terminal import on_terminal
 
 from s3dataset._cli import main
 from s3dataset.testing import Fault, LocalS3
@@ -165,19 +164,8 @@ def test_pictures_for_people_come_with_a_verdict(server):
 def test_a_terminal_tells_what_is_measured():
     with LocalS3("bucket") as server:
         server.put("bucket", "x", b"x" * 1000)
-        ours, its = pty.openpty()
-        process = subprocess.Popen(
-            [*COMMAND, "s3://bucket/", *QUICK], stdout=its, stderr=its, env={**os.environ, "TERM": "xterm"}
-        )
-        os.close(its)
-        seen = b""
-        try:
-            while select.select([ours], [], [], TIMEOUT_S)[0] and (data := os.read(ours, 65536)):
-                seen += data
-        except OSError:  # the end of a terminal
-            pass
-        os.close(ours)
-        assert process.wait(TIMEOUT_S) == 0
+        status, seen = on_terminal([*COMMAND, "s3://bucket/", *QUICK], env={**os.environ, "TERM": "xterm"})
+    assert status == 0
     assert b"measuring: 4 done" in seen
     assert b"\x1b[32m" in seen
 

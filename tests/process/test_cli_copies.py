@@ -1,16 +1,14 @@
 """`s3dataset cat` and `cp`: one object, whole or not at all."""
 
 import json
-import os
-import pty
 import random
-import select
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from tests.terminal import on_terminal
 
 from s3dataset._cli import main
 from s3dataset._transfer import _receive
@@ -347,27 +345,16 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def on_terminal(*arguments):
-    """-> (exit status, what a terminal showed)."""
-    ours, its = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments], stdout=its, stderr=its)
-    os.close(its)
-    seen = b""
-    try:
-        while select.select([ours], [], [], TIMEOUT_S)[0] and (data := os.read(ours, 65536)):
-            seen += data
-    except OSError:  # the end of a terminal
-        pass
-    os.close(ours)
-    return process.wait(TIMEOUT_S), seen
+def with_a_bar(*arguments):
+    return on_terminal([sys.executable, "-c", SLOWLY, *arguments])
 
 
 def test_a_bar_on_a_terminal_and_none_when_not_wanted(server, tmp_path):
     server.set_traffic(latency_s=0.1)
-    status, seen = on_terminal("cp", "s3://bucket/data/large.bin", str(tmp_path / "copy"))
+    status, seen = with_a_bar("cp", "s3://bucket/data/large.bin", str(tmp_path / "copy"))
     assert status == 0
     assert b"large.bin" in seen.split(b"s3dataset: ")[0]
     assert b"%|" in seen
-    status, seen = on_terminal("cp", "--no-progress", "s3://bucket/data/large.bin", str(tmp_path / "copy"))
+    status, seen = with_a_bar("cp", "--no-progress", "s3://bucket/data/large.bin", str(tmp_path / "copy"))
     assert status == 0
     assert b"%|" not in seen

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from tests.process.killed_trainer import train
-from tests.process.shard_world import put_shards
+from tests.process.shard_world import COUNTS, put_shards
 
 import s3dataset
 from s3dataset.testing import LocalS3
 
-COUNTS = [31, 8, 50, 1, 20, 33]
 EPOCHS = 2
 KILLS = 3
 PATIENCE_S = 250

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch.utils.data
-from tests.process.shard_world import batches_of, flat, number, put_shards, split
+from tests.process.shard_world import COUNTS, batches_of, flat, number, put_shards, split
 
 import s3dataset
 from s3dataset import BatchSampler, DataLoader, Manifest, S3IterableDataset, S3MapDataset, Shuffle, merge_states
@@ -21,7 +21,6 @@ from s3dataset.testing import LocalS3
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:.*multi-threaded.*fork")
 
-COUNTS = [31, 8, 50, 1, 20, 33]
 TOTAL = sum(COUNTS)
 EVERYTHING = list(range(TOTAL))
 

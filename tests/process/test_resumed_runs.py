@@ -8,27 +8,13 @@ from typing import Any
 
 import pytest
 import torch.utils.data
-from tests.process.shard_world import batches_of, flat, number, put_shards, split
+from tests.process.shard_world import COUNTS, batches_of, flat, number, split
 
 from s3dataset import BatchSampler, DataLoader, Manifest, S3IterableDataset, S3MapDataset, Shuffle, Split, merge_states
-from s3dataset.testing import LocalS3
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:.*multi-threaded.*fork")
 
-COUNTS = [31, 8, 50, 1, 20, 33]
 EVERYTHING = list(range(sum(COUNTS)))
-
-
-@pytest.fixture(scope="module")
-def listed() -> Iterator[Manifest]:
-    with LocalS3("bucket") as running:
-        put_shards(running, "small/", "tar", COUNTS)
-        yield Manifest.from_prefix("s3://bucket/small/")
-
-
-@pytest.fixture(scope="module")
-def indexed(listed: Manifest) -> Manifest:
-    return listed.index("tar")
 
 
 def stream(manifest: Manifest, **options: Any) -> S3IterableDataset[int]:

@@ -2,36 +2,21 @@
 
 import itertools
 import multiprocessing
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.utils.data
 from tests.process.resume_world import keep
-from tests.process.shard_world import batches_of, flat, number, put_shards
+from tests.process.shard_world import COUNTS, batches_of, flat, number
 
 from s3dataset import BatchSampler, DataLoader, Manifest, MixedDataset, S3IterableDataset, S3MapDataset, Shuffle
-from s3dataset.testing import LocalS3
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This DataLoader will create", "ignore:.*multi-threaded.*fork", "ignore:.* is deprecated"
 )
 
-COUNTS = [31, 8, 50, 1, 20, 33]
 EVERYTHING = list(range(sum(COUNTS)))
-
-
-@pytest.fixture(scope="module")
-def listed() -> Iterator[Manifest]:
-    with LocalS3("bucket") as running:
-        put_shards(running, "small/", "tar", COUNTS)
-        yield Manifest.from_prefix("s3://bucket/small/")
-
-
-@pytest.fixture(scope="module")
-def indexed(listed: Manifest) -> Manifest:
-    return listed.index("tar")
 
 
 def stream(manifest: Manifest, **options: Any) -> S3IterableDataset[int]:

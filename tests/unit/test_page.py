@@ -125,6 +125,21 @@ def test_what_counts_on_a_page_may_be_garbage_with_it(monkeypatch: pytest.Monkey
     assert not unraisable
 
 
+def test_what_counts_in_the_midst_of_a_change_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page.create()
+    claim = page._claim
+
+    def interrupted(name: str) -> int:  # as by the garbage collector, which ends an iterator
+        if name == "epoch":
+            page.add_many({"samples": 3, "bytes": 7})
+        return claim(name)
+
+    monkeypatch.setattr(page, "_claim", interrupted)
+    assert page.add("epoch", 1) == 1
+    page.set("epoch", 5)
+    assert page.items() == {"epoch": 5, "samples": 6, "bytes": 14}
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_holder_that_is_killed_gives_up_the_lock_and_counting_goes_on_meanwhile() -> None:
     page = Page.create()

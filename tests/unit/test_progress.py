@@ -1,14 +1,9 @@
 """Bars on terminals."""
 
-import fcntl
-import os
-import pty
-import struct
-import subprocess
 import sys
-import termios
 
 import pytest
+from tests.terminal import on_terminal
 
 PROGRAM = """
 import time
@@ -23,16 +18,6 @@ with _progress.showing(None, "saving it") as tell:
 
 @pytest.mark.parametrize("columns", [0, 100])
 def test_a_bar_is_drawn_whatever_the_terminal_tells(columns):
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=its, stderr=its)
-    os.close(its)
-    seen = b""
-    try:
-        while data := os.read(ours, 4096):
-            seen += data
-    except OSError:  # the end of a terminal
-        pass
-    os.close(ours)
-    assert process.wait(60) == 0
+    status, seen = on_terminal([sys.executable, "-c", PROGRAM], size=(24 if columns else 0, columns))
+    assert status == 0
     assert b"saving it" in seen

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from s3dataset._client import Client, ClientRef, ObjectInfo, UnfinishedUpload
+from s3dataset._client import CHECKSUM_MODE, Client, ClientRef, ObjectInfo, UnfinishedUpload, stored_checksum
 from s3dataset._commits._conditions import put_if
 from s3dataset._commits._names import Attempt, Layout
 from s3dataset._commits._record import CommitRecord, StoredObject
@@ -24,9 +24,6 @@ _LOGGER: Final = logging.getLogger("s3dataset")
 
 _NOT_IMPLEMENTED: Final = 501
 _HEADS_AT_ONCE: Final = 512
-_CHECKSUMS: Final = ("CRC64NVME", "CRC32C", "CRC32")
-_LENGTHS: Final = {"CRC64NVME": 12, "CRC32C": 8, "CRC32": 8}
-"""Of their values in base64: some stores tell values of another kind."""
 
 
 class Entry(NamedTuple):
@@ -180,7 +177,7 @@ class Catalog:
         source = iter(keys)
         with self.client.queue() as queue:
             while chunk := list(islice(source, _HEADS_AT_ONCE)):
-                asked = [queue.head(self.bucket, key, [("x-amz-checksum-mode", "ENABLED")]) for key in chunk]
+                asked = [queue.head(self.bucket, key, [CHECKSUM_MODE]) for key in chunk]
                 try:
                     replies = [cast("Reply", queue.take(index)) for index in asked]
                 except ObjectNotFoundError:
@@ -190,7 +187,7 @@ class Catalog:
                         raise
                     _LOGGER.debug("%s tells no checksums: %s", self.layout, error)  # some stores know no such header
                     return [None] * len(keys)
-                found += [_stored_checksum(dict(reply.headers())) for reply in replies]
+                found += [stored_checksum(dict(reply.headers())) for reply in replies]
         return found
 
     def attempts(self) -> list[Attempt]:
@@ -245,10 +242,3 @@ class Catalog:
             return time.time()
         date = next((value for name, value in reply.headers() if name.lower() == "date"), None)
         return parsedate_to_datetime(date).timestamp() if date else time.time()
-
-
-def _stored_checksum(headers: dict[str, str]) -> tuple[str, str] | None:
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    values = ((name, headers.get(f"x-amz-checksum-{name.lower()}", "")) for name in _CHECKSUMS)
-    return next(((name, value) for name, value in values if len(value) == _LENGTHS[name]), None)

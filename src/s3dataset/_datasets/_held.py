@@ -9,7 +9,7 @@ __all__ = ["HeldBytes"]
 class HeldBytes:
     """Adds up over all iterations of this process, so that several share what the byte budget leaves them."""
 
-    _lock = threading.Lock()
+    _lock = threading.RLock()  # the garbage collector may end an iterator in here
     _total = 0
 
     @classmethod
@@ -26,7 +26,7 @@ class HeldBytes:
     @classmethod
     def begin_process(cls) -> None:
         """A forked child holds nothing."""
-        cls._lock = threading.Lock()
+        cls._lock = threading.RLock()
         cls._total = 0
 
 

@@ -17,8 +17,7 @@ from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
 from s3dataset._datasets._loop_watch import LoopWatch, Settings, Watched
 from s3dataset._datasets._mixed import MixedDataset
-from s3dataset._datasets._mixed_taken import CarryingMixed
-from s3dataset._datasets._stages import CarryingStages, StagedDataset
+from s3dataset._datasets._stages import StagedDataset
 from s3dataset._datasets._taken import Carrying, Counting, ShardsTaken, Taken, default_collate_of
 from s3dataset._order import Split, Tail
 from s3dataset._stats import Stats, together
@@ -131,10 +130,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             carries = dataset._may_be_unindexed and num_workers > 0  # noqa: SLF001
             if carries or dataset._on_error != "raise":  # noqa: SLF001
                 collate_fn = Carrying(collate_fn or default_collate_of(batch_size), batch_size)
-        elif isinstance(dataset, StagedDataset) and num_workers:
-            collate_fn = CarryingStages(collate_fn or default_collate_of(batch_size))
-        elif isinstance(dataset, MixedDataset):
-            collate_fn = CarryingMixed(collate_fn or default_collate_of(batch_size), batch_size)
+        elif isinstance(dataset, MixedDataset) or (isinstance(dataset, StagedDataset) and num_workers):
+            collate_fn = Carrying(collate_fn or default_collate_of(batch_size), batch_size)
         super().__init__(
             dataset,
             sizes.get("batch_size", 1),

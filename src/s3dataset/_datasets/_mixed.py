@@ -238,11 +238,6 @@ class MixedDataset(IterableDataset[Any]):
             self._first._batch_size_for_steps()  # noqa: SLF001
         return [source_of(dataset, self._seed, laps) for dataset in self._datasets]
 
-    @property
-    def _mixes_streams(self) -> bool:
-        """Whether shards without an index may be among the sources, as far as is known without asking the service."""
-        return any(isinstance(one, S3IterableDataset) and one._may_be_unindexed for one in self._datasets)  # noqa: SLF001
-
     def prepare(self) -> Self:
         """Lists all datasets now. See `S3IterableDataset.prepare`."""
         for dataset in self._datasets:
@@ -365,6 +360,14 @@ class MixedDataset(IterableDataset[Any]):
         first._note_handed(rank, turn, num_workers)  # noqa: SLF001
         end, _ = self._end(self._sources, MixPlan.from_dict(state["plan"]), state["slot"], part, batch_size)
         return MixedTaken(self, state, part.rank, batch_size, num_workers, end), turn
+
+    def _carried(self) -> dict[str, Any] | None:
+        """What a worker's batch tells of where it stands; None: the number of batches tells enough."""
+        run, info = self._run, torch.utils.data.get_worker_info()
+        streams = None if run is None else run.streams()
+        if run is None or info is None or not streams:
+            return None
+        return {"worker": info.id, "taken": run.taken, "streams": streams}
 
     def _coming_to_loader(self, num_workers: int) -> dict[str, Any]:
         first = self._first

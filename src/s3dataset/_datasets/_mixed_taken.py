@@ -1,19 +1,15 @@
 """What a loop took of a mixture: batches, and where the streams of shards without an index stand behind them."""
 
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch.utils.data
-
-from s3dataset._datasets._bad_samples import SKIPPED
 from s3dataset._datasets._rank import Rank
-from s3dataset._datasets._taken import Carried
 
 if TYPE_CHECKING:
     from s3dataset._datasets._mixed import MixedDataset
 
-__all__ = ["CarryingMixed", "MixedTaken"]
+__all__ = ["MixedTaken"]
 
 
 class MixedTaken:
@@ -105,40 +101,3 @@ class MixedTaken:
     def _next_epoch(self) -> dict[str, Any]:
         dataset = self._dataset
         return dataset._resolved(self._begun["epoch"] + 1, None, dataset._part(), max(1, self._num_workers))  # noqa: SLF001 - of the same package
-
-
-_EMPTY: Final = Carried(None, None)
-
-
-class CarryingMixed:
-    """A collate function that drops what was left out, and whose batches carry where their worker stands.
-
-    Args:
-        collate: Makes the batch.
-        batch_size: Samples in a batch; None: there are none, and single samples come.
-    """
-
-    def __init__(self, collate: Callable[[Any], Any], batch_size: int | None) -> None:
-        self._collate = collate
-        self._batch_size = batch_size
-
-    def __call__(self, samples: Any) -> Any:
-        """Makes the batch, and adds the state in a worker that reads shards without an index."""
-        if self._batch_size is None:
-            if samples is SKIPPED:
-                return _EMPTY
-            batch = self._collate(samples)
-        else:
-            there = [sample for sample in samples if sample is not SKIPPED]
-            if samples and not there:
-                return _EMPTY
-            batch = self._collate(there)
-        info = torch.utils.data.get_worker_info()
-        if info is None:
-            return batch
-        run = cast("MixedDataset", info.dataset)._run  # noqa: SLF001
-        streams = {} if run is None else run.streams()
-        if run is None or not streams:
-            return batch
-        carried = {"worker": info.id, "taken": run.taken, "streams": streams}
-        return Carried(batch, json.dumps(carried).encode())

@@ -13,7 +13,7 @@ from s3dataset._datasets._epoch_order import first_state
 from s3dataset._datasets._epochs import LOADER, MAIN, WORKERS, Epochs, Turn
 from s3dataset._datasets._handing import Beginning, Handed, handed_to
 from s3dataset._datasets._origin import Origin, Saved
-from s3dataset._datasets._position import Part, Position, checked_shuffle, in_order_of, resumed, state_of
+from s3dataset._datasets._position import Part, Position, ShardsRun, checked_shuffle, in_order_of, resumed, state_of
 from s3dataset._datasets._rank import ALONE, find_rank, is_spawning
 from s3dataset._datasets._taken import NumberedTaken, ShardsTaken, Taken
 from s3dataset._datasets._torchdata import asked_by_torchdata
@@ -433,6 +433,11 @@ class ResumableDataset(S3Dataset[T_co]):
             self._epochs.note_workers(rank, num_workers)
             others = self._epochs.last(rank, WORKERS)
             self._handed_last = turn, others.begun if others is not None else 0
+
+    def _carried(self) -> dict[str, Any] | None:
+        """What a worker's batch tells of where it stands; None: the number of batches tells enough."""
+        run = self._position.run
+        return run.standing().to_dict() | {"worker": run.worker} if isinstance(run, ShardsRun) else None
 
     def _coming_to_loader(self, batch_size: int, num_workers: int) -> EpochState | ShardsState:
         """Where the loader's next epoch will begin."""

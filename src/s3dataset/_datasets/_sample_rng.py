@@ -1,8 +1,8 @@
 """sample_rng: what is random about a sample, the same whoever makes it, and when."""
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from s3dataset._order import sample_seed
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["BARE", "MAKING", "Draws", "name_of_unindexed", "sample_rng"]
+
+T = TypeVar("T")
 
 
 class Draws(NamedTuple):
@@ -42,16 +44,27 @@ class _Making(threading.local):
     """The sample that this thread makes: a list of draws, what names it, its generator."""
 
     of: list[Any] | None = None
-    last: list[Any] | None = None
-    """The one made last, for the stages that it goes through."""
-    stages: int = 0
-    """Iterations through stages that are going on."""
+    _notes = False
+    _last: list[Any] | None = None
 
     def begin(self, making: list[Any]) -> None:
-        """A sample is being made; what it draws from is kept for stages alone, as it holds the dataset."""
+        """A sample is being made."""
         self.of = making
-        if self.stages:
-            self.last = making
+        if self._notes:  # only then, as it holds the dataset
+            self._last = making
+
+    def noted(self, samples: Iterator[T]) -> tuple[T, list[Any] | None]:
+        """Takes a sample, and with it what it draws from, for the stages that it goes through.
+
+        Raises:
+            StopIteration: There is none left.
+        """
+        before = self._notes, self._last
+        self._notes, self._last = True, None
+        try:
+            return next(samples), self._last
+        finally:
+            self._notes, self._last = before
 
 
 MAKING: Final = _Making()

@@ -2,58 +2,31 @@
 
 import json
 import operator
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import torch
 import torch.utils.data
 from torch.utils.data import IterableDataset
 
 from s3dataset._datasets._epochs import LOADER, Turn
-from s3dataset._datasets._sample_rng import MAKING
 from s3dataset._datasets._samples import check_pickles
-from s3dataset._datasets._taken import Carried
+from s3dataset._datasets._stage_iteration import Packing, Stage, StagedIteration
 from s3dataset._datasets._torchdata import asked_by_torchdata
-from s3dataset._order import BadSamples, Reader, ShardsState, state_kind
+from s3dataset._order import BadSamples, Reader, state_kind
 from s3dataset._stats import Stats
 
 if TYPE_CHECKING:
     from s3dataset._datasets._iterable import S3IterableDataset
     from s3dataset._datasets._position import Part
 
-__all__ = ["CarryingStages", "StagedDataset", "StagesTaken"]
+__all__ = ["StagedDataset", "StagesTaken"]
 
 _KIND: Final = "staged"
 _VERSION: Final = 1
-_ENDLESS: Final = 1 << 40  # steps of a source that repeats until enough has come through
-_LOOKED_AT: Final = 1024
 
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
-
-
-class _Stage(NamedTuple):
-    name: Literal["filter", "flat_map"]
-    function: Callable[[Any], Any]
-
-
-class _Packing(NamedTuple):
-    length: int
-    key: Any
-    keep_tail: bool
-
-
-class _Place(NamedTuple):
-    """Before a sample of the source: how many of what the stages make of it are used up, and of the next, how much."""
-
-    source: Any
-    outputs: int = 0
-    tokens: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"source": self.source.to_dict(), "outputs": self.outputs, "tokens": self.tokens}
 
 
 class StagedDataset(IterableDataset[T_co]):
@@ -75,7 +48,7 @@ class StagedDataset(IterableDataset[T_co]):
     """
 
     def __init__(
-        self, source: "S3IterableDataset[Any]", stages: tuple[_Stage, ...] = (), packing: _Packing | None = None
+        self, source: "S3IterableDataset[Any]", stages: tuple[Stage, ...] = (), packing: Packing | None = None
     ) -> None:
         self._source = source
         self._stages = stages
@@ -83,7 +56,7 @@ class StagedDataset(IterableDataset[T_co]):
         self._begin_process()
 
     def _begin_process(self) -> None:
-        self._iteration: _Iteration | None = None
+        self._iteration: StagedIteration | None = None
         self._loaded: dict[str, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,11 +92,11 @@ class StagedDataset(IterableDataset[T_co]):
 
     def filter(self, fn: Callable[[T_co], Any]) -> "StagedDataset[T_co]":
         """Keeps the samples for which `fn` is true. See `S3IterableDataset.filter`."""
-        return self._then(_Stage("filter", fn))
+        return self._then(Stage("filter", fn))
 
     def flat_map(self, fn: Callable[[T_co], Iterable[U]]) -> "StagedDataset[U]":
         """Gives all that `fn` makes of a sample. See `S3IterableDataset.flat_map`."""
-        return self._then(_Stage("flat_map", fn))
+        return self._then(Stage("flat_map", fn))
 
     def pack_sequences(
         self, length: int, *, key: Any = None, tail: Literal["keep", "drop"] = "keep"
@@ -135,9 +108,9 @@ class StagedDataset(IterableDataset[T_co]):
             raise ValueError(f"length must be at least 1, got {length}")
         if tail not in {"keep", "drop"}:
             raise ValueError(f'tail must be "keep" or "drop", got {tail!r}')
-        return StagedDataset(self._source, self._stages, _Packing(length, key, tail == "keep"))
+        return StagedDataset(self._source, self._stages, Packing(length, key, tail == "keep"))
 
-    def _then(self, stage: _Stage) -> "StagedDataset[Any]":
+    def _then(self, stage: Stage) -> "StagedDataset[Any]":
         self._check_open(stage.name)
         if not callable(stage.function):
             raise TypeError(f"{stage.name} takes a function of a sample, got {stage.function!r}")
@@ -181,7 +154,7 @@ class StagedDataset(IterableDataset[T_co]):
             batch_size = source._batch_size_for_steps()  # noqa: SLF001
         source._position.given = Turn(turn.epoch, of_source, batch_size=batch_size)  # noqa: SLF001
         try:
-            self._iteration = iteration = _Iteration(self, part, mine, self._outputs_of(part, batch_size))
+            self._iteration = iteration = StagedIteration(self, part, mine, self._outputs_of(part, batch_size))
         finally:
             source._position.given = None  # noqa: SLF001
         return iter(iteration)
@@ -296,6 +269,10 @@ class StagedDataset(IterableDataset[T_co]):
         begun = self._beginning(turn.epoch, num_workers) if staged is None else dict(staged)
         return StagesTaken(self, begun, num_workers), turn
 
+    def _carried(self) -> dict[str, Any] | None:
+        """What a worker's batch tells of where it stands."""
+        return None if self._iteration is None else self._iteration.state(between_epochs=False)
+
     def _coming_to_loader(self, num_workers: int) -> dict[str, Any]:
         source = self._source
         turn = source._epochs.coming(source._rank_for_epochs(), LOADER)  # noqa: SLF001
@@ -320,211 +297,6 @@ def _check_topology(state: Mapping[str, Any], part: "Part") -> None:
         )
 
 
-_END: Final = object()
-
-
-class _Iteration:
-    """One reader's epoch through the stages.
-
-    Args:
-        dataset: What is iterated over.
-        part: The reader.
-        resume: Where it goes on; None: at the beginning.
-        wanted: How many it gives; None: all that there are.
-    """
-
-    def __init__(
-        self, dataset: StagedDataset[Any], part: "Part", resume: Mapping[str, Any] | None, wanted: int | None
-    ) -> None:
-        source = dataset._source  # noqa: SLF001
-        self._dataset = dataset
-        self._reader = part.reader
-        self._wanted = wanted
-        self._ended = resume is not None and bool(resume.get("ended"))
-        source._position.run = None  # noqa: SLF001
-        source._steps = None if self._wanted is None else _ENDLESS  # noqa: SLF001
-        try:
-            self._samples = iter(source)
-        finally:
-            source._steps = None  # noqa: SLF001
-        run = source._position.run  # noqa: SLF001
-        if run is None:
-            raise RuntimeError("the source does not say where it stands")
-        self._run = run
-        outputs, tokens = (0, 0) if resume is None else (int(resume["outputs"]), int(resume["tokens"]))
-        self._given = 0 if resume is None else int(resume.get("given", 0))
-        self._place = _Place(run.state(in_worker=True), outputs, tokens)
-        self._begun = self._place.source
-        self._done = False
-
-    def state(self, *, between_epochs: bool) -> dict[str, Any]:
-        """Where it stands.
-
-        Args:
-            between_epochs: Behind the end, tell of the next epoch's beginning; else that this one has ended here.
-        """
-        dataset, reader, epoch = self._dataset, self._reader, self._begun.epoch
-        if self._done and between_epochs:
-            return dataset._state(reader, epoch + 1, {})  # noqa: SLF001
-        ended = {"ended": True} if self._done and torch.utils.data.get_worker_info() is None else {}
-        place = _Place(self._begun).to_dict() | {"ended": True} if self._done else self._place.to_dict()
-        place["given"] = self._given
-        # Whose turn is next only a loader knows.
-        return dataset._state(reader, epoch, {str(reader.worker): place}) | ended  # noqa: SLF001
-
-    def __iter__(self) -> Iterator[Any]:
-        if self._ended:
-            self._done = True
-            return
-        packing = self._dataset._packing  # noqa: SLF001
-        MAKING.stages += 1
-        try:
-            outputs = self._one_by_one() if packing is None else self._packed(packing)
-            while self._given != self._wanted:
-                self._given += 1
-                output = next(outputs, _END)
-                if output is _END:
-                    self._given -= 1
-                    break
-                yield output
-            self._done = True
-        finally:
-            MAKING.stages, MAKING.last = MAKING.stages - 1, None
-            cast(Any, self._samples).close()  # a traceback may keep it for long
-
-    def _one_by_one(self) -> Iterator[Any]:
-        for place, output in self._outputs():
-            self._place = place._replace(outputs=place.outputs + 1)
-            yield output
-
-    def _outputs(self) -> Iterator[tuple[_Place, Any]]:
-        """What comes through the stages, and the place before each."""
-        stages = self._dataset._stages  # noqa: SLF001
-        before, skip = self._place.source, self._place.outputs
-        fruitless, laps = 0, None
-        for sample in self._samples:
-            fruitless += 1
-            for number, output in enumerate(islice(_making(_through(sample, stages, 0)), skip, None), skip):
-                yield _Place(before, number), output
-                fruitless, laps = 0, None
-            if self._wanted is not None and fruitless and not fruitless % _LOOKED_AT:
-                laps = self._check_fruit(fruitless, laps)
-            before, skip = self._run.state(in_worker=True), 0
-            if not self._run.done:
-                self._between(before)
-
-    def _check_fruit(self, fruitless: int, laps: list[int] | None) -> list[int] | None:
-        """Ends an epoch of so many steps that would never end.
-
-        Raises:
-            ValueError: The source was gone through, and nothing came of it.
-        """
-        state = self._run.state(in_worker=True)
-        now = None
-        if not isinstance(state, ShardsState):
-            over = fruitless > state.num_samples
-        else:
-            now = [part.lap for part in state.parts]
-            over = laps is not None and all(lap > before + 1 for lap, before in zip(now, laps, strict=True))
-        if over:
-            raise ValueError(
-                f"nothing came through {self._dataset!r} of all the samples of its source, and steps_per_epoch asks "
-                "for more: look at what filter and flat_map let through"
-            )
-        return laps or now
-
-    def _between(self, before: Any) -> None:
-        """A sample is used up; where sequences wait to be packed, their place stays."""
-        if self._dataset._packing is None:  # noqa: SLF001
-            self._place = _Place(before)
-
-    def _packed(self, packing: _Packing) -> Iterator[Any]:
-        pending: deque[tuple[_Place, Any]] = deque()
-        count, cut = 0, self._place.tokens
-        for place, output in self._outputs():
-            sequence = _sequence(output if packing.key is None else output[packing.key])
-            pending.append((place._replace(tokens=cut), sequence[cut:] if cut else sequence))
-            count += len(sequence) - cut
-            cut = 0
-            while count >= packing.length:
-                chunk = _cut(pending, packing.length)
-                count -= packing.length
-                # Behind the last one the place is that of the next sequence, which only the next step finds.
-                self._place = pending[0][0] if pending else place._replace(outputs=place.outputs + 1)
-                yield chunk
-        if count and packing.keep_tail:
-            self._done = True  # there is nothing behind it
-            yield _cut(pending, count)
-
-
-def _making(outputs: Iterator[Any]) -> Iterator[Any]:
-    """What is made of the sample that came last, where `sample_rng` goes on with its numbers."""
-    sample = MAKING.last
-    while True:
-        before, MAKING.of = MAKING.of, sample
-        try:
-            output = next(outputs, _END)
-        finally:
-            MAKING.of = before
-        if output is _END:
-            return
-        yield output
-
-
-def _through(sample: Any, stages: tuple[_Stage, ...], first: int) -> Iterator[Any]:
-    for number in range(first, len(stages)):
-        stage = stages[number]
-        if stage.name == "flat_map":
-            for output in stage.function(sample):
-                yield from _through(output, stages, number + 1)
-            return
-        if not stage.function(sample):
-            return
-    yield sample
-
-
-def _sequence(value: Any) -> Any:
-    """Refuses what has no one dimension.
-
-    Raises:
-        TypeError: It is no sequence.
-        ValueError: It has several dimensions.
-    """
-    if isinstance(value, list | tuple):
-        return value
-    dimensions = getattr(value, "ndim", None)
-    if dimensions is None:
-        raise TypeError(
-            f"pack_sequences joins lists, arrays and tensors, and this is a {type(value).__name__}: key= chooses it "
-            "out of a sample"
-        )
-    if dimensions != 1:
-        raise ValueError(f"pack_sequences joins sequences of one dimension, and this has shape {tuple(value.shape)}")
-    return value
-
-
-def _cut(pending: "deque[tuple[_Place, Any]]", length: int) -> Any:
-    """Takes so many tokens from the left."""
-    pieces = []
-    while length:
-        place, sequence = pending.popleft()
-        if len(sequence) > length:
-            pending.appendleft((place._replace(tokens=place.tokens + length), sequence[length:]))
-            sequence = sequence[:length]
-        length -= len(sequence)
-        pieces.append(sequence)
-    while pending and not len(pending[0][1]):
-        pending.popleft()
-    first = pieces[0]
-    if isinstance(first, torch.Tensor):
-        return torch.cat([torch.as_tensor(piece) for piece in pieces])
-    if isinstance(first, list | tuple):
-        return [token for piece in pieces for token in piece]
-    import numpy as np  # noqa: PLC0415 - there, as an array is
-
-    return np.concatenate(pieces)
-
-
 class StagesTaken:
     """What a loop took of an epoch behind stages: what each worker says with its batches.
 
@@ -538,7 +310,7 @@ class StagesTaken:
         self._dataset = dataset
         self._state = begun
         self._in_workers = num_workers > 0
-        self._iteration: _Iteration | None = None
+        self._iteration: StagedIteration | None = None
         self.going_on = False
 
     def batch(self) -> None:
@@ -569,21 +341,3 @@ class StagesTaken:
     def to_dict(self) -> dict[str, Any]:
         """The state, as values for JSON."""
         return dict(self._state)
-
-
-class CarryingStages:
-    """A collate function whose batches carry where their worker stands behind stages."""
-
-    def __init__(self, collate: Callable[[Any], Any]) -> None:
-        self._collate = collate
-
-    def __call__(self, samples: Any) -> Any:
-        """Makes the batch, and adds the state in a worker."""
-        batch = self._collate(samples)
-        info = torch.utils.data.get_worker_info()
-        if info is None:
-            return batch
-        iteration = cast("StagedDataset[Any]", info.dataset)._iteration  # noqa: SLF001
-        if iteration is None:
-            return batch
-        return Carried(batch, json.dumps(iteration.state(between_epochs=False)).encode())

@@ -238,10 +238,10 @@ class Carried:
 
 
 class Carrying:
-    """A collate function whose batches carry where their worker stands, for shards without an index.
+    """A collate function whose batches carry where their worker stands, where only that one knows.
 
-    Samples that were left out are dropped here: their batch is shorter, and where nothing is left the loader goes on to
-    the next.
+    It does so of shards without an index, of mixtures of such, and behind stages. Samples that were left out are
+    dropped here: their batch is shorter, and where nothing is left the loader goes on to the next.
 
     Args:
         collate: Makes the batch.
@@ -253,7 +253,7 @@ class Carrying:
         self._batch_size = batch_size
 
     def __call__(self, samples: Any) -> Any:
-        """Makes the batch, and adds the state in a worker that reads such shards."""
+        """Makes the batch, and adds in a worker what its dataset tells."""
         if self._batch_size is None:
             batch = SKIPPED if samples is SKIPPED else self._collate(samples)
         else:
@@ -262,10 +262,8 @@ class Carrying:
         if batch is SKIPPED:
             return Carried(None, None)
         info = torch.utils.data.get_worker_info()
-        run = None if info is None else cast(Any, info.dataset)._position.run  # noqa: SLF001 - of the same package
-        if not isinstance(run, ShardsRun):
-            return batch
-        return Carried(batch, json.dumps(run.standing().to_dict() | {"worker": run.worker}).encode())
+        state = None if info is None else cast(Any, info.dataset)._carried()  # noqa: SLF001 - of the same package
+        return batch if state is None else Carried(batch, json.dumps(state).encode())
 
 
 def default_collate_of(batch_size: int | None) -> Callable[[Any], Any]:

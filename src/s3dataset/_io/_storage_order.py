@@ -4,6 +4,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+from s3dataset._io._chunks import Chunk
+
 __all__ = ["StorageOrder"]
 
 
@@ -53,6 +55,19 @@ class StorageOrder:
                 ahead = abs(self._laid[number] - self._laid[max(self._current, 0)])
                 nearest = ahead if nearest is None else min(nearest, ahead)
         return nearest
+
+    def droppable(self, chunks: Sequence[Chunk], window_bytes: int, keep_bytes: int) -> list[Chunk]:
+        """Those of these chunks that need not be kept for storages that were not read yet.
+
+        Where all that is needed is more than the window and what is kept beside it, the nearest fill the window.
+        """
+        needed = [(ahead, chunk) for chunk in chunks if (ahead := self.distance(chunk.start, chunk.end)) is not None]
+        kept = {id(chunk) for _, chunk in needed}
+        if sum(chunk.nbytes for _, chunk in needed) > window_bytes + keep_bytes:
+            nearest = sorted(needed, key=lambda one: one[0])
+            held = accumulate(chunk.nbytes for _, chunk in nearest)
+            kept = {id(chunk) for nbytes, (_, chunk) in zip(held, nearest, strict=True) if nbytes <= window_bytes}
+        return [chunk for chunk in chunks if id(chunk) not in kept]
 
     def following(self, place: int, upto: int) -> list[tuple[int, int]]:
         """Ranges of the file that lie at [place, upto) and were not given before, in the order of reading."""

@@ -548,23 +548,11 @@ class Window:
             return
         chunks = list(self._chunks)
         if self._order is not None:
-            chunks = self._without_needed(self._order, chunks)
+            chunks = self._order.droppable(chunks, self._expected_window, self._policy.keep_bytes)
         behind = [chunk for chunk in reversed(chunks) if chunk.end <= position]
         beyond = position + max(self._policy.window_bytes, _EXPECTED_WINDOW_BYTES if self._expected else 0)
         ahead = [chunk for chunk in chunks if chunk.start > beyond]
         self._drop([*self._too_many(behind), *self._too_many(ahead)])
-
-    def _without_needed(self, order: StorageOrder, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Those of these that need not be kept for storages that were not read yet."""
-        needed = [(ahead, c) for c in chunks if (ahead := order.distance(c.start, c.end)) is not None]
-        if sum(c.nbytes for _, c in needed) > self._expected_window + self._policy.keep_bytes:
-            left = self._expected_window
-            for ahead, chunk in sorted(needed, key=lambda one: one[0]):
-                left -= chunk.nbytes
-                if left < 0:
-                    needed.remove((ahead, chunk))
-        kept = {id(chunk) for _, chunk in needed}
-        return [chunk for chunk in chunks if id(chunk) not in kept]
 
     def _too_many(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """All but the first of these that the policy keeps."""

@@ -59,6 +59,9 @@ FORMAT_VERSION: Final = 1
 SAMPLES_VERSION: Final = 2
 """Of manifests with samples: a release that knows nothing of them refuses it, instead of taking shards for samples."""
 
+UNKNOWN_VERSION: Final = "UnknownVersion"
+"""Code of the error about a file that a newer release wrote."""
+
 ITEM_BYTES: Final[Mapping[str, int]] = {
     "key_ends": 8,
     "sizes": 8,
@@ -282,6 +285,7 @@ def read_header(buffer: mmap | bytes, name: str) -> dict[str, Any]:
         raise damaged(
             name,
             f"it is of format version {magic[7]}, and this release reads 1 and 2: update s3dataset",
+            code=UNKNOWN_VERSION,
         )
     if offset + length > len(buffer) or not length:
         raise damaged(name, "it is cut off")
@@ -337,8 +341,10 @@ def _samples_fit(header: Mapping[str, Any]) -> bool:
     )
 
 
-def damaged(name: str, why: str) -> DecodeError:
+def damaged(name: str, why: str, *, code: str = "") -> DecodeError:
     """What to raise for a file that is no manifest."""
     return DecodeError(
-        f"{name} is no manifest: {why}. Manifest.save writes one; a prefix is read by Manifest.from_prefix", uri=name
+        f"{name} is no manifest: {why}. Manifest.save writes one; a prefix is read by Manifest.from_prefix",
+        uri=name,
+        code=code,
     )

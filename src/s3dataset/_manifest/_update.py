@@ -12,7 +12,7 @@ from typing import Final
 from s3dataset._client import Client, ClientRef
 from s3dataset._manifest._beside import indexes_above
 from s3dataset._manifest._chunks import rebuilt
-from s3dataset._manifest._columns import Columns
+from s3dataset._manifest._columns import UNKNOWN_VERSION, Columns
 from s3dataset._manifest._files import fetched_version, map_file
 from s3dataset._manifest._index import Indexing, IndexProgress
 from s3dataset._manifest._lookup import Lookup
@@ -95,15 +95,19 @@ def update_index(
             indexed = indexing.run(progress)
         except BaseException as error:
             if indexing.scanned:
-                with suppress(Exception):
+                where = (partial or place).location
+                try:
                     so_far = indexing.so_far()
                     if partial is None:
                         place.add(so_far, columns)
                     else:
                         partial.replace(so_far)
+                except Exception as e:  # noqa: BLE001 - what it came from is raised
+                    error.add_note(f"What was scanned so far could not be kept in {where}: {type(e).__name__}: {e}")
+                else:
                     error.add_note(
-                        f"{len(so_far):,} of {len(columns):,} shards are kept in {(partial or place).location}: "
-                        "the same command goes on from there"
+                        f"{len(so_far):,} of {len(columns):,} shards are kept in {where}: the same command goes on "
+                        "from there"
                     )
             raise
         scanned, kept = indexing.scanned, indexing.kept
@@ -117,9 +121,11 @@ def update_index(
 def _known_above(location: str, ref: ClientRef) -> list[Manifest]:
     if not location.startswith("s3://"):
         return []
-    with suppress(DecodeError):
-        return [Manifest._load(above, ref) for above in indexes_above(ref.get(), location)]  # noqa: SLF001
-    return []
+    known = []
+    for above in indexes_above(ref.get(), location):
+        with suppress(DecodeError):  # a broken one tells nothing; its shards are scanned
+            known.append(Manifest._load(above, ref))  # noqa: SLF001
+    return known
 
 
 class _Place:
@@ -153,7 +159,7 @@ class _Place:
         except (ObjectNotFoundError, FileNotFoundError):
             return
         except DecodeError as error:
-            if "update s3dataset" in str(error):
+            if error.code == UNKNOWN_VERSION:
                 raise
             warn_caller(f"{error}. It is replaced")
             if self._uri is not None:

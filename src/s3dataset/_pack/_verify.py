@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from s3dataset._client import Client, checksum, combine_checksums
+from s3dataset._client import CHECKSUM_MODE, Client, checksum, combine_checksums, stored_checksum, take_head
 from s3dataset._io import S3Reader, open_reader
 from s3dataset._manifest import WrittenShard
 from s3dataset.errors import ChecksumMismatchError, S3Exception
@@ -13,14 +13,11 @@ from s3dataset.formats import Format, ShardIndex
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from s3dataset._client import Reply
     from s3dataset._io import S3Writer
 
 __all__ = ["Checksummed", "Running", "verify_shard"]
 
 _ALGORITHM: Final = "crc64nvme"
-_CHECKSUM_MODE: Final = ("x-amz-checksum-mode", "ENABLED")
-_NOT_IMPLEMENTED: Final = 501
 _PIECES: Final = 1024
 _READ_BYTES: Final = 1 << 20
 
@@ -157,18 +154,11 @@ def verify_shard(
 def _stored(client: Client, shard: WrittenShard) -> str | None:
     """The checksum that the service keeps of the whole shard; None where it keeps none, or it is another object."""
     with client.queue() as queue:
-        try:
-            reply = cast("Reply", queue.take(queue.head(shard.bucket, shard.key, [_CHECKSUM_MODE])))
-        except S3Exception as error:
-            if not 400 <= error.status < 500 and error.status != _NOT_IMPLEMENTED:
-                raise
-            return None  # some stores know no such header; reading tells what else may be wrong
-    headers = {name.lower(): value for name, value in reply.headers()}
-    if reply.object_size != shard.size or (shard.etag and reply.etag != shard.etag):
+        reply = take_head(queue, queue.head(shard.bucket, shard.key, [CHECKSUM_MODE]))
+    if reply is None or reply.object_size != shard.size or (shard.etag and reply.etag != shard.etag):
         return None
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    return headers.get(f"x-amz-checksum-{_ALGORITHM}")
+    stored = stored_checksum(dict(reply.headers()))
+    return stored.value if stored is not None and stored.algorithm.lower() == _ALGORITHM else None
 
 
 def _differs(uri: str, what: str) -> ChecksumMismatchError:
