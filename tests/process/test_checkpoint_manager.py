@@ -34,11 +34,10 @@ from s3dataset._commits import (
     Layout,
     Marks,
     Pruner,
-    WeakConditionsWarning,
     _conditions,
     find_damage,
 )
-from s3dataset.errors import ConflictError
+from s3dataset.errors import ConflictError, WeakConditionsWarning
 from s3dataset.testing import Fault, LocalS3
 
 BUCKET = "bucket"

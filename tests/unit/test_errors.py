@@ -11,7 +11,8 @@ import pytest
 from s3dataset import errors
 from s3dataset.errors import S3Exception
 
-ALL = [value for name, value in sorted(vars(errors).items()) if name in errors.__all__ and isinstance(value, type)]
+PUBLIC = [value for name, value in sorted(vars(errors).items()) if name in errors.__all__ and isinstance(value, type)]
+ALL = [cls for cls in PUBLIC if issubclass(cls, S3Exception)]
 
 FIELDS = {
     "operation": "GetObject",
@@ -81,6 +82,13 @@ def test_the_docstring_draws_the_whole_tree() -> None:
         if cls is not S3Exception:
             assert drawn.pop(cls.__name__) == len([base for base in cls.__mro__ if base in ALL]) - 1
     assert not drawn
+
+
+def test_what_is_no_exception_is_a_warning_that_the_docstring_names() -> None:
+    warnings = [cls for cls in PUBLIC if cls not in ALL]
+    assert warnings
+    assert all(issubclass(cls, UserWarning) for cls in warnings)
+    assert all(cls.__name__ in (inspect.getdoc(errors) or "") for cls in warnings)
 
 
 def test_all_is_sorted() -> None:
