@@ -12,7 +12,7 @@ import venvs
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = ["--universal", "--python-version", "3.11", "--no-emit-index-url", "--no-annotate", "--quiet"]
-EXTRAS = ("all", "dev", "dev-frameworks", "docs", "ray")
+EXTRAS = ("all", "dev", "docs", "ray")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.utils.data
 from tests.process.shard_world import batches_of, flat, number, put_shards, shard_of
 
@@ -171,6 +172,21 @@ def test_other_start_methods(server: LocalS3, context: str) -> None:
     again = s3dataset.DataLoader(dataset, batch_size=8, num_workers=2, multiprocessing_context=context)
     again.load_state_dict(state)
     assert sorted(flat(first + batches_of(again))) == EVERYTHING
+
+
+def many_tensors(sample: Any) -> list[torch.Tensor]:
+    return [torch.zeros(1) for _ in range(500)]
+
+
+def test_a_spawned_worker_that_is_left_ends_in_order(server: LocalS3) -> None:
+    """It is putting batches of many tensors into shared memory when the loop leaves."""
+    dataset = S3IterableDataset.from_prefix("s3://bucket/tar-None/", format="tar", transform=many_tensors)
+    loader = s3dataset.DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="spawn")
+    iterator = iter(loader)
+    next(iterator)
+    workers = list(iterator._workers)
+    del iterator
+    assert [worker.exitcode for worker in workers] == [0, 0]
 
 
 def test_copies_and_pickles_read_the_same(server: LocalS3) -> None:

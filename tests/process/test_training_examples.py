@@ -29,6 +29,7 @@ needs_transformers = pytest.mark.skipif(
     find_spec("transformers") is None or find_spec("accelerate") is None,
     reason="transformers or accelerate is not installed",
 )
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,21 @@ def test_train_transformers(loop: str) -> None:
     assert restored is not None
     assert restored.step == 30
     assert restored.dataset_state["epoch"] == 2  # 12 batches are one: two epochs, and six batches of the third
+
+
+@needs_ray
+@pytest.mark.usefixtures("server")
+@pytest.mark.slow
+def test_train_ray(tmp_path: Path) -> None:
+    def train(epochs: int, ranks: int) -> list[str]:
+        place = ["examples/train_ray.py", "s3://my-bucket/images/", "s3://my-bucket/run-6"]
+        options = ["--loader-workers", "0", "--batch-size", "8", "--storage", str(tmp_path)]
+        output = run(*place, *options, "--epochs", str(epochs), "--ranks", str(ranks))
+        assert f"s3://my-bucket/run-6 has all {epochs} epochs" in output
+        return sorted(set(re.findall(r"steps (\d+ to \d+, epoch \d)", output)))  # Ray may repeat what a rank prints
+
+    assert train(1, ranks=2) == ["1 to 3, epoch 1"]  # of 48 images, three batches of each rank
+    assert train(3, ranks=1) == ["4 to 15, epoch 3", "4 to 9, epoch 2"]
 
 
 @pytest.mark.parametrize(

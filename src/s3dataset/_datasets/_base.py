@@ -17,6 +17,7 @@ from s3dataset._datasets._rank import Rank, is_spawning, rank_of_group
 from s3dataset._datasets._sample_rng import Draws
 from s3dataset._datasets._samples import Row, SampleMaker
 from s3dataset._datasets._shard_samples import IndexedShards, ShardSampleMaker, check_index
+from s3dataset._datasets._worker_exit import end_in_order
 from s3dataset._manifest import Manifest
 from s3dataset._order import BadSamples
 from s3dataset._stats import Stats
@@ -285,6 +286,7 @@ class S3Dataset(Generic[T_co]):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        end_in_order()
         self.__dict__.update(state)
         parent = state["_parent_rank"]
         self._begin_process()
