@@ -221,6 +221,7 @@ class ExtentStore(Generic[T_co]):
         holding.index, holding.landed = None, True
         self.requests -= 1
         self._under_way_bytes -= extent.stop - extent.start
+        self._oldest()  # those that were taken are not kept in the queue
         if isinstance(body, S3Exception):
             holding.error = body
             return
@@ -254,14 +255,19 @@ class ExtentStore(Generic[T_co]):
             HeldBytes.add(-holding.cost)
         keeps = holding.error is None and holding.spans is None and self._shards.has_frames(extent.shard)
         if not keeps or holding.nbytes > self._keep_bytes:
-            self._landed_bytes -= holding.nbytes
+            self._let_go(holding)
             return
         self._idle[extent] = holding
         self._idle_bytes += holding.nbytes
         while self._idle_bytes > self._keep_bytes:
             _, oldest = self._idle.popitem(last=False)
             self._idle_bytes -= oldest.nbytes
-            self._landed_bytes -= oldest.nbytes
+            self._let_go(oldest)
+
+    def _let_go(self, holding: Holding) -> None:
+        """Frees what it holds, also where it stands in the queue behind one that is still under way."""
+        self._landed_bytes -= holding.nbytes
+        holding.content = None
 
     def close(self) -> None:
         """Nothing is held any more."""
