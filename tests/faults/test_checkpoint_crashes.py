@@ -1,7 +1,7 @@
 """CheckpointManager ends at every request of everything it does: what is there afterwards is whole, and the newest.
 
 A crash is a service that refuses everything from the n-th request on: the dying manager changes nothing any more, its
-cleaning up included. What a killed process leaves is the same; tests/process/test_checkpoint_manager.py kills some.
+cleaning up included. What a killed process leaves is the same; tests/process/manager/test_crashes.py kills some.
 """
 
 import contextlib

@@ -183,9 +183,12 @@ class ExtentStore(Generic[T_co]):
             self.send()
 
     def _oldest(self) -> Holding | None:
+        return self._under_way[0] if self._under_way else None
+
+    def _forget_landed(self) -> None:
+        """Keeps the head of the queue one that is under way, so that the queue is no longer than what is."""
         while self._under_way and self._under_way[0].landed:
             self._under_way.popleft()
-        return self._under_way[0] if self._under_way else None
 
     # -- Taking -----------------------------------------------------------------------------------------------------
 
@@ -221,7 +224,7 @@ class ExtentStore(Generic[T_co]):
         holding.index, holding.landed = None, True
         self.requests -= 1
         self._under_way_bytes -= extent.stop - extent.start
-        self._oldest()  # those that were taken are not kept in the queue
+        self._forget_landed()
         if isinstance(body, S3Exception):
             holding.error = body
             return
@@ -265,7 +268,7 @@ class ExtentStore(Generic[T_co]):
             self._let_go(oldest)
 
     def _let_go(self, holding: Holding) -> None:
-        """Frees what it holds, also where it stands in the queue behind one that is still under way."""
+        """Frees what it holds: it may stand in the queue yet, behind one that is under way."""
         self._landed_bytes -= holding.nbytes
         holding.content = None
 

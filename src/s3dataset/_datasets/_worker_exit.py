@@ -10,6 +10,7 @@ import atexit
 import functools
 import multiprocessing
 import threading
+import time
 from typing import Final
 
 __all__ = ["end_in_order"]
@@ -17,7 +18,7 @@ __all__ = ["end_in_order"]
 FEEDER: Final = "QueueFeederThread"  # of multiprocessing's queues, in every Python that there is
 
 # The pipe that batches go into takes 64 KiB of their descriptions, which are made in less. Nobody may read it any more:
-# a thread that waits for room there is no danger, so it is not waited for longer.
+# a thread that waits for room there is no danger, so nothing is waited for longer.
 PATIENCE_S: Final = 1.0
 
 
@@ -30,6 +31,7 @@ def end_in_order() -> None:
 def _finish_sending() -> None:
     if multiprocessing.parent_process() is None:  # known only after a child has read its pickle
         return
+    deadline = time.monotonic() + PATIENCE_S
     for thread in threading.enumerate():
         if thread.name == FEEDER:
-            thread.join(PATIENCE_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
