@@ -128,3 +128,24 @@ def test_two_iterations_at_a_time_share_the_budget_and_end(saved: str) -> None:
         for mine, n in zip(taken, pair, strict=True):
             mine.add(n)
     assert taken == [set(range(SHARDS * IN_SHARD))] * 2
+
+
+@pytest.mark.parametrize("batch_size", [64, 60, 1000])
+def test_rows_repeat_where_blocks_come_in_pieces(saved: str, batch_size: int) -> None:
+    """4,096 samples and a half more; the last batch of the row is filled with its first samples, which then come."""
+
+    def taken(**options: Any) -> list[int]:
+        dataset = s3dataset.S3IterableDataset.from_manifest(
+            saved,
+            transform=lambda sample: sample["n"],
+            shuffle=s3dataset.Shuffle(seed=1, streams=STREAMS, block_bytes=2 * MIB),
+            s3client_config=s3dataset.S3ClientConfig(memory_limit_bytes=8 * MIB),
+            **options,
+        )
+        return [int(n) for batch in s3dataset.DataLoader(dataset, batch_size) for n in batch]
+
+    row = taken()
+    assert sorted(row) == list(range(SHARDS * IN_SHARD))
+    filled = row + row[: -len(row) % batch_size]
+    steps = 3 * len(filled) // 2 // batch_size
+    assert taken(enable_sharding=s3dataset.Split(steps_per_epoch=steps)) == (2 * filled)[: steps * batch_size]

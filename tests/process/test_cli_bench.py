@@ -194,7 +194,9 @@ def test_temporary_objects_are_written_measured_and_removed(server, capsys):
     assert [write["size"] for write in found["writes"]] == [1024, MIB, 10 * MIB]
     assert sizes_of(found) == {MIB, 4 * MIB, 8 * MIB, 16384, 131072}
     assert server.keys("bucket") == before
-    written = {record.key.rsplit("/", 2)[0] for record in server.requests("PutObject")}
+    assert server.stats()["operations"]["PutObject"] >= 3
+    # Their requests, not the writing of them alone: the server's log forgets the oldest where a machine is fast.
+    written = {record.key.rsplit("/", 2)[0] for record in server.requests() if record.key.startswith("small/s3dataset")}
     assert len(written) == 1
     assert re.fullmatch(r"small/s3dataset-bench-[0-9a-f]{16}", written.pop())
     assert "temporary objects below s3://bucket/small/s3dataset-bench-" in said

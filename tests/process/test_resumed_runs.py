@@ -249,6 +249,16 @@ class TestFixedSteps:
             second.load_state_dict(state)
             assert taken + batches_of(second) == whole
 
+    @pytest.mark.parametrize("batch_size", [3, 8, 10, 60, 142])
+    def test_the_last_batch_of_a_row_is_filled_with_its_first_samples_and_the_row_begins_with_them_again(
+        self, indexed: Manifest, batch_size: int
+    ) -> None:
+        row = flat(batches_of(DataLoader(stream(indexed), batch_size=batch_size)))
+        filled = row + row[: -len(row) % batch_size]
+        steps = 2 * len(filled) // batch_size + 1
+        dataset = stream(indexed, enable_sharding=Split(steps_per_epoch=steps))
+        assert flat(batches_of(DataLoader(dataset, batch_size=batch_size))) == (3 * filled)[: steps * batch_size]
+
     @pytest.mark.parametrize("workers", [1, 2, 8])
     def test_workers_without_shards_take_none(self, listed: Manifest, workers: int) -> None:
         loader = DataLoader(

@@ -81,7 +81,12 @@ class BlockSizes:
 
 
 class _Piece:
-    """Extents of samples of a block, and where each sample is in them."""
+    """Extents of samples of a block, and where each sample is in them.
+
+    Attributes:
+        places: Of its samples in the row.
+        left: So many of them, the last ones, were not planned yet.
+    """
 
     __slots__ = ("cost", "framed", "holdings", "left", "places", "starts")
 
@@ -200,12 +205,23 @@ class WholeBlocks(_Blocks):
                         break
                     known = self._pieces[mine] = self._begin(left[: self._most(len(left), limit)], limit, store)
                 piece = known
+            if row_place < piece.places.stop - piece.left:
+                planned.append((row_place, place, self._again(place, store)))
+                continue
             planned.append((row_place, place, piece.holding(place)))
             piece.left -= 1
             if not piece.left:
                 del self._pieces[mine]
         store.send()
         return planned
+
+    def _again(self, place: "SamplePlace", store: ExtentStore[Any]) -> Holding:
+        """A sample that its piece gave already.
+
+        A row that repeats fills its last batch with its first samples, and then begins with them.
+        """
+        cost = self._cost(place, self._shards.has_frames(place.shard))
+        return store.want(Extent(place.shard, place.start, place.stop), 1, cost)
 
 
 class BlockRuns(_Blocks):
