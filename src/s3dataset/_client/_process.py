@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from s3dataset import _native
 from s3dataset._client import _request_log
+from s3dataset._client._freed_memory import keep_freed_memory
 from s3dataset._config import request_log_setting
 from s3dataset._limits import ProcessLimits, process_limits
 
@@ -67,6 +68,7 @@ def ensure_started(throughput_target_gbps: float) -> ProcessLimits:
             chosen = limits(throughput_target_gbps)
             _native.start(lanes=chosen.lanes, memory_limit_bytes=chosen.memory_limit_bytes)
             _request_log.start(request_log_setting())
+            keep_freed_memory()
             _state.started = chosen
         return _state.started
 

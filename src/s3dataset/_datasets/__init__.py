@@ -12,6 +12,7 @@
                                         _unindexed  _shard_opener: from their beginnings
     samples                             _samples  _shard_samples: transform, errors; _bad_samples; _collate;
                                         _sample_rng: what is random about one
+    from a worker to the loop           _stack: tensors; _worker_pipe: the rest; _worker_exit
     listing                             _origin  _listing: once for all processes; _agreement: the same on all ranks
     seen while training                 _counters: what it cost; _loop_watch: how long a loop waits; _trace: profilers
     _rank                               which rank this is

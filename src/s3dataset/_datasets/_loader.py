@@ -19,6 +19,7 @@ from s3dataset._datasets._loop_watch import LoopWatch, Settings, Watched
 from s3dataset._datasets._mixed import MixedDataset
 from s3dataset._datasets._stages import StagedDataset
 from s3dataset._datasets._taken import Carrying, Counting, ShardsTaken, Taken, default_collate_of
+from s3dataset._datasets._worker_pipe import widen_pipe
 from s3dataset._order import Split, Tail
 from s3dataset._stats import Stats, together
 
@@ -177,6 +178,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         with _Making(dataset, reader, self._beginning(turn, reader), self._taken) as making:
             batches = self._watched(super().__iter__())
         return Counting(batches, self._taken, None if self.num_workers or making.has_begun else making)
+
+    def _get_iterator(self) -> Any:
+        batches = super()._get_iterator()
+        widen_pipe(batches)
+        return batches
 
     def _beginning(self, turn: Turn, reader: S3IterableDataset[Any]) -> Beginning:
         """What the workers are told; those that live on find it in a file when the iteration is not their first."""

@@ -12,6 +12,7 @@ import torch.utils.data
 
 from s3dataset._client import Client, ClientRef, configure_process, end_with_parent
 from s3dataset._datasets._sample_rng import BARE, MAKING, Draws
+from s3dataset._datasets._stack import stack_by_writing
 from s3dataset._datasets._trace import TRANSFORM, ranged
 from s3dataset._io import ReaderConstructor, S3Reader, open_reader
 
@@ -57,6 +58,7 @@ def enter_process() -> None:
     info = torch.utils.data.get_worker_info()
     if info is not None and getattr(info, "worker_method", None) in {None, "multiprocessing"}:
         configure_process(lanes=1, share=info.num_workers)
+        stack_by_writing()
         end_with_parent()
 
 
