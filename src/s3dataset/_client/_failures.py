@@ -47,7 +47,7 @@ _TABLE: Final = {
         errors.AccessDeniedError,
         f"{_SERVICE}Access denied",
         "Check with `aws sts get-caller-identity` who signs, and that its policy allows this; a missing key is denied "
-        "too where s3:ListBucket is not allowed; public buckets want S3ClientConfig(unsigned=True)",
+        "too where s3:ListBucket is not allowed; S3ClientConfig(unsigned=True) reads what is public, and nothing else",
     ),
     "credentials": _Translation(
         errors.CredentialsError,

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from s3dataset._datasets._ahead import bytes_ahead, request_of
+from s3dataset._datasets._shard_rows import ShardRows
 from s3dataset._datasets._trace import WAIT_FOR_NETWORK, ranged
 from s3dataset._io import S3Reader, open_reader
 from s3dataset.errors import S3Exception
@@ -49,7 +50,7 @@ class ShardOpener:
         window_bytes: int | None = None,
     ) -> None:
         self._client = client
-        self._manifest = manifest
+        self._rows = ShardRows(client, manifest)
         self._constructor = reader_constructor
         self._window = window_bytes or min(_WINDOW_BYTES, bytes_ahead(client))
         self.part_bytes = max(1 << 16, min(_PART_BYTES, self._window // _LEAST_PARTS))
@@ -65,6 +66,7 @@ class ShardOpener:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._queue.close()
+        self._rows.close()
 
     def open(self, shard: int, following: Sequence[int] = ()) -> "S3Reader | _ForwardFile":
         """Opens a shard, which must be closed before it is opened again.
@@ -73,15 +75,18 @@ class ShardOpener:
             shard: Its number in the manifest.
             following: Those that will be opened next, nearest first.
         """
-        row = self._manifest.rows((shard,))[0]
-        if row[2] is None or self._constructor is not None:
+        rows = self._rows
+        if self._constructor is not None:
+            return self.reader(rows.named(shard))
+        row = rows.row(shard, following)
+        if row[2] is None:
             return self.reader(row)
         file = self._coming.pop(shard, None) or _ForwardFile(self, shard, row)
         self._open[shard] = file
         for number in following:
             if number not in self._coming and number not in self._open:
-                other = self._manifest.rows((number,))[0]
-                if other[2] is not None:
+                other = rows.known(number)
+                if other is not None:
                     self._coming[number] = _ForwardFile(self, number, other)
         self.top_up()
         return file

@@ -1,0 +1,72 @@
+"""Shards without an index whose sizes no listing told: what the service is asked, and when."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.process.shard_world import number, put_shards
+
+import s3dataset
+from s3dataset import S3IterableDataset
+from s3dataset._client import ClientRef
+from s3dataset._datasets._shard_opener import ShardOpener
+from s3dataset.errors import ObjectChangedError, ObjectNotFoundError
+from s3dataset.testing import Fault, LocalS3
+
+SHARDS = 12
+URIS = [f"s3://bucket/{shard:03}.tar" for shard in range(SHARDS)]
+
+
+@pytest.fixture
+def server() -> Iterator[LocalS3]:
+    """12 shards of 100 samples, 100 KiB each."""
+    with LocalS3("bucket") as running:
+        put_shards(running, "", "tar", [100] * SHARDS, nbytes=50)
+        running.reset_stats()
+        yield running
+
+
+def epoch(uris: list[str] = URIS) -> Iterator[int]:
+    return iter(S3IterableDataset.from_objects(uris, format="tar", transform=number))
+
+
+def test_each_is_asked_for_once_and_fetched_as_if_it_had_been_listed(server: LocalS3) -> None:
+    assert list(epoch()) == list(range(100 * SHARDS))
+    assert len(server.requests("HeadObject")) == SHARDS
+    assert sorted(request.key for request in server.requests("GetObject")) == [uri[-7:] for uri in URIS]
+
+
+def test_many_are_under_way_at_a_time(server: LocalS3) -> None:
+    with LocalS3("bucket", latency_s=0.1) as distant:
+        put_shards(distant, "", "tar", [100] * SHARDS, nbytes=50)
+        distant.reset_stats()
+        assert sum(1 for _ in epoch()) == 100 * SHARDS
+        assert distant.stats()["max_in_flight"] >= SHARDS - 1
+
+
+def test_listed_ones_are_not_asked_for(server: LocalS3) -> None:
+    dataset = S3IterableDataset.from_prefix("s3://bucket/", pattern="*.tar", format="tar", transform=number)
+    assert list(dataset) == list(range(100 * SHARDS))
+    assert server.requests("HeadObject") == []
+
+
+def test_whoever_may_not_ask_reads_all_the_same(server: LocalS3) -> None:
+    server.add_fault(Fault.status(403, operation="HeadObject", times=None))
+    assert list(epoch()) == list(range(100 * SHARDS))
+
+
+def test_a_missing_one_is_an_error_when_its_turn_comes(server: LocalS3) -> None:
+    server.delete("bucket", "003.tar")
+    samples = epoch()
+    assert [next(samples) for _ in range(300)] == list(range(300))
+    with pytest.raises(ObjectNotFoundError, match=r"s3://bucket/003\.tar"):
+        next(samples)
+
+
+def test_one_that_changed_since_it_was_asked_for_is_not_mixed(server: LocalS3) -> None:
+    manifest = s3dataset.Manifest.from_objects(URIS)
+    with ShardOpener(ClientRef().get(), manifest, window_bytes=1 << 16) as opener:
+        with opener.open(0, range(1, SHARDS)) as first:
+            assert len(first.read()) == len(server.get("bucket", "000.tar"))
+        server.put("bucket", "005.tar", b"another")
+        with opener.open(5, ()) as changed, pytest.raises(ObjectChangedError, match=r"005\.tar"):
+            changed.read()
