@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?= python3
 SETUP := $(PYTHON) tools/setup_env.py $(if $(NEWEST),--newest)
 BIN := .venv/bin
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 MIRI_TESTED := budget:: date::tests::http date::tests::iso head:: hedge:: pace:: xml::list xml::write proxy:: raw::tests::a_span
 RUST_TESTED := --workspace --exclude s3dataset-python
 
