@@ -6,10 +6,10 @@ import pytest
 from tests.process.shard_world import number, put_shards
 
 import s3dataset
-from s3dataset import S3IterableDataset
+from s3dataset import S3Client, S3IterableDataset
 from s3dataset._client import ClientRef
 from s3dataset._datasets._shard_opener import ShardOpener
-from s3dataset.errors import ObjectChangedError, ObjectNotFoundError
+from s3dataset.errors import AccessDeniedError, ObjectChangedError, ObjectNotFoundError
 from s3dataset.testing import Fault, LocalS3
 
 SHARDS = 12
@@ -51,7 +51,12 @@ def test_listed_ones_are_not_asked_for(server: LocalS3) -> None:
 
 def test_whoever_may_not_ask_reads_all_the_same(server: LocalS3) -> None:
     server.add_fault(Fault.status(403, operation="HeadObject", times=None))
+    with pytest.raises(AccessDeniedError):
+        S3Client().head_object("bucket", "000.tar")
+    once = len(server.requests("HeadObject"))  # is tried again, as its answer cannot say why
+    server.reset_stats()
     assert list(epoch()) == list(range(100 * SHARDS))
+    assert len(server.requests("HeadObject")) == SHARDS * once
 
 
 def test_a_missing_one_is_an_error_when_its_turn_comes(server: LocalS3) -> None:

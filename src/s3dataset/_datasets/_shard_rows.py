@@ -27,7 +27,7 @@ class ShardRows:
         self._manifest = manifest
         self._queue = client.queue()
         self._asked: dict[int, int] = {}
-        self._known: dict[int, Row] = {}
+        self._told: dict[int, Row] = {}  # of those that could not be asked about, what the manifest has
 
     def close(self) -> None:
         """Gives up what was asked."""
@@ -39,28 +39,30 @@ class ShardRows:
 
     def row(self, shard: int, following: Iterable[int]) -> "Row":
         """The row of a shard that is opened now. Where it has to be waited for, those that follow are too."""
-        row = self._known.pop(shard, None) or self.named(shard)
-        if row[2] is not None:
-            return row
-        alone = shard in self._asked
-        self._ask((shard, *following))
-        for number in (shard,) if alone else tuple(self._asked):
-            self._take(number)
-        return self._known.pop(shard, row)
+        if shard not in self._told:
+            row = self.named(shard)
+            if row[2] is not None:
+                return row
+            waits_for = (shard,) if shard in self._asked else ()
+            self._ask((shard, *following))
+            for number in waits_for or tuple(self._asked):
+                self._take(number)
+        return self._told.pop(shard)
 
     def known(self, shard: int) -> "Row | None":
         """The row of a shard that will be opened later, if its size is known by now; else it is asked for."""
-        row = self._known.get(shard) or self.named(shard)
+        row = self._told.get(shard) or self.named(shard)
         if row[2] is not None:
             return row
         self._ask((shard,))
-        if self._queue.ready(self._asked[shard]):
+        if shard in self._asked and self._queue.ready(self._asked[shard]):
             self._take(shard)
-        return self._known.get(shard)
+            return self.known(shard)
+        return None
 
     def _ask(self, shards: Iterable[int]) -> None:
         for shard in shards:
-            if shard not in self._asked and shard not in self._known:
+            if shard not in self._asked and shard not in self._told:
                 bucket, key, size, _ = self.named(shard)
                 if size is None:
                     self._asked[shard] = self._queue.head(bucket, key)
@@ -68,7 +70,8 @@ class ShardRows:
     def _take(self, shard: int) -> None:
         index = self._asked.pop(shard)
         (result,) = self._queue.take_many(range(index, index + 1))
+        row = self.named(shard)
         if not isinstance(result, S3Exception):
-            bucket, key, _, etag = self.named(shard)
             reply = cast("Reply", result)
-            self._known[shard] = bucket, key, reply.object_size, etag or reply.etag or None
+            row = (*row[:2], reply.object_size, row[3] or reply.etag or None)
+        self._told[shard] = row
