@@ -35,12 +35,21 @@ def test_each_is_asked_for_once_and_fetched_as_if_it_had_been_listed(server: Loc
     assert sorted(request.key for request in server.requests("GetObject")) == [uri[-7:] for uri in URIS]
 
 
-def test_many_are_under_way_at_a_time(server: LocalS3) -> None:
-    with LocalS3("bucket", latency_s=0.1) as distant:
-        put_shards(distant, "", "tar", [100] * SHARDS, nbytes=50)
-        distant.reset_stats()
-        assert sum(1 for _ in epoch()) == 100 * SHARDS
-        assert distant.stats()["max_in_flight"] >= SHARDS - 1
+def test_they_are_asked_for_together(server: LocalS3) -> None:
+    """Those behind the first, while that is being waited for or read."""
+    server.add_fault(Fault.delay(0.2, operation="HeadObject", times=None))
+    server.add_fault(Fault.delay(0.2, operation="GetObject", times=None))
+    assert sum(1 for _ in epoch()) == 100 * SHARDS
+    assert server.stats()["max_in_flight"] >= SHARDS
+    asked = server.requests("HeadObject")
+    begun = sorted(request.time_s - request.duration_s for request in asked)
+    assert begun[-1] - begun[0] < SHARDS * 0.2 / 2
+
+
+def test_one_that_is_not_answered_for_holds_up_nobody_before_it(server: LocalS3) -> None:
+    server.add_fault(Fault.status(503, code="SlowDown", operation="HeadObject", key="005.tar", times=None))
+    samples = epoch()
+    assert [next(samples) for _ in range(500)] == list(range(500))
 
 
 def test_listed_ones_are_not_asked_for(server: LocalS3) -> None:

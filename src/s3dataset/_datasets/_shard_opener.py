@@ -57,6 +57,7 @@ class ShardOpener:
         self._queue = client.queue()
         self._open: dict[int, _ForwardFile] = {}
         self._coming: dict[int, _ForwardFile] = {}
+        self._awaited: dict[int, None] = {}  # of those that follow, which the service was asked about
         self._sent_bytes = 0
 
     def __enter__(self) -> Self:
@@ -78,21 +79,33 @@ class ShardOpener:
         rows = self._rows
         if self._constructor is not None:
             return self.reader(rows.named(shard))
-        row = rows.row(shard, following)
+        self._awaited.pop(shard, None)
+        self._awaited.update(dict.fromkeys(following))
+        rows.coming(shard)  # asks for it first, and then for all of them at once
+        self._take_in()
+        row = rows.row(shard)
         if row[2] is None:
+            self.top_up()
             return self.reader(row)
         file = self._coming.pop(shard, None) or _ForwardFile(self, shard, row)
         self._open[shard] = file
-        for number in following:
-            if number not in self._coming and number not in self._open:
-                other = rows.known(number)
-                if other is not None:
-                    self._coming[number] = _ForwardFile(self, number, other)
         self.top_up()
         return file
 
+    def _take_in(self) -> None:
+        """Has those shards come of which enough is known by now."""
+        for number in list(self._awaited):
+            row = None
+            if number not in self._coming and number not in self._open and (row := self._rows.coming(number)) is None:
+                continue
+            del self._awaited[number]
+            if row is not None and row[2] is not None:
+                self._coming[number] = _ForwardFile(self, number, row)
+
     def top_up(self) -> None:
         """Sends what fits into the window: for the open shards alike, then for those that follow."""
+        if self._awaited:
+            self._take_in()
         wanted: list[tuple[_ForwardFile, int, int]] = []
         share = max(self.part_bytes, self._window // max(1, len(self._open)))
         for file in self._open.values():

@@ -1,6 +1,5 @@
 """What is to be known of shards before they can be fetched in parts: size and ETag."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from s3dataset.errors import S3Exception
@@ -37,35 +36,32 @@ class ShardRows:
         """The row as the manifest has it."""
         return self._manifest.rows((shard,))[0]
 
-    def row(self, shard: int, following: Iterable[int]) -> "Row":
-        """The row of a shard that is opened now. Where it has to be waited for, those that follow are too."""
+    def row(self, shard: int) -> "Row":
+        """The row of a shard that is opened now; waits for the answer where the service has to be asked."""
         if shard not in self._told:
             row = self.named(shard)
             if row[2] is not None:
                 return row
-            waits_for = (shard,) if shard in self._asked else ()
-            self._ask((shard, *following))
-            for number in waits_for or tuple(self._asked):
-                self._take(number)
+            self._ask(shard)
+            self._take(shard)
         return self._told.pop(shard)
 
-    def known(self, shard: int) -> "Row | None":
-        """The row of a shard that will be opened later, if its size is known by now; else it is asked for."""
-        row = self._told.get(shard) or self.named(shard)
-        if row[2] is not None:
-            return row
-        self._ask((shard,))
-        if shard in self._asked and self._queue.ready(self._asked[shard]):
+    def coming(self, shard: int) -> "Row | None":
+        """The row of a shard that will be opened later; None as long as the service has not answered."""
+        if shard not in self._told:
+            row = self.named(shard)
+            if row[2] is not None:
+                return row
+            self._ask(shard)
+            if not self._queue.ready(self._asked[shard]):
+                return None
             self._take(shard)
-            return self.known(shard)
-        return None
+        return self._told[shard]
 
-    def _ask(self, shards: Iterable[int]) -> None:
-        for shard in shards:
-            if shard not in self._asked and shard not in self._told:
-                bucket, key, size, _ = self.named(shard)
-                if size is None:
-                    self._asked[shard] = self._queue.head(bucket, key)
+    def _ask(self, shard: int) -> None:
+        if shard not in self._asked:
+            bucket, key, *_ = self.named(shard)
+            self._asked[shard] = self._queue.head(bucket, key)
 
     def _take(self, shard: int) -> None:
         index = self._asked.pop(shard)

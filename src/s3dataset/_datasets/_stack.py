@@ -5,6 +5,7 @@ worker that is more than half of what a batch costs once its bytes are there. Wr
 are filled by the kernel, in one call and without a fault. What comes of it is the same kind of tensor.
 """
 
+import ctypes
 import errno
 import os
 import sys
@@ -28,7 +29,9 @@ _MOST_PIECES: Final = 512
 @cache
 def stack_by_writing() -> None:
     """Has torch's `default_collate` in this process, a DataLoader worker, stack large tensors so."""
-    if sys.platform == "linux" and hasattr(torch.UntypedStorage, "_share_fd_cpu_"):
+    # Where somebody has said how tensors are collated, that holds.
+    is_torchs = default_collate_fn_map.get(torch.Tensor) is collate_tensor_fn
+    if sys.platform == "linux" and is_torchs and hasattr(torch.UntypedStorage, "_share_fd_cpu_"):
         default_collate_fn_map[torch.Tensor] = _stacked
 
 
@@ -41,7 +44,7 @@ def _stacked(batch: list[torch.Tensor], *, collate_fn_map: Any = None) -> torch.
     storage = torch.UntypedStorage._new_shared(nbytes, device="cpu")  # type: ignore[no-untyped-call] # noqa: SLF001 - as PyTorch does in this place
     descriptor, _ = storage._share_fd_cpu_()  # the storage keeps and closes it
     try:
-        _write(descriptor, [tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in batch])
+        _write(descriptor, [_memory(tensor) for tensor in batch])
     except OSError as error:
         if error.errno == errno.ENOSPC:
             error.add_note(
@@ -53,24 +56,33 @@ def _stacked(batch: list[torch.Tensor], *, collate_fn_map: Any = None) -> torch.
     return first.new_empty(0).set_(storage).view(len(batch), *first.shape)
 
 
+def _memory(tensor: torch.Tensor) -> memoryview:
+    """Its bytes, which live as long as it does. PyTorch's own way there needs NumPy, which not everybody has."""
+    return memoryview((ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
+
+
 def _can_be_written(batch: Sequence[torch.Tensor]) -> bool:
     """Whether all are plain memory of one shape. What is odd about others is PyTorch's affair to say."""
+    if not all(map(_is_plain, batch)):
+        return False
     first = batch[0]
     shape, dtype = first.shape, first.dtype
     return (
         first.nbytes >= _LEAST_BYTES
         and torch.multiprocessing.get_sharing_strategy() == "file_descriptor"  # type: ignore[no-untyped-call]
-        and all(
-            type(tensor) is torch.Tensor
-            and tensor.shape == shape
-            and tensor.dtype == dtype
-            and tensor.device.type == "cpu"
-            and tensor.layout == torch.strided
-            and not (tensor.is_nested or tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
-            and not tensor.requires_grad
-            and tensor.is_contiguous()
-            for tensor in batch
-        )
+        and all(tensor.shape == shape and tensor.dtype == dtype for tensor in batch)
+    )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return (
+        type(tensor) is torch.Tensor
+        and not tensor.is_nested
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg() or tensor._is_zerotensor())  # noqa: SLF001 - as PyTorch tells them
+        and not tensor.requires_grad
+        and tensor.is_contiguous()
     )
 
 

@@ -103,9 +103,38 @@ def test_what_is_not_plain_memory_of_one_shape_is_stacked_by_torch(written: list
         [tensor.clone().requires_grad_() for tensor in square],
         [square[0], square[1].double()],
     ]
+    odd.append([torch._efficientzerotensor(10_000)] * 2)
     for batch in odd:
         assert torch.equal(default_collate(batch), torch.stack(batch))
     assert written == []
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_what_cannot_be_stacked_says_what_it_says_without_workers(written: list[int]) -> None:
+    square = tensors(1, 100, 100)[0]
+    for odd in (square.to_sparse(), torch.nested.nested_tensor([square, square])):
+        with pytest.raises(RuntimeError, match="not currently supported by the default collate_fn"):
+            default_collate([odd, odd])
+    assert written == []
+
+
+def test_whoever_has_said_how_tensors_are_collated_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def padded(batch: list[torch.Tensor], *, collate_fn_map: Any = None) -> torch.Tensor:
+        return torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+
+    monkeypatch.setitem(default_collate_fn_map, torch.Tensor, padded)
+    _stack.stack_by_writing()
+    assert default_collate([*tensors(1, 10_000), *tensors(1, 10_001)]).shape == (2, 10_001)
+
+
+def test_without_numpy(written: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: torch.Tensor) -> Any:
+        raise RuntimeError("Numpy is not available")
+
+    monkeypatch.setattr(torch.Tensor, "numpy", missing)
+    batch = tensors(2, 10_000)
+    assert torch.equal(default_collate(batch), torch.stack(batch))
+    assert sum(written) == 80_000
 
 
 def test_tensors_of_several_shapes_are_refused_as_ever(written: list[int]) -> None:
