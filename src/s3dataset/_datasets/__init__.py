@@ -9,7 +9,7 @@
     fetching objects                    _ahead: a window before a consumer; _batch_fetch  _work: whole batches
     fetching samples of shards          _positions_ahead  _extents  _extent_store  _epoch_order: with an index; _blocks
                                         _held: whole blocks, within the budget
-                                        _unindexed  _shard_opener: from their beginnings
+                                        _unindexed  _shard_opener  _shard_rows: from their beginnings
     samples                             _samples  _shard_samples: transform, errors; _bad_samples; _collate;
                                         _sample_rng: what is random about one
     from a worker to the loop           _stack: tensors; _worker_pipe: the rest; _worker_exit

@@ -38,13 +38,9 @@ class ShardRows:
 
     def row(self, shard: int) -> "Row":
         """The row of a shard that is opened now; waits for the answer where the service has to be asked."""
-        if shard not in self._told:
-            row = self.named(shard)
-            if row[2] is not None:
-                return row
-            self._ask(shard)
+        if self.coming(shard) is None:
             self._take(shard)
-        return self._told.pop(shard)
+        return self._told.pop(shard, None) or self.named(shard)
 
     def coming(self, shard: int) -> "Row | None":
         """The row of a shard that will be opened later; None as long as the service has not answered."""
@@ -52,16 +48,12 @@ class ShardRows:
             row = self.named(shard)
             if row[2] is not None:
                 return row
-            self._ask(shard)
+            if shard not in self._asked:
+                self._asked[shard] = self._queue.head(row[0], row[1])
             if not self._queue.ready(self._asked[shard]):
                 return None
             self._take(shard)
         return self._told[shard]
-
-    def _ask(self, shard: int) -> None:
-        if shard not in self._asked:
-            bucket, key, *_ = self.named(shard)
-            self._asked[shard] = self._queue.head(bucket, key)
 
     def _take(self, shard: int) -> None:
         index = self._asked.pop(shard)

@@ -90,9 +90,11 @@ def _write(descriptor: int, pieces: list[memoryview]) -> None:
     at, offset = 0, 0
     while at < len(pieces):
         written = os.pwritev(descriptor, pieces[at : at + _MOST_PIECES], offset)
+        if not written:
+            raise OSError(errno.EIO, "shared memory takes no bytes")
         offset += written
         while at < len(pieces) and written >= len(pieces[at]):
             written -= len(pieces[at])
             at += 1
-        if at < len(pieces) and written:
+        if written:
             pieces[at] = pieces[at][written:]

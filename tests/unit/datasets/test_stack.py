@@ -158,3 +158,9 @@ def test_full_shared_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(OSError, match="No space left") as raised:
         default_collate(tensors(2, 10_000))
     assert "--shm-size" in raised.value.__notes__[0]
+
+
+def test_memory_that_takes_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwritev", lambda *_: 0)
+    with pytest.raises(OSError, match="takes no bytes"):
+        default_collate(tensors(2, 10_000))
