@@ -4,13 +4,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.preloaded import Program
 
 from s3dataset.testing import LocalS3
 
@@ -47,28 +46,22 @@ def runner(server: LocalS3, folder: Path) -> Callable[..., list[Any]]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        processes = []
+        programs = []
         for rank in range(world_size):
             environment = dict(os.environ)
             if launcher:
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
                 environment |= {"LOCAL_WORLD_SIZE": str(world_size)}
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            path = str(Path(__file__).with_name(script))
-            command = [sys.executable, path, program, str(folder / f"answer{rank}"), *arguments]
-            processes.append(
-                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            )
+            told = [program, str(folder / f"answer{rank}"), *arguments]
+            programs.append(Program(Path(__file__).with_name(script), told, environment, folder / f"output{rank}"))
         try:
-            for rank, process in enumerate(processes):
-                output, _ = process.communicate(timeout=240)
-                assert process.returncode == (-signal.SIGKILL if rank == dies else 0), output
+            for rank, started in enumerate(programs):
+                code = started.finish(240)
+                assert code == (-signal.SIGKILL if rank == dies else 0), started.output.read_text()
         finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-                assert process.stdout is not None
-                process.stdout.close()
+            for started in programs:
+                started.kill()
         paths = [folder / f"answer{rank}" for rank in range(world_size)]
         return [json.loads(path.read_text()) for path in paths]
 

@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
 from tests.distributed.hf_programs import MAPPING, compare, whole
+from tests.preloaded import Program
 
 from s3dataset.testing import LocalS3
 
@@ -20,40 +19,29 @@ pytestmark = [pytest.mark.timeout(200)]
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(tmp_path_factory):
     """With what the programs have left there."""
     with LocalS3("models") as s3:
-        run(world_size=2)
+        run(2, tmp_path_factory.mktemp("ranks"))
         yield s3
 
 
-def run(world_size):
+def run(world_size, folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    script = str(Path(__file__).with_name("hf_programs.py"))
-    processes = []
+    script = Path(__file__).with_name("hf_programs.py")
+    programs = []
     for rank in range(world_size):
         launched = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
         launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        launched |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-W", "ignore", script],
-                env=os.environ | launched,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+        programs.append(Program(script, [], os.environ | launched, folder / f"output{rank}"))
     try:
-        for process in processes:
-            output, _ = process.communicate(timeout=150)
-            assert process.returncode == 0, output
+        for program in programs:
+            assert program.finish(150) == 0, program.output.read_text()
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        for program in programs:
+            program.kill()
 
 
 def consolidated(server, folder):

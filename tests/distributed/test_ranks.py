@@ -38,7 +38,8 @@ def test_a_ddp_epoch_ends_under_every_tail(server: LocalS3, ranks: Ranks, kind: 
             assert set(seen.values()) == {1}
             assert [part["sizes"] for part in parts] == [[32] * 28] * 2
         assert [part["length"] for part in parts] == steps
-    assert server.stats()["operations"]["GetObject"] == 2 * COUNT + 1 + 32 * 56
+    gets = 2 * COUNT + 1 + 32 * 56
+    assert gets <= server.stats()["operations"]["GetObject"] <= 1.05 * gets  # where it is late, it is asked for twice
 
 
 def test_nothing_said_with_several_ranks_is_an_error_that_names_the_choices(ranks: Ranks) -> None:

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -42,10 +43,11 @@ def run(command: str) -> None:
     words = shlex.split(command)
     modules = {"torchrun": ["-m", "torch.distributed.run"], "pytest": ["-m", "pytest"], "python": []}
     sys.stdout.flush()
-    subprocess.run([sys.executable, *modules[words[0]], *words[1:]], check=True)
+    subprocess.run([sys.executable, "-W", "ignore", *modules[words[0]], *words[1:]], check=True)
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore")
     # Under the other ways workers import the main module, and pages would have to say so in every block.
     multiprocessing.set_start_method("fork")
     sys.path.insert(0, str(Path.cwd()))

@@ -6,10 +6,9 @@ SETTINGS. A page that cannot run would stand in NOT_RUN, with the reason.
 
 import io
 import json
+import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.preloaded import Program
 
 from s3dataset.formats import Tar
 from s3dataset.testing import LocalS3
@@ -175,15 +175,15 @@ def test_its_blocks_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
     told = {"before": setting.before, "after": setting.after, "commands": setting.commands}
     with LocalS3("my-bucket") as server:
         setting.data(server)
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", Path(__file__).with_name("run_page.py"), page, json.dumps(told)],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        setting.check(server, done.stdout)
+        (folder := tmp_path / "page").mkdir()
+        output, errors = tmp_path / "output", tmp_path / "errors"
+        arguments = [str(page), json.dumps(told)]
+        program = Program(Path(__file__).with_name("run_page.py"), arguments, os.environ, output, errors, folder)
+        try:
+            assert program.finish(TIMEOUT_S) == 0, output.read_text() + errors.read_text()
+        finally:
+            program.kill()
+        setting.check(server, output.read_text())
 
 
 def test_no_setting_is_left_over() -> None:

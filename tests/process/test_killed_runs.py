@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests import preloaded
 from tests.process.killed_trainer import train
 from tests.process.shard_world import COUNTS, put_shards
 
@@ -28,12 +29,9 @@ def server() -> Iterator[LocalS3]:
 
 
 def start(kind: str, run: str, workers: int) -> tuple[Any, Any]:
-    """A trainer, forked from a process that has nothing but the modules; and what says its steps."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.process.killed_trainer"])
-    steps, said = context.Pipe(duplex=False)
-    process = context.Process(target=train, args=(kind, "s3://bucket/small/", run, workers, EPOCHS, said))
-    process.start()
+    """A trainer, and what says its steps."""
+    steps, said = multiprocessing.Pipe(duplex=False)
+    process = preloaded.start(train, kind, "s3://bucket/small/", run, workers, EPOCHS, said)
     said.close()
     return process, steps
 

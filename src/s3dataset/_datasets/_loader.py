@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler
 from s3dataset._datasets._base import S3Dataset
 from s3dataset._datasets._batch_sampler import BatchSampler
 from s3dataset._datasets._epochs import Turn
+from s3dataset._datasets._fork_server import preload_for_workers
 from s3dataset._datasets._handing import Beginning, handed_to, handing
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
@@ -180,6 +181,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return Counting(batches, self._taken, None if self.num_workers or making.has_begun else making)
 
     def _get_iterator(self) -> Any:
+        if self.num_workers:
+            preload_for_workers(self.multiprocessing_context or torch.multiprocessing)
         batches = super()._get_iterator()
         widen_pipe(batches)
         return batches

@@ -1,7 +1,6 @@
 """A small training, to be run in a process of its own, which may be killed."""
 
 import contextlib
-import multiprocessing
 import os
 import sys
 import warnings
@@ -9,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.preloaded import start
+
 STEPS = 24
 EVERY = 4
-
-# Lightning takes ten seconds to import: one process does, and is forked.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.process.trainer.program"])
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,7 @@ class Training:
 
     def start(self, environment: dict[str, str]) -> Any:
         """The process, in which it has begun."""
-        process = processes.Process(target=_run, args=(self, environment))
-        process.start()
-        return process
+        return start(_run, self, environment)
 
 
 def _run(training: Training, environment: dict[str, str]) -> None:
