@@ -109,7 +109,7 @@ class Trainer(transformers.Trainer):
         return self.batches
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Logs. Trainer's mean losses of a run that goes on count the steps before it too, which took no part in them."""
+        """Logs, without the steps before a restart, which Trainer counts in its mean losses."""
         taken = self.state.global_step - self.first_step
         for name in ("loss", "train_loss"):
             if name in logs and (name == "train_loss" or taken <= self.args.logging_steps):
