@@ -3,8 +3,8 @@
 python examples/pretrain_on_text.py s3://bucket/jsonl/ s3://bucket/run-1 --region us-west-2
 
 Documents are shuffled, made into tokens, joined end to end and cut to one length. Checkpoints hold the model, the
-optimizer and where the loader is; started again, the program goes on from the newest. `s3dataset pack --format jsonl`
-makes such shards of single text files.
+optimizer and where the loader is; started again with as many workers, the program goes on from the newest (between two
+epochs with any number). `s3dataset pack --format jsonl` makes such shards of single text files.
 """
 
 import argparse

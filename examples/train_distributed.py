@@ -115,7 +115,8 @@ def main() -> None:
                 print(f"goes on behind step {step}")
         names: Any = None
         if arguments.names is not None:
-            names = stack.enter_context((arguments.names / f"{step}-{rank}.txt").open("w"))
+            path = arguments.names / f"{step}-{rank}.txt"
+            names = stack.enter_context(path.open("w", buffering=1))  # what a killed rank took is told too
         while step < arguments.steps:
             begun = step
             for keys, tokens in loader:

@@ -14,6 +14,7 @@ import argparse
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
@@ -23,13 +24,19 @@ from s3dataset.lightning import S3LightningCheckpoint
 from s3dataset.transforms import Image, LabelFromKey, Pair
 
 
+def picture(reader: Any) -> torch.Tensor:
+    """A transform: an image of any size as 3 by 64 by 64. Put your augmentation here, by `s3dataset.sample_rng()`."""
+    image = Image()(reader)  # Pillow's
+    return torch.from_numpy(np.array(image.resize((64, 64)))).permute(2, 0, 1)
+
+
 class Images(pl.LightningDataModule):
     def __init__(self, uri: str, region: str | None, batch_size: int, workers: int) -> None:
         super().__init__()
         images = s3dataset.Manifest.from_prefix(uri, pattern="**/*.{png,jpg,jpeg}", region=region)
         self.classes = sorted({images.key(index).split("/")[-2] for index in range(len(images))})
         self.dataset = s3dataset.S3MapDataset.from_manifest(
-            images, region=region, transform=Pair(Image(output="tensor"), LabelFromKey(classes=self.classes))
+            images, region=region, transform=Pair(picture, LabelFromKey(classes=self.classes))
         )
         self.options: dict[str, Any] = {"batch_size": batch_size, "shuffle": True, "num_workers": workers}
 
@@ -95,8 +102,11 @@ def main() -> None:
     if newest is not None:
         print(f"goes on from {newest}")
     trainer.fit(Classifier(len(data.classes)), datamodule=data, ckpt_path=newest)
-    loss = trainer.callback_metrics["loss"]
-    print(f"step {trainer.global_step}: loss {loss:.4f}; {trainer.train_dataloader.stats()}")
+    loss = trainer.callback_metrics.get("loss")
+    if loss is None:
+        print(f"{arguments.run} has all {arguments.steps} steps")
+    else:
+        print(f"step {trainer.global_step}: loss {loss:.4f}; {trainer.train_dataloader.stats()}")
 
 
 if __name__ == "__main__":

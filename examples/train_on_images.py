@@ -4,12 +4,20 @@ python examples/train_on_images.py s3://bucket/images/ s3://bucket/model.pt --re
 """
 
 import argparse
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 import s3dataset
 from s3dataset.transforms import Image, LabelFromKey, Pair
+
+
+def picture(reader: Any) -> torch.Tensor:
+    """A transform: an image of any size as 32 by 32 grey pixels. Put your augmentation here."""
+    image = Image(mode="L")(reader)  # Pillow's
+    return torch.from_numpy(np.array(image.resize((32, 32))))
 
 
 def main() -> None:
@@ -26,12 +34,11 @@ def main() -> None:
     dataset = s3dataset.S3MapDataset.from_manifest(
         images,
         region=arguments.region,
-        transform=Pair(Image(mode="L", output="tensor"), LabelFromKey(classes=classes)),
+        transform=Pair(picture, LabelFromKey(classes=classes)),
     )
     loader = s3dataset.DataLoader(dataset, batch_size=32, shuffle=True, num_workers=arguments.workers)
 
-    first, _ = dataset[0]
-    model = nn.Sequential(nn.Flatten(), nn.Linear(first.numel(), 128), nn.ReLU(), nn.Linear(128, len(classes)))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 128), nn.ReLU(), nn.Linear(128, len(classes)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for epoch in range(arguments.epochs):
         loader.set_epoch(epoch)

@@ -7,7 +7,8 @@ in an sbatch file `ray start --head` on the first machine, `ray start --address`
 starts the ranks again when a machine fails (--failures), and started again the program goes on, with any number of
 ranks: from the newest checkpoint in S3, one an epoch.
 
-Images lie as `<prefix>/<label>/<name>.<png or jpg>`. Needs s3dataset[images,ray], and pandas and pyarrow for Ray Train.
+Images lie as `<prefix>/<label>/<name>.<png or jpg>` and have one size. Needs s3dataset[images,ray], and pandas and
+pyarrow for Ray Train.
 """
 
 import argparse

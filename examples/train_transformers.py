@@ -61,6 +61,7 @@ def make_model(length: int) -> Any:
     config = transformers.GPT2Config(
         vocab_size=END + 1, n_positions=length, n_embd=64, n_layer=2, n_head=4, bos_token_id=END, eos_token_id=END
     )
+    torch.manual_seed(0)
     return transformers.GPT2LMHeadModel(config)
 
 
@@ -102,9 +103,18 @@ class Trainer(transformers.Trainer):
     def __init__(self, batches: Batches, **options: Any) -> None:
         super().__init__(**options)
         self.batches = batches
+        self.first_step = 0
 
     def get_train_dataloader(self) -> Any:
         return self.batches
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs, without the steps before a restart, which Trainer counts in its mean losses."""
+        taken = self.state.global_step - self.first_step
+        for name in ("loss", "train_loss"):
+            if name in logs and (name == "train_loss" or taken <= self.args.logging_steps):
+                logs[name] *= self.state.global_step / taken
+        super().log(logs, start_time)
 
 
 def with_trainer(arguments: argparse.Namespace, manager: s3dataset.CheckpointManager) -> None:
@@ -131,7 +141,9 @@ def with_trainer(arguments: argparse.Namespace, manager: s3dataset.CheckpointMan
         optimizer.load_state_dict(restored.state["optimizer"])
         schedule.load_state_dict(restored.state["lr_scheduler"])
         loader.load_state_dict(restored.dataset_state)
-        checkpoints.first_step = restored.step
+        checkpoints.first_step = trainer.first_step = restored.step
+        if restored.step >= arguments.steps:
+            return  # Trainer would take another step before it looks
     trainer.train()
 
 

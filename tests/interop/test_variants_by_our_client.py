@@ -47,6 +47,18 @@ def test_objects_come_and_go(server: LocalS3, client: Any) -> None:
     assert len(refused) <= 1
 
 
+def test_datasets(server: LocalS3) -> None:
+    """Whole objects, for whose stored checksums the service is asked."""
+    for number in range(20):
+        server.put("bucket", f"data/{number:02}", b"%d" % number)
+    listed = s3dataset.S3MapDataset.from_prefix("s3://bucket/data/", region=server.region)
+    assert [reader.read() for reader in listed] == [b"%d" % number for number in range(20)]
+    refused = len([record for record in server.requests() if record.status in {400, 501}])
+    assert [listed[number].read() for number in (7, 3)] == [b"7", b"3"]
+    # Once the store has refused to be asked, it is not asked any more.
+    assert len([record for record in server.requests() if record.status in {400, 501}]) == refused
+
+
 def test_checkpoints(server: LocalS3) -> None:
     """One in one request, one in parts, by each way of reading."""
     for state in ({"a": torch.ones(5)}, {"a": torch.arange(5 << 20), "b": torch.ones(3)}):

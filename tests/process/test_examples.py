@@ -21,7 +21,7 @@ def server():
     with LocalS3("my-bucket") as running:
         for number in range(48):
             file = io.BytesIO()
-            Image.new("RGB", (8, 8), (number * 5, 0, 0)).save(file, "JPEG")
+            Image.new("RGB", (8 + number, 8), (number * 5, 0, 0)).save(file, "JPEG")
             label = ("cat", "dog")[number % 2]
             running.put("my-bucket", f"images/{label}/{number:02d}.jpg", file.getvalue())
         yield running

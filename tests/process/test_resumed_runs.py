@@ -82,6 +82,15 @@ class TestEpochs:
         third.set_epoch(2)
         assert batches_of(third) == epochs[2]
 
+    def test_runs_that_begin_with_other_workers_take_the_same_batches_of_named_streams(self, indexed: Manifest) -> None:
+        def epoch(num_workers: int, streams: int | None) -> list[Any]:
+            dataset = stream(indexed, shuffle=Shuffle(seed=1, streams=streams))
+            return batches_of(DataLoader(dataset, batch_size=1, num_workers=num_workers))
+
+        assert epoch(3, 64) == epoch(1, 64) == epoch(0, 64)
+        assert epoch(3, None) != epoch(0, None)
+        assert batches_of(map_loader(indexed, num_workers=3)) == batches_of(map_loader(indexed))
+
     def test_a_length_is_that_of_a_whole_epoch(self, indexed: Manifest) -> None:
         for make in (lambda: map_loader(indexed), lambda: DataLoader(stream(indexed), batch_size=8)):
             first = make()

@@ -39,6 +39,9 @@ def server() -> Iterator[LocalS3]:
             file = io.BytesIO()
             Image.new("RGB", (8, 8), (number * 5, 0, 255 * (number % 2))).save(file, "PNG")
             running.put("my-bucket", f"images/{('cat', 'dog')[number % 2]}/{number:02d}.png", file.getvalue())
+            file = io.BytesIO()
+            Image.new("RGB", (8 + number, 8), (number * 5, 0, 255 * (number % 2))).save(file, "JPEG")
+            running.put("my-bucket", f"photos/{('cat', 'dog')[number % 2]}/{number:02d}.jpg", file.getvalue())
         for shard in range(3):
             lines = [json.dumps({"text": f"document {shard} {n} says hello. " * 3}) for n in range(DOCUMENTS // 3)]
             running.put("my-bucket", f"jsonl/{shard}.jsonl", "\n".join(lines).encode())
@@ -139,10 +142,11 @@ def test_train_webdataset_images(server: LocalS3) -> None:
 @pytest.mark.slow
 def test_train_lightning() -> None:
     def train(name: str, steps: int) -> str:
-        place = ["examples/train_lightning.py", "s3://my-bucket/images/", f"s3://my-bucket/{name}"]
+        place = ["examples/train_lightning.py", "s3://my-bucket/photos/", f"s3://my-bucket/{name}"]
         return run(*place, "--workers", "0", "--batch-size", "16", "--save-every", "4", "--steps", str(steps))
 
     first, second, whole = train("run-4", 4), train("run-4", 11), train("run-4-whole", 11)
+    assert "run-4 has all 8 steps" in train("run-4", 8)  # the last checkpoint
     assert "goes on from" not in first
     assert "goes on from s3://my-bucket/run-4/epoch=1-step=4.ckpt" in second  # three batches are an epoch
     loss = re.compile(r"step 11: loss [\d.]+")
@@ -164,6 +168,8 @@ def test_train_transformers(loop: str) -> None:
     losses = [(int(step), float(loss)) for step, loss in re.findall(r"step (\d+): loss ([\d.]+)", first + second)]
     assert [step for step, _ in losses] == [5, 10, 15, 20, 25, 30]
     assert losses[-1][1] < losses[0][1] - 1
+    assert losses[3][1] > losses[2][1] / 2  # a mean of the steps since the restart
+    assert "loss" not in train("run-5", 30).replace("loss_type", "")  # there is nothing left to do
     with s3dataset.CheckpointManager(f"s3://my-bucket/run-5-{loop}") as manager:
         restored = manager.restore()
     assert restored is not None

@@ -236,17 +236,20 @@ fn in_progress(call: &Call, fault: Fault) -> Fault {
     }
 }
 
-/// Some stores refuse checksum headers they do not know: from then on they get none.
-fn without_checksum(attempts: &Attempts<'_>, call: &mut Call, fault: Fault) -> Fault {
-    let had_one = call.checksum.is_some();
+/// Whether a store refuses a checksum header that it does not know.
+pub fn refuses_checksum(fault: &Fault) -> bool {
     let refused = matches!(fault.status, 400 | 501)
         && matches!(
             fault.code.as_str(),
             "NotImplemented" | "InvalidArgument" | "InvalidRequest" | "UnsupportedArgument" | "UnsupportedHeader"
         );
     let unnamed = fault.code == "NotImplemented" && fault.about.is_empty();
-    let about_it = unnamed || fault.message.to_ascii_lowercase().contains("checksum");
-    if had_one && refused && about_it {
+    refused && (unnamed || fault.message.to_ascii_lowercase().contains("checksum"))
+}
+
+/// Some stores refuse checksum headers they do not know: from then on they get none.
+fn without_checksum(attempts: &Attempts<'_>, call: &mut Call, fault: Fault) -> Fault {
+    if call.checksum.is_some() && refuses_checksum(&fault) {
         attempts.client.no_checksums.store(true, Relaxed);
         call.checksum = None; // another call may have found out while this one was on its way
         return Fault { retry: Retry::Corrected, ..fault };

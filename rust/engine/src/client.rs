@@ -157,6 +157,8 @@ pub struct Client {
     pub quota: Quota,
     /// The server refused a checksum header once; it gets none any more.
     pub no_checksums: AtomicBool,
+    /// The server refused to be asked for a stored checksum once; it is not asked any more.
+    pub no_stored_checksums: AtomicBool,
     pub closed: AtomicBool,
     credentials: Mutex<CredentialState>,
     credentials_changed: Condvar,
@@ -180,6 +182,7 @@ impl Client {
             hedges: Hedges::default(),
             quota: Quota::default(),
             no_checksums: AtomicBool::new(false),
+            no_stored_checksums: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             credentials: Mutex::default(),
             credentials_changed: Condvar::new(),

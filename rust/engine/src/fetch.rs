@@ -269,7 +269,7 @@ async fn open(attempts: &mut Attempts<'_>, fetch: &Fetch, grant: &mut Option<Gra
         first_byte: if small { FirstByte::Small } else { FirstByte::Usual },
         hedge: Some(if small { Class::Small } else { Class::Large }),
     };
-    let exchange = attempts.exchange(&request).await?;
+    let exchange = attempts.exchange(&request).await.map_err(|fault| verify::unasked(attempts, &request, fault))?;
     if let Some(pin) = &fetch.pin
         && let Err(fault) = compare(pin, &exchange.head.etag)
     {

@@ -64,6 +64,9 @@ def latency(axes: Axes, result: Result) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else ""))
+    lowest, highest = axes.get_ylim()
+    steps = [digit * 10.0**exponent for exponent in range(-3, 7) for digit in (1, 2, 5)]  # those that have labels
+    axes.set_ylim(max(step for step in steps if step <= lowest), min(step for step in steps if step >= highest))
     doublings(axes, at_once)
     axes.legend(frameon=False, fontsize=9.5, labelcolor=INK, loc="upper left", ncols=3, handlelength=1.4)
     return None

@@ -17,7 +17,17 @@ const ASK: &[(&str, &str)] = &[("x-amz-checksum-mode", "ENABLED")];
 
 /// The headers of a request for a whole object without a range: with one, S3 tells no checksum of the object.
 pub fn headers(attempts: &Attempts<'_>) -> &'static [(&'static str, &'static str)] {
-    if attempts.client.settings.verify_reads { ASK } else { &[] }
+    let client = attempts.client;
+    if client.settings.verify_reads && !client.no_stored_checksums.load(Relaxed) { ASK } else { &[] }
+}
+
+/// Some stores refuse to be asked for the checksum: from then on they are not.
+pub fn unasked(attempts: &Attempts<'_>, request: &Request<'_>, fault: Fault) -> Fault {
+    if request.headers.is_empty() || !crate::call::refuses_checksum(&fault) {
+        return fault;
+    }
+    attempts.client.no_stored_checksums.store(true, Relaxed);
+    Fault { retry: Retry::Corrected, ..fault }
 }
 
 /// What the bytes of an answer must add up to; None where it does not bring the whole object, or nothing is stored that one pass
