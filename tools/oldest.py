@@ -1,18 +1,19 @@
 """Runs tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 
 `python3 tools/oldest.py [--checkpoints] [PYTEST ARGUMENTS]`: the fast tests, or those of checkpoints, which depend on
-PyTorch's version most. The package is used from where its sources are, with the Rust part that `make env` has built.
+PyTorch's version most. The package is installed there as `make env` does it, from where its sources are.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import build_native
 import setup_env
 import venvs
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".venv-oldest"
 PYTHON = "3.11"  # for which all of them have wheels
 EXTRAS = ["dev", "ray"]
 CHECKPOINTS = (
@@ -30,9 +31,12 @@ def main() -> None:
     own = "%d.%d" % sys.version_info[:2]
     wanted = ["--resolution", "lowest-direct", *setup_env.requirements(EXTRAS)]
     python = sys.executable if own == PYTHON else PYTHON
-    interpreter = venvs.make(
-        ROOT / ".venv-oldest", wanted, about="the oldest versions of pyproject.toml", python=python
-    )
+    interpreter = venvs.make(FOLDER, wanted, about="the oldest versions of pyproject.toml", python=python)
+
+    def install(arguments: list[str]) -> None:
+        subprocess.run([*venvs.uv_command(), "pip", "install", "--python", interpreter, *arguments], check=True)
+
+    build_native.build_and_install(FOLDER, install)
     given = sys.argv[1:]
     tests: tuple[str, ...] = ("-m", "not slow")
     if "--checkpoints" in given:
@@ -43,8 +47,7 @@ def main() -> None:
     # What those versions say of later ones is no error here.
     quiet = ["-W", "ignore::FutureWarning", "-W", "ignore::DeprecationWarning"]
     command = [interpreter, "-m", "pytest", "-p", "no:cacheprovider", *quiet, *given, *tests]
-    paths = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-    sys.exit(subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode)
+    sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)
 
 
 if __name__ == "__main__":
