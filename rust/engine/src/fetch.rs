@@ -303,7 +303,7 @@ async fn inspect(
             }
         }
         (206, None) => Fault::transport("206 without a valid Content-Range"),
-        (200, _) if start.is_some_and(|s| s > 0) || matches!(what, What::Suffix(_)) => {
+        (200, _) if start.is_some_and(|s| s > 0) || is_more_than_tail(what, head.length) => {
             Fault::invalid("the server ignores the Range header; it cannot be read in parts")
         }
         (200, _) => match head.length {
@@ -320,6 +320,12 @@ async fn inspect(
     };
     attempts.abandon(exchange, Some(&fault));
     Err(fault)
+}
+
+/// Whether a whole object answers more than the tail that was asked for. Of one that is not longer, an empty one for
+/// one, it is the tail, and servers may answer so.
+fn is_more_than_tail(what: What, length: Length) -> bool {
+    matches!(what, What::Suffix(most) if !matches!(length, Length::Fixed(n) if n <= most))
 }
 
 /// Reads an opened answer into its place; what breaks on the way is fetched from there on.

@@ -62,6 +62,16 @@ fn ranges_in_chunks_are_read() {
     assert_eq!(bench.get(What::Whole, None, None).err().unwrap().kind, Kind::Transport);
 }
 
+#[test]
+fn a_whole_object_answers_for_a_tail_that_is_no_shorter() {
+    let whole = |text: &str| says(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len()));
+    let server = Server::start(vec![whole(""), whole("0123"), whole("01234")]);
+    let bench = Bench::of(&server);
+    assert_eq!(text(&bench.get(What::Suffix(4), None, None).unwrap()), "");
+    assert_eq!(text(&bench.get(What::Suffix(4), None, None).unwrap()), "0123");
+    assert_eq!(bench.get(What::Suffix(4), None, None).err().unwrap().kind, Kind::Invalid);
+}
+
 const KIB: usize = 1 << 10;
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: \"e\"\r\n\r\n";
 

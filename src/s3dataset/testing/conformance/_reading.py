@@ -44,6 +44,9 @@ class ReadingSemantics(Suite):
         write(client, bucket, f"{prefix}k", 0)
         assert bytes(client.get_range(bucket, f"{prefix}k", 0, 10)) == b""
         assert client.get_object(bucket, f"{prefix}k").read() == b""
+        for reader_constructor in READERS.values():
+            reader = client.get_object(bucket, f"{prefix}k", reader_constructor=reader_constructor)
+            assert reader.seek(0, io.SEEK_END) == 0
 
     @pytest.mark.parametrize("kind", list(READERS))
     def test_a_reader_is_a_file(self, client: S3Client, bucket: str, prefix: str, kind: str) -> None:
