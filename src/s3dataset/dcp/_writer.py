@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -59,7 +60,7 @@ class S3StorageWriter(FileSystemWriter):
         region: Where the bucket is; default: from the environment, the profile, else the bucket itself tells.
         path: The checkpoint: "s3://bucket/prefix". Needed; it stands behind the region as in s3torchconnector.
         s3client_config: Everything else.
-        prefix_strategy: Names of the objects of each rank; default: all side by side.
+        prefix_strategy: Names of the objects of each rank, also as a function of the rank; default: all side by side.
         thread_count: Objects of a rank. One is enough for full speed: its parts are sent side by side.
         endpoint: URL of a service of one's own; default: from the environment, else Amazon's.
         **kwargs: For torch's FileSystemWriter: `overwrite` (False: an existing checkpoint is a RuntimeError),
@@ -77,7 +78,7 @@ class S3StorageWriter(FileSystemWriter):
         region: str | None = None,
         path: str | os.PathLike[str] = "",
         s3client_config: S3ClientConfig | None = None,
-        prefix_strategy: S3PrefixStrategyBase | None = None,
+        prefix_strategy: S3PrefixStrategyBase | Callable[[int], str] | None = None,
         thread_count: int = 1,
         *,
         endpoint: str | None = None,
@@ -86,10 +87,11 @@ class S3StorageWriter(FileSystemWriter):
         uri_of(path, need_key=False)
         if type(thread_count) is not int or thread_count < 1:
             raise ValueError(f"thread_count must be an integer of at least 1, not {thread_count!r}")
-        if prefix_strategy is not None and not isinstance(prefix_strategy, S3PrefixStrategyBase):
+        given: object = prefix_strategy
+        if given is not None and (isinstance(given, type) or not callable(given)):
             raise TypeError(
-                "prefix_strategy must be an instance of an S3PrefixStrategyBase, such as HexPrefixStrategy(), not "
-                f"{prefix_strategy!r}"
+                "prefix_strategy must be an instance of an S3PrefixStrategyBase, such as HexPrefixStrategy(), or a "
+                f"function of the rank, not {given!r}"
             )
         kwargs["sync_files"] = False  # there is nothing to sync: a request is answered when the object is kept
         super().__init__(path, thread_count=thread_count, **kwargs)

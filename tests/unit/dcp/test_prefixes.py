@@ -78,3 +78,8 @@ def test_ones_own():
 def test_a_writer_takes_strategies_alone(strategy):
     with pytest.raises(TypeError, match="prefix_strategy must be an instance of"):
         S3StorageWriter("us-east-1", "s3://bucket/run", prefix_strategy=strategy)
+
+
+def test_a_function_of_the_rank_is_a_strategy():
+    writer = S3StorageWriter("us-east-1", "s3://bucket/run", prefix_strategy="own-{}-".format)
+    assert writer.prefix_strategy(3) == "own-3-"
