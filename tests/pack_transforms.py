@@ -4,7 +4,7 @@ import os
 import time
 from typing import Any
 
-__all__ = ["both", "drop_odd", "fail_at_seven", "kill", "shout", "slowly"]
+__all__ = ["both", "drop_odd", "end", "fail_at_seven", "kill", "shout", "slowly"]
 
 
 def shout(sample: dict[str, Any]) -> dict[str, Any]:
@@ -23,6 +23,11 @@ def both(sample: dict[str, Any]) -> list[dict[str, Any]]:
 def fail_at_seven(sample: dict[str, Any]) -> dict[str, Any]:
     if sample["__key__"].endswith("7"):
         raise KeyError("no seven")
+    return sample
+
+
+def end(sample: dict[str, Any]) -> dict[str, Any]:
+    os.kill(os.getpid(), 15)
     return sample
 
 

@@ -246,6 +246,27 @@ class TestTransforms:
         with pytest.raises(S3Exception, match="ended by signal 9"):
             pack(SOURCE, DEST, transform=pack_transforms.kill, shard_size=SMALL, workers=2)
 
+    def test_a_worker_that_is_asked_to_end_does_so_quietly(
+        self, server: LocalS3, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(S3Exception, match="ended with status 0"):
+            pack(SOURCE, DEST, transform=pack_transforms.end, shard_size=SMALL, workers=2)
+        assert "Fatal Python error" not in capfd.readouterr().err
+
+    def test_a_worker_whose_parent_has_gone_ends_quietly(self) -> None:
+        with subprocess.Popen(
+            [sys.executable, "-c", "from s3dataset._pack._worker_process import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            process.stdin.close()
+            assert process.stderr.read() == b""
+
     def test_what_cannot_be_written_names_the_sample(self, server: LocalS3) -> None:
         with pytest.raises(DecodeError, match=r"'cat/000' of s3://source/data/cat/000.JSON cannot be written"):
             pack(SOURCE, DEST, transform=lambda sample: {"value": object()}, workers=0)

@@ -215,9 +215,8 @@ def test_without_a_terminal_and_without_yes_nothing_is_written(server):
     assert server.requests() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_removes_what_was_written(server, number):
-    before = server.keys("bucket")
+def stopped(server, number, operation):
+    """A measurement with `--write` that gets a signal after the first request of an operation."""
     process = subprocess.Popen(
         [*COMMAND, "s3://bucket/small/", *WRITING, "--seconds", "60", "--yes"],
         stdout=subprocess.PIPE,
@@ -227,7 +226,7 @@ def test_a_signal_removes_what_was_written(server, number):
     )
     try:
         deadline = time.monotonic() + TIMEOUT_S
-        while not server.requests("GetObject"):
+        while not server.requests(operation):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(number)
@@ -236,7 +235,22 @@ def test_a_signal_removes_what_was_written(server, number):
         process.kill()
     assert process.returncode == 128 + number
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_removes_what_was_written(server, number):
+    before = server.keys("bucket")
+    stopped(server, number, "GetObject")
     assert server.keys("bucket") == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_objects_are_written_waits_for_those_that_are_under_way(server, number):
+    before = server.keys("bucket")
+    server.add_fault(Fault.delay(1.0, operation="PutObject", after=1, times=None))
+    stopped(server, number, "PutObject")
+    assert server.keys("bucket") == before
+    assert [record.status for record in server.requests("PutObject")] == [200] * 128
 
 
 def test_what_cannot_be_removed_is_named(server, capsys):

@@ -84,3 +84,11 @@ def test_one_that_changed_since_it_was_asked_for_is_not_mixed(server: LocalS3) -
         server.put("bucket", "005.tar", b"another")
         with opener.open(5, ()) as changed, pytest.raises(ObjectChangedError, match=r"005\.tar"):
             changed.read()
+
+
+def test_shards_may_be_closed_behind_their_opener(server: LocalS3) -> None:
+    with ShardOpener(ClientRef().get(), s3dataset.Manifest.from_objects(URIS), window_bytes=1 << 18) as opener:
+        shard = opener.open(0, range(1, SHARDS))
+        shard.read(1)
+    shard.close()
+    assert shard.closed

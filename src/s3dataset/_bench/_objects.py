@@ -5,11 +5,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from s3dataset._bench._plan import Options, objects_of
 from s3dataset._bench._result import WriteStep
-from s3dataset._client import Client
+from s3dataset._client import Client, Reply
 from s3dataset._io import S3Writer
 from s3dataset._manifest import Pattern
 from s3dataset._uri import S3Uri
@@ -18,6 +18,8 @@ from s3dataset.errors import S3Exception
 __all__ = ["Load", "Stored", "Temporary", "some_objects"]
 
 _LISTED: Final = 20_000
+_LAST_WRITES_S: Final = 30.0
+"""For writes that are under way when a measurement is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,31 @@ class Temporary:
             keys = [f"{self.place.key}{size}/{number:04d}" for number in range(count)]
             begin = time.perf_counter()
             if size <= self._client.part_size:
-                infos = self._client.put_many((self.place.bucket, key, data) for key in keys)
+                etags = self._put_all(keys, data)
             else:
-                infos = []
+                etags = []
                 for key in keys:
                     with S3Writer(self._client, self.place.bucket, key, size=size) as writer:
                         writer.write(data)
-                    infos.append(writer.result)
+                    etags.append(writer.result.etag)
             seconds = time.perf_counter() - begin
-            self.objects += [Stored(self.place.bucket, info.key, size, info.etag or None) for info in infos]
+            self.objects += [
+                Stored(self.place.bucket, key, size, etag or None) for key, etag in zip(keys, etags, strict=True)
+            ]
             yield WriteStep(size, count, seconds)
+
+    def _put_all(self, keys: list[str], data: memoryview) -> list[str]:
+        """Writes them at once -> ETags. None is under way when it ends: what came after the removal would stay."""
+        with self._client.queue() as queue:
+            try:
+                results = queue.take_many(queue.put((self.place.bucket, key, data, ()) for key in keys))
+            except BaseException:
+                queue.next(queue.unfinished, timeout_s=_LAST_WRITES_S)
+                raise
+        for result in results:
+            if isinstance(result, S3Exception):
+                raise result
+        return [cast(Reply, result).etag for result in results]
 
     def __exit__(self, kind: object, value: BaseException | None, trace: object) -> None:
         try:

@@ -205,7 +205,7 @@ class S3Checkpoint:
 
             def save_file() -> ObjectInfo:
                 with writer:
-                    writer.write(file.getbuffer())
+                    writer.write(file.getvalue())  # no copy
                 return writer.result
 
             return background.submit(str(uri), save_file, writer.abort)

@@ -66,6 +66,8 @@ class ShardOpener:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for file in (*self._open.values(), *self._coming.values()):
+            file.sent.clear()  # it may be closed later, and gives up nothing then
         self._queue.close()
         self._rows.close()
 

@@ -8,9 +8,9 @@ import os
 import pickle
 import queue
 import signal
-import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from s3dataset._client import configure_process, end_with_parent
@@ -24,15 +24,17 @@ __all__ = ["main"]
 
 def main() -> None:
     """Receives (count of workers, spec), then tasks, then None; sends numbers of bytes, `Finished`, or an exception."""
-    with os.fdopen(os.dup(1), "wb") as out:
+    # Not sys.stdin: the interpreter closes that when it ends, and dies of it while a thread waits for tasks there.
+    source = os.fdopen(os.dup(0), "rb")
+    with suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as out:  # the parent may have gone
         os.dup2(2, 1)  # a transform that prints must not print into the messages
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
         signal.signal(signal.SIGTERM, _end)
         end_with_parent()
         try:
-            share, spec = receive(sys.stdin.buffer)
+            share, spec = receive(source)
             configure_process(lanes=1, share=share)
-            _make_all(spec, out)
+            _make_all(spec, source, out)
         except BaseException as error:  # noqa: BLE001 - raised where the pack was called
             if not isinstance(error, SystemExit):
                 send(out, _portable(error))
@@ -43,9 +45,9 @@ def _end(number: int, frame: Any) -> None:  # noqa: ARG001
     raise SystemExit(1)
 
 
-def _make_all(spec: Any, out: BinaryIO) -> None:
+def _make_all(spec: Any, source: BinaryIO, out: BinaryIO) -> None:
     tasks: queue.SimpleQueue[ShardTask | None] = queue.SimpleQueue()
-    threading.Thread(target=_receive_tasks, args=[tasks], name="s3dataset-pack-tasks", daemon=True).start()
+    threading.Thread(target=_receive_tasks, args=[source, tasks], name="s3dataset-pack-tasks", daemon=True).start()
     ahead: list[ShardTask | None] = []
 
     def more() -> ShardTask | None:
@@ -66,9 +68,9 @@ def _make_all(spec: Any, out: BinaryIO) -> None:
         maker.make_all(all_tasks(), lambda finished: send(out, finished), lambda: tasks.put(None))
 
 
-def _receive_tasks(tasks: "queue.SimpleQueue[ShardTask | None]") -> None:
+def _receive_tasks(source: BinaryIO, tasks: "queue.SimpleQueue[ShardTask | None]") -> None:
     try:
-        while (task := receive(sys.stdin.buffer)) is not None:
+        while (task := receive(source)) is not None:
             tasks.put(task)
     except EOFError:
         pass  # the parent has gone

@@ -81,8 +81,9 @@ class _Part:
 
     @classmethod
     def of_bytes(cls, data: io.BytesIO) -> "_Part":
-        view = data.getbuffer()
-        return cls(len(view), view, None)
+        # Not getbuffer(): a file that is collected together with a view of it says so on stderr (Python 3.13).
+        whole = data.getvalue()  # no copy
+        return cls(len(whole), whole, None)
 
     @classmethod
     def of_tensor(cls, tensor: torch.Tensor, lengths: dict[Any, int]) -> "_Part":
