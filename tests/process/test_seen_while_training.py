@@ -112,6 +112,25 @@ def test_batches_out_of_order_are_not_fetched_ahead(server: Any, monkeypatch: py
     assert "in_order=True (now False)" in text_of(loader, monkeypatch)
 
 
+@pytest.mark.parametrize("kind", [s3dataset.S3MapDataset, s3dataset.S3IterableDataset])
+def test_of_a_mixture_the_slow_transform_is_named(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    quick, slow = (kind.from_prefix("s3://bucket/objects/", transform=each) for each in (size, slow_size))
+    loader = s3dataset.DataLoader(s3dataset.MixedDataset([quick, slow], [0.5, 0.5]), batch_size=4, num_workers=1)
+    assert "The bottleneck is the transform" in text_of(loader, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", [s3dataset.S3MapDataset, s3dataset.S3IterableDataset])
+def test_a_mixture_is_never_told_to_look_ahead(server: Any, monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    """Its parts are streams, map datasets too."""
+    server.set_traffic(latency_s=0.1)
+    config = s3dataset.S3ClientConfig(max_connections=4)
+    parts = [kind.from_prefix("s3://bucket/objects/", transform=size, s3client_config=config) for _ in range(2)]
+    loader = s3dataset.DataLoader(s3dataset.MixedDataset(parts, [0.5, 0.5]), batch_size=4)
+    text = text_of(loader, monkeypatch)
+    assert "The bottleneck is the network" in text
+    assert "max_connections=8" in text
+
+
 def test_slow_stages_are_spread_over_workers_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_loop_watch, "cores", lambda: 8)
     dataset = s3dataset.S3IterableDataset.from_prefix("s3://bucket/objects/", transform=size)

@@ -209,12 +209,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             # It knows nothing of this loader, which may be gone while its iterator lives.
             settings = functools.partial(
                 _settings,
-                sources[0],
+                self.dataset,
                 self.batch_sampler,
                 self.batch_size,
                 self.num_workers,
                 in_order=getattr(self, "in_order", True),
-                staged=isinstance(self.dataset, StagedDataset),
             )
             stats = functools.partial(_stats_of, sources)
             watch = LoopWatch(stats, settings, self.num_workers, warn=self._warn_waits)
@@ -365,36 +364,37 @@ def _stats_of(sources: list[S3Dataset[Any]]) -> Stats:
     return together([(source._client_ref, source.stats()) for source in sources])  # noqa: SLF001
 
 
-def _settings(
-    source: S3Dataset[Any], sampler: Any, batch_size: int | None, num_workers: int, *, in_order: bool, staged: bool
-) -> Settings:
+def _settings(dataset: Any, sampler: Any, batch_size: int | None, num_workers: int, *, in_order: bool) -> Settings:
     """What of a loader could be changed."""
+    sources = _sources(dataset)
+    source = sources[0]
     maker, config = source._maker, source._client_ref.config  # noqa: SLF001
     objects = source._format_of_shards is None  # noqa: SLF001
     on_demand, not_ahead = objects and not maker.reads_ahead, ""
-    if isinstance(source, S3MapDataset) and not on_demand:
-        not_ahead = _not_ahead(source, sampler, num_workers, in_order=in_order)
+    if isinstance(dataset, S3MapDataset) and not on_demand:
+        not_ahead = _not_ahead(dataset, sampler, num_workers, in_order=in_order)
         # A sample that is asked for alone is read by its transform.
-        alone = source._has_own_samples or sampler is None  # noqa: SLF001
-        on_demand = objects and alone and source._on_error == "raise"  # noqa: SLF001
+        alone = dataset._has_own_samples or sampler is None  # noqa: SLF001
+        on_demand = objects and alone and dataset._on_error == "raise"  # noqa: SLF001
     ours = isinstance(sampler, BatchSampler | LookAhead)
     return Settings(
         num_workers=num_workers,
         ahead=getattr(sampler, "ahead", getattr(sampler, "_ahead", None)) if ours else 0,
         batch_size=batch_size or getattr(sampler, "batch_size", None),
-        looks_ahead=isinstance(source, S3MapDataset),
+        looks_ahead=isinstance(dataset, S3MapDataset),
         has_index=source._reads_unindexed is None,  # noqa: SLF001
         on_demand=on_demand,
         not_ahead=not_ahead,
-        staged=staged,
+        staged=isinstance(dataset, StagedDataset),
+        sources=len(sources),
         max_connections=None if config is None else config.max_connections,
         memory_limit_bytes=None if config is None else config.memory_limit_bytes,
     )
 
 
-def _not_ahead(source: S3MapDataset[Any], sampler: Any, num_workers: int, *, in_order: bool) -> str:
+def _not_ahead(dataset: S3MapDataset[Any], sampler: Any, num_workers: int, *, in_order: bool) -> str:
     """What to change so that batches are fetched ahead, beside `ahead` itself; "" if nothing is in the way."""
-    if source._has_own_samples:  # noqa: SLF001
+    if dataset._has_own_samples:  # noqa: SLF001
         return "transform= instead of the dataset's own __getitem__, for which one sample is fetched after the other"
     if sampler is None:
         return "batch_size= (now None): without batches one sample is fetched after the other"

@@ -44,6 +44,7 @@ class Settings:
         on_demand: Whether samples fetch by themselves what is read of them.
         not_ahead: What to change so that samples are fetched ahead; "": they are.
         staged: Whether stages stand behind the transform.
+        sources: Datasets that are read in turn: those of a mixture.
         max_connections: As configured; None: the default.
         memory_limit_bytes: As configured; None: the default.
     """
@@ -56,6 +57,7 @@ class Settings:
     on_demand: bool = False
     not_ahead: str = ""
     staged: bool = False
+    sources: int = 1
     max_connections: int | None = None
     memory_limit_bytes: int | None = None
 
@@ -185,7 +187,11 @@ class LoopWatch:
 
 def told(window: Stats, waited_s: float, elapsed_s: float, settings: Settings) -> str:
     """The warning's words."""
-    bottleneck = bottleneck_of(window, waited_s, settings.num_workers, on_demand=settings.on_demand)
+    made_s = window.network_wait_s + window.transform_s
+    # Each source of a mixture counts as its consumer's what the others take.
+    consumer_s = max(0.0, (window.consumer_wait_s - (settings.sources - 1) * made_s) / settings.sources)
+    shared = replace(window, consumer_wait_s=consumer_s)
+    bottleneck = bottleneck_of(shared, waited_s, settings.num_workers, on_demand=settings.on_demand)
     where = "in the loop's own process" if settings.num_workers == 0 else f"over {settings.num_workers} worker(s)"
     throttled = bottleneck == "network" and window.throttles > _THROTTLED * window.requests
     remedy = settings.remedy(bottleneck, throttled=throttled, request_bytes=window.bytes / max(1, window.requests))

@@ -203,6 +203,14 @@ def test_more_requests_at_once_need_memory(settings: Settings, said: str) -> Non
     assert f"Change first: {said}" in text.replace("S3ClientConfig(", "")
 
 
+def test_what_one_source_of_a_mixture_takes_is_no_consumers_time() -> None:
+    """Over 10 s one source makes samples for 9; the other counts these as time in which nobody asked."""
+    window = Stats(samples=10, requests=10, transform_s=9.0, consumer_wait_s=1.0 + 10.0)
+    assert "The bottleneck is the transform" in _loop_watch.told(window, 5.0, 10.0, Settings(1, sources=2))
+    handed = Stats(samples=10, requests=10, transform_s=2.0, consumer_wait_s=8.0 + 10.0)
+    assert "collate_fn=" in _loop_watch.told(handed, 5.0, 10.0, Settings(1, sources=2))
+
+
 def test_what_a_transform_reads_on_demand_is_the_networks_time() -> None:
     window = Stats(samples=50, requests=50, transform_s=5.0, ttfb_histogram=((0.1, 50),))
     assert _loop_watch.bottleneck_of(window, 5.0, 1, on_demand=True) == "network"
