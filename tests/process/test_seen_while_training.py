@@ -1,5 +1,6 @@
 """What a training run shows of its data: warnings of real loops, metrics over workers, ranges in a trace."""
 
+import inspect
 import itertools
 import time
 import warnings
@@ -41,6 +42,11 @@ def slow_size(reader: Any) -> int:
     return size(reader)
 
 
+def slow_length(length: int) -> bool:
+    time.sleep(0.03)
+    return length > 0
+
+
 def text_of(loader: Any, monkeypatch: pytest.MonkeyPatch, *, window_s: float = 0.5) -> str:
     """What a loop that does nothing but take batches is warned of."""
     monkeypatch.setattr(_loop_watch, "_WINDOW_S", window_s)
@@ -64,6 +70,72 @@ def test_a_slow_network_is_named(server: Any, monkeypatch: pytest.MonkeyPatch, w
     assert "The bottleneck is the network" in text
     assert "ahead=" in text
     assert "(now 1)" in text
+
+
+class OwnSamples(s3dataset.S3MapDataset[int]):
+    """Makes its samples by itself."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "said"),
+    [
+        (s3dataset.S3MapDataset, {"batch_size": None}, "batch_size= (now None)"),
+        (s3dataset.S3MapDataset, {"batch_size": 4, "sampler": range(SAMPLES), "ahead": 0}, "(now 0)"),
+        (
+            s3dataset.S3MapDataset,
+            {"batch_sampler": s3dataset.BatchSampler(SAMPLES, 4)},
+            "BatchSampler(num_workers=0) (now None)",
+        ),
+        (OwnSamples, {"batch_size": 4}, "transform= instead of"),
+    ],
+)
+def test_what_keeps_batches_from_being_fetched_ahead_is_named(
+    server: Any, monkeypatch: pytest.MonkeyPatch, kind: Any, arguments: Any, said: str
+) -> None:
+    server.set_traffic(latency_s=0.05)
+    loader = s3dataset.DataLoader(kind.from_prefix("s3://bucket/objects/", transform=size), **arguments)
+    text = text_of(loader, monkeypatch)
+    assert "The bottleneck is the network" in text
+    assert said in text
+
+
+@pytest.mark.skipif(
+    "in_order" not in inspect.signature(torch.utils.data.DataLoader.__init__).parameters, reason="came with PyTorch 2.6"
+)
+def test_batches_out_of_order_are_not_fetched_ahead(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.set_traffic(latency_s=0.05)
+    dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=size)
+    loader = s3dataset.DataLoader(dataset, batch_size=4, num_workers=1, in_order=False)
+    assert "in_order=True (now False)" in text_of(loader, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", [s3dataset.S3MapDataset, s3dataset.S3IterableDataset])
+def test_of_a_mixture_the_slow_transform_is_named(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    quick, slow = (kind.from_prefix("s3://bucket/objects/", transform=each) for each in (size, slow_size))
+    loader = s3dataset.DataLoader(s3dataset.MixedDataset([quick, slow], [0.5, 0.5]), batch_size=4, num_workers=1)
+    assert "The bottleneck is the transform" in text_of(loader, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", [s3dataset.S3MapDataset, s3dataset.S3IterableDataset])
+def test_a_mixture_is_never_told_to_look_ahead(server: Any, monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    """Its parts are streams, map datasets too."""
+    server.set_traffic(latency_s=0.1)
+    config = s3dataset.S3ClientConfig(max_connections=4)
+    parts = [kind.from_prefix("s3://bucket/objects/", transform=size, s3client_config=config) for _ in range(2)]
+    loader = s3dataset.DataLoader(s3dataset.MixedDataset(parts, [0.5, 0.5]), batch_size=4)
+    text = text_of(loader, monkeypatch)
+    assert "The bottleneck is the network" in text
+    assert "max_connections=8" in text
+
+
+def test_slow_stages_are_spread_over_workers_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_loop_watch, "cores", lambda: 8)
+    dataset = s3dataset.S3IterableDataset.from_prefix("s3://bucket/objects/", transform=size)
+    loader = s3dataset.DataLoader(dataset.filter(slow_length), batch_size=4)
+    assert "num_workers=2 (now 0)" in text_of(loader, monkeypatch)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -17,6 +17,7 @@ from s3dataset._datasets._handing import Beginning, handed_to, handing
 from s3dataset._datasets._iterable import S3IterableDataset
 from s3dataset._datasets._look_ahead import LookAhead
 from s3dataset._datasets._loop_watch import LoopWatch, Settings, Watched
+from s3dataset._datasets._map import S3MapDataset
 from s3dataset._datasets._mixed import MixedDataset
 from s3dataset._datasets._stages import StagedDataset
 from s3dataset._datasets._taken import Carrying, Counting, ShardsTaken, Taken, default_collate_of
@@ -206,7 +207,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         watch = self._watch
         if watch is None:
             # It knows nothing of this loader, which may be gone while its iterator lives.
-            settings = functools.partial(_settings, sources[0], self.batch_sampler, self.batch_size, self.num_workers)
+            settings = functools.partial(
+                _settings,
+                self.dataset,
+                self.batch_sampler,
+                self.batch_size,
+                self.num_workers,
+                in_order=getattr(self, "in_order", True),
+            )
             stats = functools.partial(_stats_of, sources)
             watch = LoopWatch(stats, settings, self.num_workers, warn=self._warn_waits)
             self._watch = watch
@@ -356,18 +364,45 @@ def _stats_of(sources: list[S3Dataset[Any]]) -> Stats:
     return together([(source._client_ref, source.stats()) for source in sources])  # noqa: SLF001
 
 
-def _settings(source: S3Dataset[Any], sampler: Any, batch_size: int | None, num_workers: int) -> Settings:
+def _settings(dataset: Any, sampler: Any, batch_size: int | None, num_workers: int, *, in_order: bool) -> Settings:
     """What of a loader could be changed."""
+    sources = _sources(dataset)
+    source = sources[0]
     maker, config = source._maker, source._client_ref.config  # noqa: SLF001
+    objects = source._format_of_shards is None  # noqa: SLF001
+    on_demand, not_ahead = objects and not maker.reads_ahead, ""
+    if isinstance(dataset, S3MapDataset) and not on_demand:
+        not_ahead = _not_ahead(dataset, sampler, num_workers, in_order=in_order)
+        # A sample that is asked for alone is read by its transform.
+        alone = dataset._has_own_samples or sampler is None  # noqa: SLF001
+        on_demand = objects and alone and dataset._on_error == "raise"  # noqa: SLF001
+    ours = isinstance(sampler, BatchSampler | LookAhead)
     return Settings(
         num_workers=num_workers,
-        ahead=getattr(sampler, "ahead", getattr(sampler, "_ahead", None)),
+        ahead=getattr(sampler, "ahead", getattr(sampler, "_ahead", None)) if ours else 0,
         batch_size=batch_size or getattr(sampler, "batch_size", None),
-        looks_ahead=isinstance(sampler, BatchSampler | LookAhead),
+        looks_ahead=isinstance(dataset, S3MapDataset),
         has_index=source._reads_unindexed is None,  # noqa: SLF001
-        on_demand=source._format_of_shards is None and not maker.reads_ahead,  # noqa: SLF001
+        on_demand=on_demand,
+        not_ahead=not_ahead,
+        staged=isinstance(dataset, StagedDataset),
+        sources=len(sources),
         max_connections=None if config is None else config.max_connections,
+        memory_limit_bytes=None if config is None else config.memory_limit_bytes,
     )
+
+
+def _not_ahead(dataset: S3MapDataset[Any], sampler: Any, num_workers: int, *, in_order: bool) -> str:
+    """What to change so that batches are fetched ahead, beside `ahead` itself; "" if nothing is in the way."""
+    if dataset._has_own_samples:  # noqa: SLF001
+        return "transform= instead of the dataset's own __getitem__, for which one sample is fetched after the other"
+    if sampler is None:
+        return "batch_size= (now None): without batches one sample is fetched after the other"
+    if not in_order:
+        return "in_order=True (now False): else nobody knows which batches a worker gets next"
+    if isinstance(sampler, BatchSampler) and sampler.num_workers is None:
+        return f"BatchSampler(num_workers={num_workers}) (now None): else it does not know what a worker gets next"
+    return ""
 
 
 def _seed(seed: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

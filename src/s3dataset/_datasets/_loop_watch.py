@@ -42,7 +42,11 @@ class Settings:
         looks_ahead: Whether `ahead` counts: batches of a map dataset.
         has_index: Whether what is read is objects, or samples whose places are known.
         on_demand: Whether samples fetch by themselves what is read of them.
+        not_ahead: What to change so that samples are fetched ahead; "": they are.
+        staged: Whether stages stand behind the transform.
+        sources: Datasets that are read in turn: those of a mixture.
         max_connections: As configured; None: the default.
+        memory_limit_bytes: As configured; None: the default.
     """
 
     num_workers: int
@@ -51,38 +55,53 @@ class Settings:
     looks_ahead: bool = False
     has_index: bool = True
     on_demand: bool = False
+    not_ahead: str = ""
+    staged: bool = False
+    sources: int = 1
     max_connections: int | None = None
+    memory_limit_bytes: int | None = None
 
-    def remedy(self, bottleneck: Bottleneck, *, throttled: bool = False) -> str:
+    def remedy(self, bottleneck: Bottleneck, *, throttled: bool = False, request_bytes: float = 0.0) -> str:
         """The one setting to change first.
 
         Args:
             bottleneck: What made the loop wait.
             throttled: Whether the service asked for fewer requests.
+            request_bytes: What a request fetched, on average.
         """
         if throttled:
             return "larger objects (s3dataset pack makes shards of small ones), as S3 asked for fewer requests"
-        if bottleneck == "consumer":
+        if bottleneck == "consumer" and not self.staged:
             return "a cheaper collate_fn=, or smaller samples: the time goes into making and handing over batches"
+        if bottleneck == "network" and self.not_ahead:
+            return self.not_ahead
         if bottleneck == "network" and self.has_index and not self.on_demand:
-            return self._more_requests()
+            return self._more_requests(request_bytes)
         ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1") or 1))
         most = max(1, cores() // ranks)
         if self.num_workers < most or bottleneck == "network":
-            more = max(1, 2 * self.num_workers)
+            more = max(2, 2 * self.num_workers)  # one makes samples no faster than the loop's own process
             return f"num_workers={more if bottleneck == 'network' else min(most, more)} (now {self.num_workers})"
-        return f"transform=: there is a worker for each of {most} CPU cores, so each sample has to take less of them"
+        what = "the stages' functions, or collate_fn=" if bottleneck == "consumer" else "transform="
+        return f"{what}: there is a worker for each of {most} CPU cores, so each sample has to take less of them"
 
-    def _more_requests(self) -> str:
-        connections = self.max_connections or process_limits(share=max(1, self.num_workers)).max_connections
+    def _more_requests(self, request_bytes: float) -> str:
+        limits = process_limits(share=max(1, self.num_workers))
+        wanted = connections = self.max_connections or limits.max_connections
+        memory = self.memory_limit_bytes or limits.memory_limit_bytes
+        size, ahead = self.batch_size or 1, self.ahead
+        if ahead is None:
+            ahead = max(_LEAST_AHEAD_BATCHES, -(-_LEAST_AHEAD_SAMPLES // size))
         if self.looks_ahead:
-            size = self.batch_size or 1
-            ahead = self.ahead
-            if ahead is None:
-                ahead = max(_LEAST_AHEAD_BATCHES, -(-_LEAST_AHEAD_SAMPLES // size))
-            if ahead * size < connections:
-                more = max(_LEAST_AHEAD_BATCHES, 2 * ahead, -(-connections // size))
-                return f"ahead={more} (now {ahead}): the batches that are fetched ahead do not use all connections"
+            wanted = min(connections, ahead * size)
+        if wanted * request_bytes > memory // 2:
+            return (
+                f"S3ClientConfig(memory_limit_bytes={2 * memory}) (now {memory}, in each process that reads): half of "
+                "it is for what is fetched ahead, and that does not keep all connections busy"
+            )
+        if wanted < connections:
+            more = max(_LEAST_AHEAD_BATCHES, 2 * ahead, -(-connections // size))
+            return f"ahead={more} (now {ahead}): the batches that are fetched ahead do not use all connections"
         return f"S3ClientConfig(max_connections={2 * connections}) (now {connections}, in each process that reads)"
 
 
@@ -168,28 +187,36 @@ class LoopWatch:
 
 def told(window: Stats, waited_s: float, elapsed_s: float, settings: Settings) -> str:
     """The warning's words."""
-    bottleneck = bottleneck_of(window, waited_s, settings.num_workers)
+    made_s = window.network_wait_s + window.transform_s
+    # Each source of a mixture counts as its consumer's what the others take.
+    consumer_s = max(0.0, (window.consumer_wait_s - (settings.sources - 1) * made_s) / settings.sources)
+    shared = replace(window, consumer_wait_s=consumer_s)
+    bottleneck = bottleneck_of(shared, waited_s, settings.num_workers, on_demand=settings.on_demand)
     where = "in the loop's own process" if settings.num_workers == 0 else f"over {settings.num_workers} worker(s)"
     throttled = bottleneck == "network" and window.throttles > _THROTTLED * window.requests
+    remedy = settings.remedy(bottleneck, throttled=throttled, request_bytes=window.bytes / max(1, window.requests))
     in_general = "" if bottleneck == "consumer" or throttled else f" In general: {advice_on(bottleneck)}"
     return (
         f"the training loop waited for data {waited_s / elapsed_s:.0%} of {elapsed_s:.0f} s. The bottleneck is "
         f"{_NAMES[bottleneck]}: {window.network_wait_s:.1f} s were spent waiting for S3, {window.transform_s:.1f} s in "
         f"transforms{' and what they read on demand' if settings.on_demand else ''}, {where}. Change first: "
-        f"{settings.remedy(bottleneck, throttled=throttled)}.{in_general} (Said once; DataLoader(warn_waits=False) or "
+        f"{remedy}.{in_general} (Said once; DataLoader(warn_waits=False) or "
         f"{_VARIABLE}=0 turns it off.)"
     )
 
 
-def bottleneck_of(window: Stats, waited_s: float, num_workers: int) -> Bottleneck:
+def bottleneck_of(window: Stats, waited_s: float, num_workers: int, *, on_demand: bool = False) -> Bottleneck:
     """What made a loop wait.
 
     Workers that mostly wait for their consumer make samples in time. In the loop's own process that wait is the
-    training; there it counts what of the loop's wait neither the network nor a transform explains.
+    training; there it counts what of the loop's wait neither the network nor a transform explains. A transform that
+    reads on demand waits for the network within its own time: for its answers to begin, at least.
     """
     made_s = window.network_wait_s + window.transform_s
     if (window.consumer_wait_s > made_s) if num_workers else (waited_s > 2 * made_s):
         return "consumer"
+    if on_demand and 2 * window.ttfb_s * window.requests > window.transform_s:
+        return "network"
     bottleneck = replace(window, consumer_wait_s=0.0).bottleneck
     return "network" if bottleneck == "none" else bottleneck
 
