@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ProcessLimits", "cores", "memory_of_machine_bytes", "process_limits"]
+__all__ = ["ProcessLimits", "cores", "local_ranks", "memory_of_machine_bytes", "process_limits"]
 
 _MIB: Final = 1 << 20
 _MOST_MEMORY_BYTES: Final = 1024 * _MIB
@@ -41,7 +41,7 @@ def process_limits(*, share: int = 1, lanes: int | None = None, throughput_targe
         throughput_target_gbps: The user's hint. A thread moves 16 Gb/s and more with TLS; one for every 10 leaves it
             room.
     """
-    ranks = max(1, _integer("LOCAL_WORLD_SIZE", 1))
+    ranks = local_ranks()
     sharers = ranks * max(1, share)
     count = cores()
     # Small requests cost a fifth more CPU each when two threads share them, so a thread more has to be worth it: one
@@ -54,6 +54,11 @@ def process_limits(*, share: int = 1, lanes: int | None = None, throughput_targe
         memory_limit_bytes=max(_LEAST_MEMORY_BYTES, memory),
         max_connections=min(max(_LEAST_CONNECTIONS, _MOST_CONNECTIONS // sharers), _files() // 2),
     )
+
+
+def local_ranks() -> int:
+    """How many ranks share this machine, as a launcher tells."""
+    return max(1, _integer("LOCAL_WORLD_SIZE", 1))
 
 
 def cores() -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from s3dataset._datasets._trace import MAKE_BATCH, WAIT_FOR_WORKERS, ranged
-from s3dataset._limits import cores, process_limits
+from s3dataset._limits import cores, local_ranks, process_limits
 from s3dataset._stats import Bottleneck, Stats, advice_on
 from s3dataset._warnings import warn_caller
 from s3dataset.errors import DataWaitWarning
@@ -77,8 +77,7 @@ class Settings:
             return self.not_ahead
         if bottleneck == "network" and self.has_index and not self.on_demand:
             return self._more_requests(request_bytes)
-        ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1") or 1))
-        most = max(1, cores() // ranks)
+        most = max(1, cores() // local_ranks())
         if self.num_workers < most or bottleneck == "network":
             more = max(2, 2 * self.num_workers)  # one makes samples no faster than the loop's own process
             return f"num_workers={more if bottleneck == 'network' else min(most, more)} (now {self.num_workers})"

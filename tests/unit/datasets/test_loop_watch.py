@@ -223,6 +223,8 @@ def test_the_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_loop_watch, "cores", lambda: 8)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert "a worker for each of 2 CPU cores" in _loop_watch.told(TRANSFORM, 5.0, 10.0, Settings(2))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "four")  # the launcher's affair
+    assert "a worker for each of 8 CPU cores" in _loop_watch.told(TRANSFORM, 5.0, 10.0, Settings(8))
 
 
 def test_a_service_that_asks_for_less_is_not_asked_for_more() -> None:
