@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import s3dataset
 from s3dataset._cli import _bench, _cat, _checkpoint, _completion, _cp, _demo, _doctor, _index, _ls, _pack, _serve
 from s3dataset._cli._output import EXIT_STATUS, HelpLayout, tell
+from s3dataset._cli._parser import Parser
 from s3dataset._cli._signals import Terminated, ended_by_sigterm
 from s3dataset.errors import S3Exception
 from s3dataset.testing import ServerError
@@ -22,7 +23,7 @@ __all__ = ["build_parser", "main"]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="s3dataset",
         description="Train PyTorch models straight from Amazon S3.",
         epilog="first steps:\n"
