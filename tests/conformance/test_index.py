@@ -321,6 +321,18 @@ class TestBesideTheData:
         done = update_index(Manifest.from_prefix(PREFIX, pattern="*.txt"), Text(), place, shared=True)
         assert (done.scanned, done.kept) == (COUNT - kept, kept)
 
+    @pytest.mark.parametrize("full", [False, True])
+    def test_a_file_that_the_user_names_and_that_is_no_manifest_stays(
+        self, server: LocalS3, tmp_path: Path, full: bool
+    ) -> None:
+        model = tmp_path / "model.pt"
+        model.write_bytes(b"weights")
+        server.put("bucket", "model.pt", b"weights")
+        for place in (str(model), "s3://bucket/model.pt"):
+            with pytest.raises(DecodeError, match=r"model.pt is no manifest"):
+                update_index(Manifest.from_prefix(PREFIX), Text(), place, full=full)
+        assert model.read_bytes() == server.get("bucket", "model.pt") == b"weights"
+
     def test_what_lies_there_is_no_manifest(self, server: LocalS3) -> None:
         place = index_location(PREFIX, "text")
         server.put("bucket", "data/.s3dataset/text-index.manifest", b"junk")

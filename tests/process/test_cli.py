@@ -76,6 +76,80 @@ def test_wrong_usage_exits_with_2_and_says_how(arguments):
     assert "usage: s3dataset" in done.stderr
 
 
+@pytest.mark.usefixtures("filled")
+class TestStreams:
+    """Standard streams as a cron job, a daemon or a machine without locales may have them."""
+
+    def shell(self, line, **variables):
+        command = f"{sys.executable} -m s3dataset {line}"
+        environment = {**os.environ, **variables}
+        return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "ls s3://bucket/images/ >&-",
+            "ls s3://bucket/images/ --summary --json >&-",
+            "cat s3://bucket/images/notes.txt >&-",
+            "doctor s3://bucket/images/ >&-",
+            "cp - s3://bucket/new <&-",
+        ],
+    )
+    def test_one_that_is_closed_is_a_line(self, line):
+        done = self.shell(line)
+        assert done.returncode == 1
+        assert "s3dataset: [Errno 9] Bad file descriptor\n" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+    def test_messages_never_go_to_standard_output(self):
+        done = self.shell("ls s3://bucket/images/ 2>&-")
+        assert (done.returncode, done.stdout.count("\n")) == (0, 13)
+        assert self.shell("cat s3://bucket/images/notes.txt 2>&-").stdout == "notes"
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+    def test_what_an_encoding_has_no_place_for_is_escaped(self, filled, encoding):
+        filled.put("bucket", "named/\u65e5.jpg", b"x" * 20)
+        variables = {"PYTHONIOENCODING": encoding}
+        assert "s3://bucket/named/\\u65e5.jpg" in self.shell("ls s3://bucket/named/", **variables).stdout
+        (entry,) = json.loads(self.shell("ls s3://bucket/named/ --json", **variables).stdout)["entries"]
+        assert entry["uri"] == "s3://bucket/named/\u65e5.jpg"
+        assert "16 B - 64 B  ####" in self.shell("ls s3://bucket/named/ --summary", **variables).stdout
+        assert "> --write tries them" in self.shell("doctor s3://bucket/named/", **variables).stdout
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (["ls", "s3://no-such-bucket/"], "BucketNotFoundError"),
+        (["ls", "images/"], "InvalidUriError"),
+        (["cp", "s3://bucket/none", "-n", "x"], "ObjectNotFoundError"),
+        (["cp", "no-such-file", "s3://bucket/new"], "FileNotFoundError"),
+        (["bench", "s3://empty/"], "ObjectNotFoundError"),
+        (["index", "s3://bucket/images/"], "S3Exception"),
+        (["index", "s3://empty/"], None),
+        (["pack", "s3://bucket/images/", "s3://no-such-bucket/x/"], "BucketNotFoundError"),
+        (["checkpoint", "ls", "s3://no-such-bucket/run/"], "BucketNotFoundError"),
+    ],
+)
+def test_failures_are_a_json_document_too(arguments, kind, capsys):
+    assert main([*arguments, "--json"]) == 1
+    printed = capsys.readouterr()
+    error = json.loads(printed.out)["error"]
+    assert error["type"] == kind
+    assert set(error) == {"type", "message", "code", "status", "uri", "notes"}
+    assert "s3dataset: " in printed.err
+
+
+@pytest.mark.usefixtures("filled")
+def test_to_pack_nothing_is_no_success(capsys):
+    assert main(["pack", "s3://bucket/imges/", "s3://empty/packed/", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["shards"] == 0
+    assert "There is no object below s3://bucket/imges/" in printed.err
+
+
 class TestHelp:
     def test_it_begins_with_first_steps_and_exit_statuses(self):
         done = command("--help")
@@ -95,6 +169,20 @@ class TestHelp:
         assert "\nexamples:\n  " in printed
         description = printed.split("\n\n")[1]
         assert max(map(len, description.splitlines())) <= 80
+
+    def test_examples_fit_the_terminal_and_stay_whole(self, capsys, monkeypatch):
+        printed = {}
+        for columns in (80, 200):
+            monkeypatch.setenv("COLUMNS", f"{columns}")
+            with pytest.raises(SystemExit):
+                main(["bench", "--help"])
+            printed[columns] = capsys.readouterr().out.splitlines()
+        assert "  s3dataset bench s3://bucket/scratch/ --write" in printed[80]
+        assert "      with temporary objects of 16KiB to 64MiB" in printed[80]
+        long = [line for line in printed[80] if len(line) > 80]
+        assert long == ["  s3dataset bench s3://bucket/train/ --transform mypackage.data:decode --workers 0,2,4,8"]
+        assert any(line.endswith("--write                      with temporary objects of 16KiB to 64MiB")
+                   for line in printed[200])  # fmt: skip
 
     def test_it_is_quick_because_it_loads_nothing(self):
         heavy = ["torch", "botocore", "numpy", "tqdm", "matplotlib", "s3dataset._native"]
@@ -160,6 +248,14 @@ class TestLs:
         nothing = command("ls", "s3://bucket/none/", "--json")
         assert nothing.returncode == 1
         assert json.loads(nothing.stdout)["entries"] == []
+
+    def test_a_key_is_one_line_and_nothing_that_a_terminal_obeys(self, filled):
+        filled.put("bucket", "odd/new\nline\x1b[31m\u00e9.jpg", b"x")
+        done = command("ls", "s3://bucket/odd/")
+        assert done.stdout.endswith(" s3://bucket/odd/new\\nline\\x1b[31m\u00e9.jpg\n")
+        assert done.stdout.count("\n") == 1
+        (entry,) = json.loads(command("ls", "s3://bucket/odd/", "--json").stdout)["entries"]
+        assert entry["uri"] == "s3://bucket/odd/new\nline\x1b[31m\u00e9.jpg"
 
     def test_an_empty_prefix_exits_with_1_and_names_what_there_is(self):
         done = command("ls", "s3://bucket/imges/")

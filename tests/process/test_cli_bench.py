@@ -176,6 +176,14 @@ def test_a_picture_to_keep(server, capsys, tmp_path):
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_in_a_folder_that_is_not_there_is_told_before_anything_is_read(server, capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "s3://bucket/small/", "--plot", str(tmp_path / "none" / "bench.png")])
+    assert ended.value.code == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert server.requests() == []
+
+
 def test_a_picture_without_matplotlib_names_the_extra_before_anything_is_read(server, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert main(["bench", "s3://bucket/small/", "--plot", "x.png"]) == 1

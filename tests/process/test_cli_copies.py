@@ -132,6 +132,12 @@ def test_json_has_one_document(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("server")
+def test_json_names_the_file_in_a_folder(tmp_path, capsys):
+    assert main(["cp", "s3://bucket/data/large.bin", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["target"] == str(tmp_path / "large.bin")
+
+
+@pytest.mark.usefixtures("server")
 def test_a_range_to_a_file(tmp_path):
     assert main(["cp", "s3://bucket/data/large.bin", str(tmp_path / "part"), "--range", "100-199"]) == 0
     assert (tmp_path / "part").read_bytes() == LARGE[100:200]
@@ -320,6 +326,8 @@ def test_within_s3_no_bytes_pass_here(server, capsys):
         (["s3://bucket", "."], "aws s3 sync"),
         (["-r", "s3://bucket/data", "."], "aws s3 sync"),
         ([".", "s3://bucket/data/"], "is a folder"),
+        (["s3://bucket/a", ""], "must not be empty"),
+        (["", "s3://bucket/a"], "must not be empty"),
         (["here", "there"], "neither 'here' nor 'there' is in S3"),
         (["-", "s3://bucket/data/"], "standard input has no name"),
         (["s3://bucket/a", "s3://bucket/a"], "are the same object"),

@@ -1,15 +1,14 @@
 """The command `s3dataset`. Each subcommand is a module with `add_parser` and `run`."""
 
-import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 import s3dataset
 from s3dataset._cli import _bench, _cat, _checkpoint, _completion, _cp, _demo, _doctor, _index, _ls, _pack, _serve
-from s3dataset._cli._output import EXIT_STATUS, HelpLayout, tell
+from s3dataset._cli._output import EXIT_STATUS, HelpLayout, failed, tell
 from s3dataset._cli._parser import Parser
 from s3dataset._cli._signals import Terminated, ended_by_sigterm
+from s3dataset._cli._streams import give_up_output, prepare_streams
 from s3dataset.errors import S3Exception
 from s3dataset.testing import ServerError
 
@@ -22,7 +21,7 @@ _COMMANDS = (_demo, _serve, _doctor, _bench, _ls, _cat, _cp, _index, _pack, _che
 __all__ = ["build_parser", "main"]
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     parser = Parser(
         prog="s3dataset",
         description="Train PyTorch models straight from Amazon S3.",
@@ -49,21 +48,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     0; 1: it failed, and the reason is on standard error; 2: it was called wrongly; 130: Ctrl-C; 141: whoever read its
     output has gone; 143: SIGTERM.
     """
+    prepare_streams()
     arguments = build_parser().parse_args(argv)
     try:
         with ended_by_sigterm(arguments.run is not _serve.run):
             status: int = arguments.run(arguments)
             sys.stdout.flush()
     except (S3Exception, ServerError) as error:
-        tell(f"{error}{_notes(error)}")
-        return 1
+        return failed(arguments, error)
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone; the interpreter must not complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_output()  # its reader (head, less) has gone
         return NO_READER
     except OSError as error:  # a folder that cannot be written to, a disk that is full
-        tell(f"{error}{_notes(error)}")
-        return 1
+        status = failed(arguments, error)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            give_up_output()
+        return status
     except KeyboardInterrupt as error:
         for note in getattr(error, "__notes__", ()):
             tell(note)
@@ -73,7 +75,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell("terminated")
         return TERMINATED
     return status
-
-
-def _notes(error: BaseException) -> str:
-    return "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))

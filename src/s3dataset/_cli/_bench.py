@@ -14,6 +14,7 @@ from s3dataset._cli._output import (
     Paint,
     bar,
     counted,
+    failed,
     paragraph,
     print_json,
     readable_bytes,
@@ -85,8 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sizes and not arguments.write:
         arguments.parser.error("--sizes are those of temporary objects: it needs --write")
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        tell("--plot needs matplotlib: pip install 's3dataset[demo]'")
-        return 1
+        return failed(arguments, "--plot needs matplotlib: pip install 's3dataset[demo]'")
+    if arguments.plot is not None and not arguments.plot.parent.is_dir():
+        arguments.parser.error(f"argument --plot: there is no folder {arguments.plot.parent}")
     from s3dataset._bench import Bench, TransformFailedError  # noqa: PLC0415 - `--help` need not load them
     from s3dataset._uri import S3Uri  # noqa: PLC0415
 
@@ -102,8 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
         result = bench.run(printer)
     except TransformFailedError as error:
         printer.finish()
-        tell("\n  ".join([str(error), *getattr(error.__cause__, "__notes__", ())]))
-        return 1
+        for note in getattr(error.__cause__, "__notes__", ()):
+            error.add_note(note)
+        return failed(arguments, error)
     finally:
         printer.finish()
     if bench.temporary is not None:
@@ -113,7 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print_advice(result)
     if arguments.plot is not None:
-        draw(result, arguments.plot)
+        try:
+            draw(result, arguments.plot)
+        except (OSError, ValueError) as error:  # ValueError: a suffix that names no kind of picture
+            tell(f"the picture could not be drawn: {error}")
+            return 1
     return 0
 
 

@@ -104,6 +104,8 @@ def run_ls(arguments: argparse.Namespace) -> int:
     steps = [entry.step for entry in catalog.entries()]
     if not steps:
         print(f"s3dataset: {catalog.layout} has no committed checkpoint", file=sys.stderr)
+        if arguments.json:
+            print_json({"uri": str(catalog.layout), "checkpoints": []})
         return 1
     pinned = Marks(catalog).pinned()
     found = catalog.read_many(steps)

@@ -110,6 +110,10 @@ _s3dataset_describe() {{
   case "$1" in
 {"".join(cases)}  esac
 }}
+_s3dataset_files() {{
+  local IFS=$'\\n'
+  COMPREPLY=($(compgen -f -- "$1"))
+}}
 _s3dataset() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" command="" words options valued word i takes=""
   COMPREPLY=()
@@ -125,7 +129,7 @@ _s3dataset() {{
   if [[ -n $takes ]]; then
     words=""
     case "${{command:+$command }}$takes" in
-{choices}      *) COMPREPLY=($(compgen -f -- "$current")); return ;;
+{choices}      *) _s3dataset_files "$current"; return ;;
     esac
     COMPREPLY=($(compgen -W "$words" -- "$current"))
   elif [[ $current == -* ]]; then
@@ -133,7 +137,7 @@ _s3dataset() {{
   elif [[ -n $words ]]; then
     COMPREPLY=($(compgen -W "$words" -- "$current"))
   else
-    COMPREPLY=($(compgen -f -- "$current"))
+    _s3dataset_files "$current"
   fi
 }}
 complete -o filenames -F _s3dataset s3dataset

@@ -83,6 +83,8 @@ def check(arguments: argparse.Namespace) -> None:
     source, target, error = arguments.source, arguments.target, arguments.parser.error
     if arguments.recursive:
         error(_INSTEAD)
+    if not source or not target:
+        error("source and target must not be empty: is a variable unset? '.' is the current folder")
     if not is_s3(source) and not is_s3(target):
         error(f"neither {source!r} nor {target!r} is in S3: write one of them as s3://BUCKET/KEY")
     if is_s3(source):
@@ -143,12 +145,14 @@ def down(arguments: argparse.Namespace, client: "Client") -> dict[str, Any]:
     source = S3Uri.parse(arguments.source, need_key=True)
     name = source.key.rpartition("/")[2]
 
+    target = Path(arguments.target)
+    is_pipe = arguments.target == "-"
+    if not is_pipe and (target.is_dir() or arguments.target.endswith("/")):
+        target /= name
+
     def fetch(tell: "Progress | None") -> "Received":
-        if arguments.target == "-":
+        if is_pipe:
             return receive(client, source, to_stdout, span=arguments.range, progress=tell)
-        target = Path(arguments.target)
-        if target.is_dir() or arguments.target.endswith("/"):
-            target /= name
         return download(client, source, target, span=arguments.range, replace=not arguments.no_clobber, progress=tell)
 
     with showing(progress_of(arguments), name) as tell_progress:
@@ -160,7 +164,7 @@ def down(arguments: argparse.Namespace, client: "Client") -> dict[str, Any]:
         if arguments.range
         else "no checksum stored to compare with"
     )
-    return facts_of(str(source), arguments.target, received.nbytes, received.etag, how)
+    return facts_of(str(source), str(target), received.nbytes, received.etag, how)
 
 
 def up(arguments: argparse.Namespace, client: "Client") -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """`s3dataset index`: finds where the samples of shards lie, and keeps that beside them."""
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from s3dataset._cli._options import add_connection_options, connection
-from s3dataset._cli._output import HelpLayout, noted_warnings, print_json, readable_bytes
+from s3dataset._cli._output import HelpLayout, failed, noted_warnings, print_json, readable_bytes
+from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
     from s3dataset._manifest import Manifest
@@ -56,10 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     with noted_warnings():
         listed = Manifest.from_prefix(arguments.uri, pattern=arguments.pattern, **connection(arguments))
     if not len(listed):
-        return 1
+        return failed(arguments, f"there is no object to index below {arguments.uri}", is_told=True)
     format = _format(arguments, listed)  # noqa: A001
-    if format is None:
-        return 1
     location = arguments.output or index_location(arguments.uri, format)
     if arguments.check:
         return _check(arguments, listed, format, location)
@@ -122,7 +120,11 @@ def _check(arguments: argparse.Namespace, listed: "Manifest", format: Any, locat
 
 
 def _format(arguments: argparse.Namespace, listed: "Manifest") -> Any:
-    """The format of the shards; None, after saying why, where their suffixes do not tell."""
+    """The format of the shards.
+
+    Raises:
+        S3Exception: Their suffixes do not tell.
+    """
     from s3dataset.formats import format_of_key, named_format  # noqa: PLC0415
 
     if arguments.format != "auto":
@@ -137,18 +139,12 @@ def _format(arguments: argparse.Namespace, listed: "Manifest") -> Any:
     if len(known) == 1 and len(kinds) == 1:
         return known[0]
     if not known:
-        print(
-            f"s3dataset: the suffix of {listed.uri(0)} is that of no format; name it with --format",
-            file=sys.stderr,
-        )
-    else:
-        examples = ", ".join(
-            f"{len(rows):,} {'of no format' if kind is None else 'of ' + kind.name} ({listed.uri(rows[0])})"
-            for kind, rows in kinds.items()
-        )
-        print(
-            f"s3dataset: the objects below {arguments.uri} are of several kinds by their suffixes: {examples}. Choose "
-            f'the shards with --pattern, as "*{known[0].suffix}", or say what all are with --format',
-            file=sys.stderr,
-        )
-    return None
+        raise S3Exception(f"the suffix of {listed.uri(0)} is that of no format; name it with --format")
+    examples = ", ".join(
+        f"{len(rows):,} {'of no format' if kind is None else 'of ' + kind.name} ({listed.uri(rows[0])})"
+        for kind, rows in kinds.items()
+    )
+    raise S3Exception(
+        f"the objects below {arguments.uri} are of several kinds by their suffixes: {examples}. Choose the shards with "
+        f'--pattern, as "*{known[0].suffix}", or say what all are with --format'
+    )

@@ -1,7 +1,7 @@
 """`s3dataset ls`: lists a prefix, however large, with counts, sizes and what a dataset should do with it."""
 
 import argparse
-import json
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from s3dataset._cli._output import (
     EXIT_STATUS,
     HelpLayout,
     Paint,
+    as_json,
     bar,
     counted,
     noted_warnings,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from s3dataset._survey import Survey
 
 _BAR_WIDTH: Final = 40
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KEYS_LOOKED_AT: Final = 1000
 
 
@@ -33,7 +35,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "ls",
         help="list the objects below a prefix, in parallel, with counts, sizes and advice",
         description="Lists every object below a prefix in key order: size in bytes, time of last change (UTC), URI. "
-        "Objects and bytes are counted on standard error. Exits with 1 when there is nothing.",
+        "Control characters in keys are escaped here; --json has keys as they are. Objects and bytes are counted on "
+        "standard error. Exits with 1 when there is nothing.",
         epilog="examples:\n"
         "  s3dataset ls s3://bucket/train/                          every object\n"
         '  s3dataset ls s3://bucket/train/ --pattern "**/*.jpg"     those with such keys\n'
@@ -95,12 +98,17 @@ def print_rows(listing: "Manifest") -> None:
     for index in range(len(listing)):
         changed = listing.mtime(index)
         when = datetime.fromtimestamp(changed, UTC).strftime("%Y-%m-%d %H:%M:%S") if changed else "-"
-        print(f"{listing.size(index):>14} {when:19} {listing.uri(index)}")
+        print(f"{listing.size(index):>14} {when:19} {in_a_line(listing.uri(index))}")
+
+
+def in_a_line(text: str) -> str:
+    """Control characters escaped: a key may hold a newline, or what a terminal obeys."""
+    return text if text.isprintable() else _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def print_json_rows(listing: "Manifest", facts: dict[str, Any]) -> None:
     """One document, a line for each object, so that ten million of them need no memory."""
-    print(f'{json.dumps(facts)[:-1]}, "entries": [', end="")
+    print(f'{as_json(facts)[:-1]}, "entries": [', end="")
     for index in range(len(listing)):
         entry = {
             "uri": listing.uri(index),
@@ -108,7 +116,7 @@ def print_json_rows(listing: "Manifest", facts: dict[str, Any]) -> None:
             "mtime": listing.mtime(index),
             "etag": listing.etag(index),
         }
-        print(",\n" if index else "\n", json.dumps(entry, ensure_ascii=False), sep="", end="")
+        print(",\n" if index else "\n", as_json(entry), sep="", end="")
     print("\n]}")
 
 

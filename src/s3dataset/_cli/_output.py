@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import sys
 import textwrap
 import warnings
-from argparse import HelpFormatter
+from argparse import HelpFormatter, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TextIO
@@ -14,8 +15,10 @@ __all__ = [
     "EXIT_STATUS",
     "HelpLayout",
     "Paint",
+    "as_json",
     "bar",
     "counted",
+    "failed",
     "noted_warnings",
     "paragraph",
     "print_json",
@@ -27,18 +30,31 @@ __all__ = [
 EXIT_STATUS: Final = (
     "exit status: 0: done; 1: it failed, and the reason is on standard error; 2: wrong usage; 130: Ctrl-C"
 )
+_EXAMPLE: Final = re.compile(r"( +\S.*?) {2,}(\S.*)")
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _COLOURS: Final = {"good": "32", "warn": "33", "bad": "31", "quiet": "2", "strong": "1"}
 _TEXT_WIDTH: Final = 100
 
 
 class HelpLayout(HelpFormatter):
-    """Wraps descriptions, and leaves epilogs with examples as they stand."""
+    """Wraps descriptions; leaves epilogs with examples as they stand where they fit."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" in text:
-            return "".join(indent + line for line in text.splitlines(keepends=True))
+            return "\n".join(indent + line for given in text.splitlines() for line in _fitted(given, width))
         return super()._fill_text(text, width, indent)
+
+
+def _fitted(line: str, width: int) -> list[str]:
+    """An example that is too long has its explanation below it, and stays whole: people copy it. Prose is wrapped."""
+    if len(line) <= width:
+        return [line]
+    if (example := _EXAMPLE.fullmatch(line)) is not None:
+        return [example[1], *textwrap.wrap(example[2], width, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    if line.startswith("  s3dataset"):
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(line, width, subsequent_indent=indent or "  ", break_on_hyphens=False, break_long_words=False)
 
 
 def tell(message: object) -> None:
@@ -48,7 +64,26 @@ def tell(message: object) -> None:
 
 def print_json(document: Any) -> None:
     """The one JSON document of a command, on standard output."""
-    print(json.dumps(document, ensure_ascii=False))
+    print(as_json(document))
+
+
+def as_json(document: Any) -> str:
+    """JSON in the characters that standard output has."""
+    text = json.dumps(document, ensure_ascii=False)
+    return text if _can_print(text) else json.dumps(document)
+
+
+def failed(arguments: Namespace, error: BaseException | str, *, is_told: bool = False) -> int:
+    """Says why a command failed: as a line, if nobody did, and with `--json` as its document -> its exit status."""
+    notes = [str(note) for note in getattr(error, "__notes__", ())]
+    if not is_told:
+        tell("\n  ".join([str(error), *notes]))
+    if getattr(arguments, "json", False):
+        facts = {"type": None if isinstance(error, str) else type(error).__name__, "message": str(error)}
+        for name in ("code", "status", "uri"):
+            facts[name] = getattr(error, name, None) or None
+        print_json({"error": facts | {"notes": notes}})
+    return 1
 
 
 @contextmanager

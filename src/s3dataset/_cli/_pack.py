@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from s3dataset._cli._options import add_connection_options, connection, imported, size, whole_number
-from s3dataset._cli._output import HelpLayout, noted_warnings, print_json, readable_bytes, tell
+from s3dataset._cli._output import HelpLayout, failed, noted_warnings, print_json, readable_bytes, tell
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -22,7 +22,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "  s3dataset pack s3://bucket/text/ s3://bucket/lines/ --format jsonl --compression zst\n"
         "  s3dataset pack s3://bucket/old/ s3://bucket/new/ --source-format tar --compression zst\n"
         "      shards packed anew, as those in plain gzip, which cannot be read at random\n\n"
-        "exit status: 0: all shards are there; 1: it failed, and the same command goes on; 2: wrong usage; "
+        "exit status: 0: all shards are there; 1: it failed, and the same command goes on, or there is "
+        "nothing to pack; 2: wrong usage; "
         "130: Ctrl-C",
         formatter_class=HelpLayout,
     )
@@ -87,8 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
                 **connection(arguments),
             )
         except ImportError as error:
-            tell(error)
-            return 1
+            return failed(arguments, error)
         except ValueError as error:
             if type(error) is not ValueError:
                 raise
@@ -96,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     if done.left_out:
         tell(left_out_text(done))
     manifest = done.manifest
+    is_nothing = not (done.made or done.kept or done.left_out)
     seconds = time.perf_counter() - begin
     if arguments.json:
         facts = {
@@ -112,11 +113,11 @@ def run(arguments: argparse.Namespace) -> int:
             "seconds": round(seconds, 3),
         }
         print_json(facts)
-        return 0
+        return 1 if is_nothing else 0
     print(
         f"{manifest.num_samples:,} samples in {len(manifest):,} shards of {arguments.format}, "
         f"{readable_bytes(manifest.num_bytes)}: {done.made:,} made of {readable_bytes(done.source_bytes)}, "
         f"{done.kept:,} kept, in {seconds:.2f} s"
     )
     print(f"index: {done.index}")
-    return 0
+    return 1 if is_nothing else 0

@@ -58,8 +58,9 @@ def examine(
             "s3dataset doctor s3://BUCKET/PREFIX/ tries what may be done there",
         )
         return
-    if keys is None and not settings.unsigned:
-        yield Check("place", "permissions", "info", f"{place} was not asked: there is nothing to sign with")
+    why = "there is nothing to sign with" if keys is None and not settings.unsigned else ""
+    if address is None or why:
+        yield Check("place", "permissions", "info", f"{place} was not asked: {why or 'it has no address'}")
         return
     try:
         client = Client(region, endpoint=endpoint, s3client_config=_impatient(s3client_config))

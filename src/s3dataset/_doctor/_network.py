@@ -38,13 +38,13 @@ def look_at_network(address: Address, settings: ResolvedConfig) -> Iterator[Chec
 def _connect(
     target: str, port: int, *, through_proxy: bool, host: str, settings: ResolvedConfig, tls: bool = False
 ) -> Iterator[Check]:
-    what = "of the proxy" if through_proxy else ""
+    what = f"{target} of the proxy" if through_proxy else target
     begin = time.perf_counter()
     try:
         found = socket.getaddrinfo(target, port, type=socket.SOCK_STREAM)
     except OSError as error:
         advice = f"check the spelling of bucket and region, and the DNS server; getent hosts {target} says the same?"
-        yield Check("network", "DNS", "fail", f"{target} {what} has no address: {first_line(error)}", advice)
+        yield Check("network", "DNS", "fail", f"{what} has no address: {first_line(error)}", advice)
         return
     seconds = time.perf_counter() - begin
     addresses = sorted({str(row[4][0]) for row in found})
@@ -53,8 +53,8 @@ def _connect(
         "network",
         "DNS",
         "warn" if slow else "ok",
-        f"{target} {what} has {len(addresses)} address{'es' if len(addresses) > 1 else ''} "
-        f"({', '.join(addresses[:3])}{', …' if len(addresses) > 3 else ''}), {_ms(seconds)}".replace("  ", " "),
+        f"{what} has {len(addresses)} address{'es' if len(addresses) > 1 else ''} "
+        f"({', '.join(addresses[:3])}{', …' if len(addresses) > 3 else ''}), {_ms(seconds)}",
         "a name server that slow is asked for every new host: a caching one nearby helps" if slow else "",
         {"addresses": addresses, "seconds": round(seconds, 5)},
     )

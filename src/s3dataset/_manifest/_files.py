@@ -59,6 +59,11 @@ def write_file(columns: Columns, path: str) -> None:
         OSError: The path cannot be written to.
     """
     target = Path(path)
+    if target.exists() and not target.is_file():  # a pipe, /dev/stdout: to rename something onto it would end it
+        with target.open("wb") as special:
+            special.write(columns.buffer)
+        return
+    target = target.resolve()  # a link stays one
     descriptor, temporary = new_file(target.parent, f".{target.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

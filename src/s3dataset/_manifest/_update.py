@@ -80,12 +80,13 @@ def update_index(
     ref, columns = listed._ref, listed._columns  # noqa: SLF001
     place = _Place(location, ref)
     partial = None if shared else _Place(location + _PARTIAL, ref)
-    if shared or not full:
-        place.read()
+    place.read(replace=shared)
+    if full and not shared:
+        place.known = None
     reuse = [place.known]
     if not full:
         if partial is not None:
-            partial.read()
+            partial.read(replace=True)
             reuse.append(partial.known)
         elif place.known is None:
             reuse += _known_above(location, ref)
@@ -143,11 +144,15 @@ class _Place:
         self._uri = S3Uri.parse(location, need_key=True) if location.startswith("s3://") else None
         self._etag: str | None = None  # None: nothing is there
 
-    def read(self) -> None:
-        """Looks what is there. What is no manifest will be replaced anyway.
+    def read(self, *, replace: bool) -> None:
+        """Looks what is there.
+
+        Args:
+            replace: Whether what is no manifest will be replaced anyway: a place that is an index's own, unlike one
+                that a user has named.
 
         Raises:
-            DecodeError: It was written by a newer release.
+            DecodeError: It was written by a newer release, or is no manifest and may not be replaced.
             S3Exception: It could not be fetched.
         """
         self.known, self._etag = None, None
@@ -159,7 +164,7 @@ class _Place:
         except (ObjectNotFoundError, FileNotFoundError):
             return
         except DecodeError as error:
-            if error.code == UNKNOWN_VERSION:
+            if error.code == UNKNOWN_VERSION or not replace:
                 raise
             warn_caller(f"{error}. It is replaced")
             if self._uri is not None:
@@ -198,7 +203,7 @@ class _Place:
                 if not left:
                     raise
                 time.sleep(random.uniform(0, _PAUSE_S * 2 ** min(_TRIES - left, 5)))
-                self.read()
+                self.read(replace=True)
                 # What it says did not hold does hold: Ceph 16 refuses every PutObject with If-Match.
                 if not isinstance(error, PreconditionFailedError) or self._etag != etag:
                     continue

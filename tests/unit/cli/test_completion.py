@@ -63,6 +63,18 @@ def test_in_bash_files_complete_arguments(script, tmp_path):
     assert done.stdout.split() == ["model.pt"]
 
 
+def test_in_bash_names_with_spaces_are_one_word(script, tmp_path):
+    (tmp_path / "my model.pt").touch()
+    done = subprocess.run(
+        ["bash", "-c", DRIVER, "bash", script, "s3dataset", "cp", "my"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert done.stdout == "my model.pt\n"
+
+
 def test_zsh_has_a_function_for_each_command():
     text = zsh(ROOT)
     assert text.startswith("#compdef s3dataset\n")

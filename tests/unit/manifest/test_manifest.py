@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -148,6 +149,21 @@ class TestKeeping:
         assert loaded.path == str(tmp_path / "a.manifest")
         assert loaded.rows(range(len(loaded))) == manifest.rows(range(len(manifest)))
         assert list(loaded.objects) == list(manifest.objects)
+
+    def test_saving_through_a_link_or_to_a_pipe_leaves_them_there(self, tmp_path: Path) -> None:
+        manifest = Manifest.from_objects(["s3://b/k"])
+        (tmp_path / "link").symlink_to("real")
+        manifest.save(tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert uris(Manifest.load(tmp_path / "real")) == ["s3://b/k"]
+        os.mkfifo(tmp_path / "pipe")
+        came: list[bytes] = []
+        reader = threading.Thread(target=lambda: came.append((tmp_path / "pipe").read_bytes()))
+        reader.start()
+        manifest.save(tmp_path / "pipe")
+        assert (tmp_path / "pipe").is_fifo()
+        reader.join()
+        assert came == [(tmp_path / "real").read_bytes()]
 
     def test_saving_replaces_at_once_and_leaves_nothing_else(self, tmp_path: Path) -> None:
         place = tmp_path / "m"
