@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import warnings
 
 import pytest
 from tests.terminal import on_terminal
@@ -96,6 +97,32 @@ def test_a_dataloader_with_each_number_of_workers(server, capsys):
     assert [step["workers"] for step in found["workers"]] == [0, 1]
     assert all(step["samples_per_s"] > 0 for step in found["workers"])
     assert any(re.match(r"num_workers=[01] gives [\d,]+ samples/s", sentence) for sentence in found["advice"])
+
+
+def test_more_workers_than_cores_are_no_warning(server, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, _ = measured(capsys, "s3://bucket/small/", "--seconds", "2", "--concurrency", "1", "--workers", "5")
+    assert [step["workers"] for step in found["workers"]] == [5]
+
+
+def test_a_few_batches_that_came_at_once_are_no_rate(server, capsys):
+    bounds = ["--seconds", "4", "--concurrency", "1", "--max-bytes", "500MB"]
+    found, _ = measured(capsys, "s3://bucket/large/", *bounds, "--workers", "2")
+    assert found["workers"] == []
+    assert any("a DataLoader with 2 workers" in why for why in found["skipped"])
+
+
+def test_what_there_is_no_time_for_is_told_as_that(server, capsys):
+    server.add_fault(Fault.delay(1.5, operation="GetObject", times=None))
+    found, _ = measured(capsys, "s3://bucket/small/", "--seconds", "2", "--concurrency", "1,2,4", "--workers", "")
+    assert any(why.endswith("requests at once and more: raise --seconds") for why in found["skipped"])
+    assert not any("none was answered in time" in why for why in found["skipped"])
+
+
+def test_more_requests_at_once_than_the_process_may_have_are_told(server, capsys):
+    found, _ = measured(capsys, "s3://bucket/small/", "--seconds", "1", "--concurrency", "1,1024", "--workers", "")
+    assert any("1024 requests at once: this process has " in why for why in found["skipped"])
 
 
 def test_shards_are_streamed_sample_by_sample(capsys):

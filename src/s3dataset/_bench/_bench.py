@@ -28,6 +28,8 @@ _MIB: Final = 1 << 20
 _REQUEST_SIZES: Final = (16 * _KIB, 128 * _KIB, _MIB, 4 * _MIB, 8 * _MIB, 16 * _MIB, 32 * _MIB)
 _PARTS: Final = {"single": 0.1, "curve": 0.5, "sizes": 0.15, "workers": 0.25}
 """Of seconds, bytes and requests. What a phase leaves over, the next ones have."""
+_LEAST_SHARE: Final = 0.5
+"""Of the time that a step should have: with less, after others took too much, a figure would be none."""
 
 Told = Latencies | Step | WorkerStep | WriteStep | str
 
@@ -57,6 +59,8 @@ class Bench:
         most = min(max(options.concurrencies), process_limits().max_connections)
         self.options = replace(options, concurrencies=tuple(c for c in options.concurrencies if c <= most))
         self.result = Result(str(place), cores=usable_cores())
+        if left_out := [c for c in options.concurrencies if c > most]:
+            self._skip(f"{_listed(left_out)} requests at once: this process has {most} connections")
         config = s3client_config or S3ClientConfig()
         self._own = get_client(region, endpoint, config)
         # 3.2 large ranges at once for each gigabit a second: enough for all steps of the curve. Ranges are not split.
@@ -135,8 +139,12 @@ class Bench:
         limit = self._left.share(_PARTS["curve"] / (1 - _PARTS["single"]))
         load = self._load(objects)
         steps = self.options.concurrencies
+        fair = self.options.seconds * _PARTS["curve"] / max(len(steps), 1)
         for place, concurrency in enumerate(steps):
             share = self._shared(limit, len(steps) - place)
+            if share.seconds < _LEAST_SHARE * fair:
+                self._skip(f"{concurrency} requests at once and more: raise --seconds")
+                break
             if share.bytes < 2 * concurrency * load.mean_bytes or share.requests < 2 * concurrency:
                 self._skip(f"{concurrency} requests at once and more: raise --max-bytes or --max-requests")
                 break
@@ -154,8 +162,12 @@ class Bench:
             self._skip("requests of other sizes: the objects are too small (--write measures them)")
             return
         limit = self._left.share(_PARTS["sizes"] / (_PARTS["sizes"] + _PARTS["workers"]))
+        fair = self.options.seconds * _PARTS["sizes"] / len(loads)
         for place, load in enumerate(loads):
             share = self._shared(limit, len(loads) - place)
+            if share.seconds < _LEAST_SHARE * fair:
+                self._skip(f"requests of {load.mean_bytes:,} bytes and more: raise --seconds")
+                break
             # Of large requests fewer are enough, and the byte budget has no room for more.
             room = min(self._client.memory_limit_bytes, share.bytes // 2) // load.mean_bytes
             concurrency = max(1, min(best.concurrency, room))
@@ -219,3 +231,7 @@ class Bench:
 
     def _skip(self, why: str) -> None:
         self.result.skipped.append(why)
+
+
+def _listed(numbers: list[int]) -> str:
+    return " and ".join(map(str, numbers))

@@ -20,6 +20,8 @@ __all__ = ["TransformFailedError", "run_workers", "usable_cores"]
 _MOST_BATCH_BYTES: Final = 32 << 20
 _MOST_SAMPLES: Final = 500_000
 _AHEAD_BATCHES: Final = 4
+_FEW_BATCHES: Final = 8
+"""For each worker, twice as many as it makes ahead, and those of the epoch's end."""
 _PATIENCE_S: Final = 20.0
 """For the first batch: workers have to start, and import what their transform needs."""
 
@@ -70,20 +72,23 @@ def run_workers(
     chosen = random.Random(workers).choices(objects, k=most)
     manifest = manifest_of_objects(((one.bucket, one.key, one.size, one.etag) for one in chosen), client.ref)
     dataset: Any
-    if format is None:
-        dataset = s3dataset.S3MapDataset.from_manifest(manifest, transform=transform or read_all)
-        loader = s3dataset.DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True)
-    else:
-        dataset = s3dataset.S3IterableDataset.from_manifest(
-            manifest, format=format, shuffle=True, transform=transform or count_all
-        )
-        loader = s3dataset.DataLoader(dataset, batch_size=batch_size, num_workers=workers, drop_last=True)
-    cpu = _cpu_seconds()
-    start = time.perf_counter()
-    batches = 0
-    first = last = start
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
+        if format is None:
+            dataset = s3dataset.S3MapDataset.from_manifest(manifest, transform=transform or read_all)
+            loader = s3dataset.DataLoader(
+                dataset, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True
+            )
+        else:
+            dataset = s3dataset.S3IterableDataset.from_manifest(
+                manifest, format=format, shuffle=True, transform=transform or count_all
+            )
+            loader = s3dataset.DataLoader(dataset, batch_size=batch_size, num_workers=workers, drop_last=True)
+        cpu = _cpu_seconds()
+        start = time.perf_counter()
+        batches = 0
+        first = last = start
+        is_cut = False
         iterator = iter(loader)
         try:
             for batches, _ in enumerate(iterator, 1):
@@ -91,6 +96,7 @@ def run_workers(
                 if batches == 1:
                     first = last
                 if last - first >= limit.seconds or last - start >= limit.seconds + _PATIENCE_S:
+                    is_cut = True
                     break
         except S3Exception:
             raise
@@ -105,7 +111,8 @@ def run_workers(
         taken = max(dataset.stats().samples, batches * batch_size)
         read = min(most, taken + _AHEAD_BATCHES * batch_size * max(workers, 1))
     spent = Allowance(time.perf_counter() - start, read * mean, read)
-    if batches < 2 or last <= first:
+    # Workers make batches ahead while the first one is waited for: where all of them came, too few would come at once.
+    if batches < 2 or last <= first or not (is_cut or format or batches >= _FEW_BATCHES * max(workers, 1)):
         return None, spent
     samples = (batches - 1) * batch_size
     return (
