@@ -67,8 +67,8 @@ def print_check(check: "Check") -> None:
     paint = Paint(sys.stdout)
     print(f"  {paint(f'{word:<4}', colour)}  {check.name:<{_NAME_WIDTH}} {check.said}", flush=True)
     if check.advice:
-        indent = " " * (9 + _NAME_WIDTH)
-        print(textwrap.indent(paint(paragraph(check.advice, "→ "), colour), indent))
+        indent = 9 + _NAME_WIDTH
+        print(textwrap.indent(paint(paragraph(check.advice, "→ ", indent=indent), colour), " " * indent))
 
 
 def facts_of(check: "Check") -> dict[str, Any]:

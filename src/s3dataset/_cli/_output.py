@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 import textwrap
 import warnings
@@ -34,6 +35,7 @@ _EXAMPLE: Final = re.compile(r"( +\S.*?) {2,}(\S.*)")
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _COLOURS: Final = {"good": "32", "warn": "33", "bad": "31", "quiet": "2", "strong": "1"}
 _TEXT_WIDTH: Final = 100
+_LEAST_WIDTH: Final = 30
 
 
 class HelpLayout(HelpFormatter):
@@ -139,10 +141,13 @@ def bar(share: float, width: int) -> str:
     return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
 
 
-def paragraph(text: str, mark: str = "") -> str:
-    """Text wrapped, the lines behind the first one indented by the mark's width."""
+def paragraph(text: str, mark: str = "", *, indent: int = 0) -> str:
+    """Text wrapped to be printed with an indent, the lines behind the first one indented by the mark's width."""
+    width = _TEXT_WIDTH
+    if sys.stdout.isatty():
+        width = max(_LEAST_WIDTH, min(width, shutil.get_terminal_size().columns - indent))
     return textwrap.fill(
-        text, _TEXT_WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False,
+        text, width, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False,
         break_long_words=False,
     )  # fmt: skip
 

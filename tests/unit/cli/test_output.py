@@ -23,6 +23,16 @@ def test_bars_are_as_wide_as_asked_and_never_vanish():
     assert all(len(bar(n / 64, 8)) == 8 for n in range(65))
 
 
+def test_paragraphs_fit_the_terminal(monkeypatch):
+    text = "word " * 40
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(len, paragraph(text).splitlines())) > 90  # in a pipe
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert 50 < max(map(len, paragraph(text).splitlines())) <= 60
+    assert max(map(len, paragraph(text, "> ", indent=20).splitlines())) <= 40
+    assert max(map(len, paragraph(text, indent=50).splitlines())) <= 30
+
+
 def test_bars_where_blocks_cannot_be_printed(monkeypatch):
     monkeypatch.setattr(sys, "stdout", Latin())
     assert bar(0.5, 4) == "##  "
