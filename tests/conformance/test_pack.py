@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -253,20 +252,6 @@ class TestTransforms:
             pack(SOURCE, DEST, transform=pack_transforms.end, shard_size=SMALL, workers=2)
         assert "Fatal Python error" not in capfd.readouterr().err
 
-    def test_a_worker_whose_parent_has_gone_ends_quietly(self) -> None:
-        with subprocess.Popen(
-            [sys.executable, "-c", "from s3dataset._pack._worker_process import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            assert process.stderr is not None
-            process.stdout.close()
-            process.stdin.close()
-            assert process.stderr.read() == b""
-
     def test_what_cannot_be_written_names_the_sample(self, server: LocalS3) -> None:
         with pytest.raises(DecodeError, match=r"'cat/000' of s3://source/data/cat/000.JSON cannot be written"):
             pack(SOURCE, DEST, transform=lambda sample: {"value": object()}, workers=0)
@@ -484,43 +469,6 @@ class TestFaults:
         )
         pack(SOURCE, DEST, shard_size=SMALL, workers=workers)
         assert streamed() == expected()
-
-
-class TestCommand:
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        root = Path(__file__).resolve().parents[2]
-        command = [sys.executable, "-m", "s3dataset", "pack", *arguments]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True)
-
-    def test_summary(self, server: LocalS3) -> None:
-        done = self.run(SOURCE, DEST, "--shard-size", "20KB", "--label", "folder", "--json")
-        assert done.returncode == 0, done.stderr
-        facts = json.loads(done.stdout)
-        assert (facts["samples"], facts["kept"], facts["shards"]) == (COUNT, 0, facts["made"])
-        again = self.run(SOURCE, DEST, "--shard-size", "20KB", "--label", "folder")
-        assert f"{COUNT} samples in {facts['shards']} shards of tar" in again.stdout
-        assert ": 0 made of " in again.stdout
-
-    @pytest.mark.parametrize(
-        ("arguments", "said"),
-        [
-            (["--format", "tarr"], "did you mean 'tar'"),
-            (["--shard-size", "big"], "is no size"),
-            (["--transform", "tests.pack_transforms"], "MODULE:NAME"),
-            (["--transform", "tests.pack_transforms:none"], "has no attribute 'none'"),
-            (["--format", "parquet", "--compression", "zst"], "compression"),
-        ],
-    )
-    def test_wrong_usage(self, server: LocalS3, arguments: list[str], said: str) -> None:
-        done = self.run(SOURCE, DEST, *arguments)
-        assert done.returncode == 2
-        assert said in done.stderr
-
-    def test_a_failure(self, server: LocalS3) -> None:
-        server.put("dest", "packed/x", b"")
-        done = self.run(SOURCE, DEST)
-        assert done.returncode == 1
-        assert "--overwrite" in done.stderr
 
 
 def test_ray(server: LocalS3) -> None:

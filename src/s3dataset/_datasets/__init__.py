@@ -12,7 +12,8 @@
                                         _unindexed  _shard_opener  _shard_rows: from their beginnings
     samples                             _samples  _shard_samples: transform, errors; _bad_samples; _collate;
                                         _sample_rng: what is random about one
-    from a worker to the loop           _stack: tensors; _worker_pipe: the rest; _worker_exit
+    workers                             _fork_server: how they start; _worker_exit
+    from a worker to the loop           _stack: tensors; _worker_pipe: the rest
     listing                             _origin  _listing: once for all processes; _agreement: the same on all ranks
     seen while training                 _counters: what it cost; _loop_watch: how long a loop waits; _trace: profilers
     _rank                               which rank this is

@@ -78,15 +78,15 @@ def update_index(
         OSError: The path cannot be written to, or the disk is full.
     """
     ref, columns = listed._ref, listed._columns  # noqa: SLF001
-    place = _Place(location, ref)
-    partial = None if shared else _Place(location + _PARTIAL, ref)
-    place.read(replace=shared)
+    place = _Place(location, ref, is_own=shared)
+    partial = None if shared else _Place(location + _PARTIAL, ref, is_own=True)
+    place.read()
     if full and not shared:
         place.known = None
     reuse = [place.known]
     if not full:
         if partial is not None:
-            partial.read(replace=True)
+            partial.read()
             reuse.append(partial.known)
         elif place.known is None:
             reuse += _known_above(location, ref)
@@ -132,24 +132,27 @@ def _known_above(location: str, ref: ClientRef) -> list[Manifest]:
 class _Place:
     """Where an index is kept.
 
+    Args:
+        location: A path or URI.
+        ref: Whose client reads and writes it.
+        is_own: Whether the place is an index's own, so that what is no manifest there is replaced. One that a user has
+            named may hold a file of theirs.
+
     Attributes:
         location: A path or URI.
         known: What is there; None where nothing is, or before `read`.
     """
 
-    def __init__(self, location: str, ref: ClientRef) -> None:
+    def __init__(self, location: str, ref: ClientRef, *, is_own: bool) -> None:
         self.location = location
+        self._is_own = is_own
         self.known: Manifest | None = None
         self._ref = ref
         self._uri = S3Uri.parse(location, need_key=True) if location.startswith("s3://") else None
         self._etag: str | None = None  # None: nothing is there
 
-    def read(self, *, replace: bool) -> None:
+    def read(self) -> None:
         """Looks what is there.
-
-        Args:
-            replace: Whether what is no manifest will be replaced anyway: a place that is an index's own, unlike one
-                that a user has named.
 
         Raises:
             DecodeError: It was written by a newer release, or is no manifest and may not be replaced.
@@ -164,7 +167,7 @@ class _Place:
         except (ObjectNotFoundError, FileNotFoundError):
             return
         except DecodeError as error:
-            if error.code == UNKNOWN_VERSION or not replace:
+            if error.code == UNKNOWN_VERSION or not self._is_own:
                 raise
             warn_caller(f"{error}. It is replaced")
             if self._uri is not None:
@@ -203,7 +206,7 @@ class _Place:
                 if not left:
                     raise
                 time.sleep(random.uniform(0, _PAUSE_S * 2 ** min(_TRIES - left, 5)))
-                self.read(replace=True)
+                self.read()
                 # What it says did not hold does hold: Ceph 16 refuses every PutObject with If-Match.
                 if not isinstance(error, PreconditionFailedError) or self._etag != etag:
                     continue
