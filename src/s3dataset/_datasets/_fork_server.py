@@ -1,7 +1,7 @@
 """What the process that workers are forked from by "forkserver" has imported, the way they start since Python 3.14.
 
 It is a bare Python by default, so that every worker of every epoch imports PyTorch anew, three seconds of a core each.
-With PyTorch and this package imported there, once, a worker starts in some hundredths of a second and shares their
+With PyTorch and this package imported there, once, a worker starts in some tenths of a second and shares their
 memory with the others.
 """
 
