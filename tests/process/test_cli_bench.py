@@ -20,6 +20,7 @@ from s3dataset.testing import Fault, LocalS3
 TIMEOUT_S = 120
 COMMAND = [sys.executable, "-m", "s3dataset", "bench"]
 QUICK = ["--seconds", "2", "--concurrency", "1,4,16", "--workers", ""]
+ENOUGH = [*QUICK, "--seconds", "8"]  # that no step is left out on a busy machine
 MIB = 1 << 20
 
 
@@ -58,7 +59,7 @@ def sizes_of(found):
 
 
 def test_small_objects_are_measured_and_the_advice_is_to_pack(server, capsys):
-    found, said = measured(capsys, "s3://bucket/small/", *QUICK)
+    found, said = measured(capsys, "s3://bucket/small/", *ENOUGH)
     assert (found["objects"], found["complete"]) == (300, True)
     assert 500 <= found["mean_bytes"] < 800
     assert [step["concurrency"] for step in found["curve"]] == [1, 4, 16]
@@ -77,7 +78,7 @@ def test_small_objects_are_measured_and_the_advice_is_to_pack(server, capsys):
 
 
 def test_large_objects_are_read_in_ranges_of_several_sizes(server, capsys):
-    found, _ = measured(capsys, "s3://bucket/large/", *QUICK)
+    found, _ = measured(capsys, "s3://bucket/large/", *ENOUGH)
     assert sizes_of(found) == {16384, 131072, MIB, 4 * MIB, 8 * MIB, 16 * MIB}
     assert {step["request_bytes"] for step in found["curve"]} == {8 * MIB}
 
@@ -220,7 +221,7 @@ def test_a_picture_without_matplotlib_names_the_extra_before_anything_is_read(se
 
 # -- Writing -----------------------------------------------------------------------------------------------------------
 
-WRITING = ["--write", "--sizes", "1KiB,1MiB,10MiB", *QUICK, "--max-bytes", "1GB"]
+WRITING = ["--write", "--sizes", "1KiB,1MiB,10MiB", *ENOUGH, "--max-bytes", "1GB"]
 
 
 def test_temporary_objects_are_written_measured_and_removed(server, capsys):
