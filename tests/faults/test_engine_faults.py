@@ -34,7 +34,10 @@ def server(running: LocalS3) -> Iterator[LocalS3]:
             ETAGS[key] = running.put(BUCKET, key, data).strip('"')
     yield running
     running.clear_faults()
-    assert running.uploads(BUCKET) == []
+    left = running.uploads(BUCKET)
+    for upload in left:  # fails this test, and none after it
+        Client().abort_upload(BUCKET, upload["key"], upload["upload_id"])
+    assert left == []
 
 
 def _etag(key: str) -> str:

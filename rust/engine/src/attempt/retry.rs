@@ -10,6 +10,8 @@ const CREDENTIALS_WAIT: Duration = Duration::from_secs(30);
 /// A body that brought so much before it broke off got on: what follows counts from the start again, or large objects could not be
 /// read over networks that fail now and then. Less may be what buffers on the way held.
 const PROGRESS: u64 = 64 << 10;
+/// Time for removing an unfinished upload, however little others have: it costs money until then. The caller may end it before.
+const CLEANUP: Duration = Duration::from_secs(10);
 
 enum Verdict {
     Again(Duration),
@@ -139,7 +141,12 @@ impl<'a> Attempts<'a> {
                 | "CompleteMultipartUpload"
                 | "CopyObject"
         );
-        if saves { self.client.settings.save_max_elapsed } else { self.client.settings.retry_max_elapsed }
+        let settings = &self.client.settings;
+        match self.operation {
+            "AbortMultipartUpload" => settings.save_max_elapsed.max(CLEANUP),
+            _ if saves => settings.save_max_elapsed,
+            _ => settings.retry_max_elapsed,
+        }
     }
 
     /// The service asked for less: waits until this request is among those that may ask.

@@ -82,6 +82,16 @@ fn those_who_wait_for_their_turn_do_not_wait_for_ever() {
     assert!(Bench::new(server.port, saves, 1 << 20).put(vec![1].into()).is_ok());
 }
 
+#[test]
+fn an_unfinished_upload_is_removed_however_little_patience_there_was() {
+    let server = Server::start(vec![error("503 Slow Down", "SlowDown"), says(answer("204 No Content", "", ""))]);
+    let none = Settings { retry_max_elapsed: Duration::ZERO, save_max_elapsed: Duration::ZERO, ..settings() };
+    let bench = Bench::new(server.port, none, 1 << 20);
+    assert!(matches!(bench.put(vec![1].into()), Err(refused) if refused.kind == Kind::Throttled));
+    let abort = Call::new(CallKind::AbortUpload, "DELETE");
+    assert!(matches!(bench.run(Op::Call(Box::new(abort))), Outcome::Reply(_)));
+}
+
 /// Would wait for an answer longer than the test does.
 fn patient() -> Settings {
     Settings { first_byte_timeout: Some(Duration::from_secs(100)), ..settings() }
