@@ -36,6 +36,10 @@ def drain_request_log(timeout_s: float) -> list[dict[str, Any]]:
 def process_stats() -> dict[str, int]:
     """lanes, memory_limit_bytes, memory_in_use_bytes (budget), memory_pooled_bytes (idle buffers)."""
 
+def received_by_thread() -> tuple[float, int]:
+    """Seconds that the calling thread waited for results so far, and the bytes of what it took: bodies, and what went into
+    callers' memory."""
+
 # -- Where a bucket is ------------------------------------------------------------------------------------------------------
 
 @final

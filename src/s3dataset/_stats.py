@@ -41,16 +41,18 @@ class Stats:
 
     Attributes:
         samples: Samples handed over.
-        bytes: Bytes fetched for them ahead and by the batch; what readers fetch by themselves is not in it.
+        bytes: Bytes fetched for them: ahead, by the batch, and by what transforms read on demand. What is read of a
+            reader after it was handed over is not in it.
         requests: Requests sent to S3, further attempts among them. These, `retries`, `throttles`, `hedges` and `ttfb_s`
             belong to the dataset's client, which datasets with the same region, endpoint and configuration share
             within a process.
         retries: Further attempts.
         throttles: Answers that asked for fewer requests.
         hedges: Requests without an answer for long that were called off and sent again on another connection.
-        network_wait_s: Seconds spent waiting for bytes.
-        transform_s: Seconds spent in the transform; where it reads on demand, these reads are in it.
-        consumer_wait_s: Seconds in which samples were made and nobody asked for the next.
+        network_wait_s: Seconds spent waiting for bytes, also where a transform reads on demand.
+        transform_s: Seconds otherwise spent on making samples: in the transform, and in taking shards apart.
+        consumer_wait_s: Seconds in which samples were made and nobody asked for the next, within an iteration. Of
+            several datasets that a thread reads in turn, the one that is asked next counts them.
         loop_wait_s: Seconds that loops over an `s3dataset.DataLoader` waited for their next batch, the first of an
             epoch included. By the clock, whatever the number of workers.
         ttfb_s: Time to the first byte of an answer, seconds: the median, as exact as the histogram's buckets; 0.0

@@ -16,6 +16,7 @@ from s3dataset.monitoring import DataWaitWarning, PrometheusCollector, TensorBoa
 from s3dataset.testing import LocalS3
 
 SAMPLES = 120
+LARGE = 12 << 20
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,7 @@ def server() -> Any:
     with LocalS3("bucket") as running:
         for n in range(SAMPLES):
             running.put("bucket", f"objects/{n:04}", bytes(1000))
+        running.put("bucket", "large/object", bytes(LARGE))
         put_shards(running, "shards/", "tar", [30, 30])
         yield running
 
@@ -129,6 +131,49 @@ def test_a_mixture_is_never_told_to_look_ahead(server: Any, monkeypatch: pytest.
     text = text_of(loader, monkeypatch)
     assert "The bottleneck is the network" in text
     assert "max_connections=8" in text
+
+
+@pytest.mark.parametrize("kind", [s3dataset.S3MapDataset, s3dataset.S3IterableDataset])
+def test_the_sources_of_a_mixture_share_the_time_of_its_reader(kind: Any) -> None:
+    sources = [kind.from_prefix("s3://bucket/objects/", transform=size) for _ in range(3)]
+    mixed = s3dataset.MixedDataset(sources, [1.0, 1.0, 1.0])
+    began = time.perf_counter()
+    count = sum(1 for _ in itertools.islice(mixed, 90) if not time.sleep(0.002))
+    elapsed_s = time.perf_counter() - began
+    all_stats = [source.stats() for source in sources]
+    consumer_s = sum(stats.consumer_wait_s for stats in all_stats)
+    assert 0.002 * (count - 1) <= consumer_s
+    assert consumer_s + sum(stats.network_wait_s + stats.transform_s for stats in all_stats) <= elapsed_s
+
+
+def each_by_itself(dataset: s3dataset.S3MapDataset[int]) -> list[int]:
+    return [dataset[i] for i in range(5)]
+
+
+def on_demand(dataset: s3dataset.S3MapDataset[int]) -> list[int]:
+    return dataset[:5]  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("read", [each_by_itself, on_demand])
+def test_what_a_transform_reads_on_demand_is_the_networks_time(server: Any, read: Any) -> None:
+    reader = s3dataset.S3ReaderConstructor.range_based()
+    dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/objects/", transform=size, reader_constructor=reader)
+    len(dataset)
+    server.set_traffic(latency_s=0.05)
+    assert read(dataset) == [1000] * 5
+    stats = dataset.stats()
+    assert stats.bottleneck == "network"
+    assert stats.network_wait_s >= 5 * 0.05
+    assert stats.bytes == 5000
+
+
+@pytest.mark.parametrize("kind", [s3dataset.S3MapDataset, s3dataset.S3IterableDataset])
+def test_all_of_a_large_object_counts(kind: Any) -> None:
+    """Its first part is fetched ahead, and the rest by the reader."""
+    config = s3dataset.S3ClientConfig(part_size=5 << 20)
+    dataset = kind.from_prefix("s3://bucket/large/", transform=size, s3client_config=config)
+    assert list(dataset) == [LARGE]
+    assert dataset.stats().bytes == LARGE
 
 
 def test_slow_stages_are_spread_over_workers_first(monkeypatch: pytest.MonkeyPatch) -> None:

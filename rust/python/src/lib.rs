@@ -7,6 +7,7 @@ mod local_s3;
 mod memory;
 mod process;
 mod queue;
+mod received;
 mod results;
 
 use pyo3::prelude::*;
@@ -29,6 +30,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(process::set_request_log, m)?)?;
     m.add_function(wrap_pyfunction!(process::drain_request_log, m)?)?;
     m.add_function(wrap_pyfunction!(process::process_stats, m)?)?;
+    m.add_function(wrap_pyfunction!(received::received_by_thread, m)?)?;
     m.add_function(wrap_pyfunction!(functions::combine_checksums, m)?)?;
     m.add_function(wrap_pyfunction!(functions::checksum, m)?)?;
     m.add_function(wrap_pyfunction!(functions::prefer_huge_pages, m)?)?;

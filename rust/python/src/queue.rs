@@ -3,6 +3,7 @@ use crate::client::PyRoute;
 use crate::functions::algorithm;
 use crate::memory::{Export, foreign};
 use crate::process::{Local, attached, wait};
+use crate::received::{add, timed};
 use crate::results::to_python;
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
@@ -62,6 +63,7 @@ impl PyQueue {
             }
         };
         released.into_iter().for_each(|export| export.release(py));
+        taken.iter().for_each(|c| add(&c.outcome));
         taken.into_iter().map(|c| Ok((c.index, to_python(py, c.outcome)?))).collect()
     }
 }
@@ -111,19 +113,24 @@ pub fn fetch_alone(
     let queue = Queue::new(engine, client);
     let job = |index| Job::new(queue.clone(), index, target, Op::Fetch(fetch));
     let mut signal = None;
-    let index = py.detach(|| {
-        let interrupted = || {
-            signal = signal.take().or_else(|| attached(|py| py.check_signals().err()));
-            signal.is_some()
-        };
-        queue.serve(job, interrupted)
+    let taken = timed(|| {
+        let index = py.detach(|| {
+            let interrupted = || {
+                signal = signal.take().or_else(|| attached(|py| py.check_signals().err()));
+                signal.is_some()
+            };
+            queue.serve(job, interrupted)
+        });
+        match signal {
+            Some(signal) => Err(signal),
+            None => wait(py, None, |slice| queue.take(index..index + 1, slice).ok()),
+        }
     });
-    let taken = match signal {
-        Some(signal) => Err(signal),
-        None => wait(py, None, |slice| queue.take(index..index + 1, slice).ok()),
-    };
     match taken.map(|taken| taken.and_then(|mut results| results.pop())) {
-        Ok(Some(completed)) => to_python(py, completed.outcome),
+        Ok(Some(completed)) => {
+            add(&completed.outcome);
+            to_python(py, completed.outcome)
+        }
         Ok(None) => unreachable!("a wait without an end ends with a result"),
         Err(signal) => {
             py.detach(|| queue.close());
@@ -360,9 +367,11 @@ impl PyQueue {
         timeout_s: Option<f64>,
     ) -> PyResult<Vec<(u64, Py<PyAny>)>> {
         let queue = self.queue.get()?;
-        let taken = wait(py, timeout_s, |slice| {
-            let (taken, enough) = queue.next(min_items, max_items, slice);
-            enough.then_some(taken)
+        let taken = timed(|| {
+            wait(py, timeout_s, |slice| {
+                let (taken, enough) = queue.next(min_items, max_items, slice);
+                enough.then_some(taken)
+            })
         })?;
         let taken = match taken {
             Some(taken) => taken,
@@ -374,10 +383,12 @@ impl PyQueue {
     #[pyo3(signature = (first, count, timeout_s=None, /))]
     fn take(&self, py: Python<'_>, first: u64, count: u64, timeout_s: Option<f64>) -> PyResult<Option<Vec<Py<PyAny>>>> {
         let queue = self.queue.get()?;
-        let taken = wait(py, timeout_s, |slice| match queue.take(first..first.saturating_add(count), slice) {
-            Ok(taken) => Some(Ok(taken)),
-            Err(TakeError::NotYet) => None,
-            Err(TakeError::Gone(index)) => Some(Err(index)),
+        let taken = timed(|| {
+            wait(py, timeout_s, |slice| match queue.take(first..first.saturating_add(count), slice) {
+                Ok(taken) => Some(Ok(taken)),
+                Err(TakeError::NotYet) => None,
+                Err(TakeError::Gone(index)) => Some(Err(index)),
+            })
         })?;
         match taken {
             None => Ok(None),

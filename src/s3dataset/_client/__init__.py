@@ -36,6 +36,7 @@ from s3dataset._native import (
     checksum,
     combine_checksums,
     prefer_huge_pages,
+    received_by_thread,
 )
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "limits",
     "load_credentials",
     "prefer_huge_pages",
+    "received_by_thread",
     "stored_checksum",
     "take_head",
 ]

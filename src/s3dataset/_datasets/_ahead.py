@@ -1,6 +1,5 @@
 """Fetching ahead of a consumer that takes one sample after the other."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -12,7 +11,7 @@ from s3dataset.errors import S3Exception
 if TYPE_CHECKING:
     from s3dataset._client import Client, RequestQueue
     from s3dataset._datasets._bad_samples import BadPolicy
-    from s3dataset._datasets._counters import Counters
+    from s3dataset._datasets._counters import Asked, Counters
 
 __all__ = ["FetchAhead", "bytes_ahead", "request_of"]
 
@@ -87,6 +86,7 @@ class FetchAhead(Generic[T]):
         self._window = min(_MOST_AHEAD, max(_LEAST_AHEAD, _CONNECTIONS_AHEAD * self._client.max_connections))
         self._bytes = 0  # counted for what was sent for
         self._typical_bytes = _UNKNOWN_BYTES
+        self._asked: Asked = 0.0, 0.0, 0
 
     def __iter__(self) -> Iterator[T]:
         if not self._maker.reads_ahead:
@@ -131,20 +131,26 @@ class FetchAhead(Generic[T]):
     # -- Iterating ---------------------------------------------------------------------------------------------------
 
     def _on_demand(self) -> Iterator[T]:
-        while self._fill_rows(1):
-            yield from self._without_body(self._rows.popleft())
+        self._asked = self._counters.asked()
+        try:
+            while self._fill_rows(1):
+                yield from self._without_body(self._rows.popleft())
+        finally:
+            self._counters.pause()
+            self._counters.publish()
 
     def _without_body(self, row: Row) -> Iterator[T]:
-        started = time.perf_counter()
         sample = self._maker.make(self._client, row, None, self._ledger)
-        made = time.perf_counter()
+        self._counters.made(self._asked)
         yield sample
-        self._counters.count(1, 0, 0.0, made - started, time.perf_counter() - made)
+        del sample
+        self._asked = self._counters.asked()
 
     def _ordered_samples(self) -> Iterator[T]:
         sent = self._sent
         with self._client.queue() as queue:
             head = 0  # index of the next result
+            self._asked = self._counters.asked()
             try:
                 while True:
                     chosen = self._next_requests(len(sent))
@@ -158,16 +164,17 @@ class FetchAhead(Generic[T]):
                             yield from self._without_body(self._rows.popleft())
                         continue
                     count = self._group(queue, head, len(sent))
-                    started = time.perf_counter()
                     results = ranged(WAIT_FOR_NETWORK, queue.take_many, range(head, head + count))
                     head += count
-                    yield from self._deliver(zip([sent.popleft() for _ in results], results, strict=True), started)
+                    yield from self._deliver(zip([sent.popleft() for _ in results], results, strict=True))
             finally:
+                self._counters.pause()
                 self._counters.publish()
 
     def _samples_as_they_arrive(self) -> Iterator[T]:
         sent = self._sent_by_index
         with self._client.queue() as queue:
+            self._asked = self._counters.asked()
             try:
                 while True:
                     chosen = self._next_requests(len(sent))
@@ -180,10 +187,10 @@ class FetchAhead(Generic[T]):
                         if not self._active:
                             yield from self._without_body(self._rows.popleft())
                         continue
-                    started = time.perf_counter()
                     arrived = ranged(WAIT_FOR_NETWORK, queue.next, 1, self._group_size())
-                    yield from self._deliver([(sent.pop(index), result) for index, result in arrived], started)
+                    yield from self._deliver([(sent.pop(index), result) for index, result in arrived])
             finally:
+                self._counters.pause()
                 self._counters.publish()
 
     def _group_size(self) -> int:
@@ -194,30 +201,26 @@ class FetchAhead(Generic[T]):
         count = min(sent, self._group_size())
         return count if count > 1 and queue.ready(head + count - 1) else 1
 
-    def _deliver(self, arrived: Iterable[tuple[tuple[Row, int], Any]], started: float) -> Iterator[T]:
+    def _deliver(self, arrived: Iterable[tuple[tuple[Row, int], Any]]) -> Iterator[T]:
         make, client, ledger, counters = self._maker.make, self._client, self._ledger, self._counters
-        waited = time.perf_counter() - started
         for (row, counted), body in arrived:
             self._bytes -= counted
-            begun = time.perf_counter()
-            nbytes = 0
             try:
                 if isinstance(body, S3Exception):
                     raise body
-                nbytes = len(body)
-                self._typical_bytes += (nbytes - self._typical_bytes) // 8
+                self._typical_bytes += (len(body) - self._typical_bytes) // 8
                 sample = make(client, row, body, ledger)
             except Exception as error:
                 if self._bad is None or self._position_of is None:
                     raise
                 yield from self._bad.settle(error, f"s3://{row[0]}/{row[1]}", 0, self._position_of(row))
+                self._asked = counters.asked()
                 continue
             finally:
                 del body
             if self._bad is not None:
                 self._bad.good()
-            made = time.perf_counter()
+            counters.made(self._asked)
             yield sample
             del sample
-            counters.count(1, nbytes, waited, made - begun, time.perf_counter() - made)
-            waited = 0.0
+            self._asked = counters.asked()

@@ -1,7 +1,6 @@
 """Fetching whole batches for `__getitems__`, and the batches that come after them."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from s3dataset.errors import S3Exception
 
 if TYPE_CHECKING:
     from s3dataset._client import Client, RequestQueue
-    from s3dataset._datasets._counters import Counters
+    from s3dataset._datasets._counters import Asked, Counters
 
 __all__ = ["BatchFetcher"]
 
@@ -57,7 +56,6 @@ class BatchFetcher(Generic[T]):
         self._surprises = 0
         self._iteration = 0
         self._lock = threading.Lock()
-        self._idle_since: float | None = None
 
     def fetch(self, indices: Sequence[int]) -> list[T]:
         """Makes the samples of `indices`, in their order; `indices.ahead`, if there is one, is fetched ahead.
@@ -69,17 +67,13 @@ class BatchFetcher(Generic[T]):
         wanted: list[int] = DrawnBatch(indices, drawn)
         ahead: list[list[int]] = [DrawnBatch(batch, drawn) for batch in getattr(indices, "ahead", ())]
         with self._lock:
-            started = time.perf_counter()
-            if self._idle_since is not None:
-                self._counters.count(0, 0, 0.0, 0.0, started - self._idle_since)
             try:
                 self._begin_iteration(getattr(indices, "iteration", 0))
-                return self._fetch(wanted, ahead)
+                return self._fetch(wanted, ahead, self._counters.asked())
             except BaseException:
                 self.close()
                 raise
             finally:
-                self._idle_since = time.perf_counter()
                 # With nothing under way this batch may be the last for long, and the totals are to be complete.
                 self._counters.publish(client=not self._sent)
 
@@ -87,20 +81,20 @@ class BatchFetcher(Generic[T]):
         """Cancels what is under way."""
         queue, self._queue = self._queue, None
         self._sent.clear()
-        self._idle_since = None
         if queue is not None:
             queue.close()
 
-    def _fetch(self, wanted: list[int], ahead: list[list[int]]) -> list[T]:
+    def _fetch(self, wanted: list[int], ahead: list[list[int]], asked: "Asked") -> list[T]:
         current = self._expected(wanted, ahead) or self._send(wanted)
         if self._surprises < _SURPRISES:
             self._send_ahead(ahead, current.work.nbytes)
-        return self._make(current)
+        return self._make(current, asked)
 
     def _begin_iteration(self, iteration: int) -> None:
         """Drops what was named by an iteration that was left early."""
         if iteration != self._iteration:
             self._iteration = iteration
+            self._counters.pause()
             self._drop_sent()
 
     def _expected(self, wanted: list[int], ahead: list[list[int]]) -> _Sent[T] | None:
@@ -141,30 +135,21 @@ class BatchFetcher(Generic[T]):
             self._sent.append(sent)
             nbytes += sent.work.nbytes
 
-    def _make(self, current: _Sent[T]) -> list[T]:
+    def _make(self, current: _Sent[T], asked: "Asked") -> list[T]:
         queue = self._queue
         if queue is None:
             raise RuntimeError("the batch's requests were given up")
-        clock = time.perf_counter
         first = current.results.start
-        waited, nbytes = 0.0, 0
 
         def take(number: int) -> Any:
-            nonlocal waited, nbytes
-            started = clock()
             # One by one: the transform of the first runs while the last is under way.
             body: Any = ranged(WAIT_FOR_NETWORK, queue.take_many, range(first + number, first + number + 1))[0]
             if isinstance(body, S3Exception):
                 raise body
-            waited += clock() - started
-            nbytes += len(body)
             return body
 
         samples: list[T] = []
-        begun = clock()
         for sample in current.work.samples(take):
             samples.append(sample)
-            made = clock()
-            self._counters.count(1, nbytes, waited, made - begun - waited)
-            waited, nbytes, begun = 0.0, 0, made
+            asked = self._counters.made(asked)
         return samples

@@ -6,18 +6,31 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from s3dataset._client import received_by_thread
 from s3dataset._stats import Stats
 
 if TYPE_CHECKING:
     from s3dataset._page import Page
 
-__all__ = ["Counters"]
+__all__ = ["Asked", "Counters"]
+
+Asked: TypeAlias = tuple[float, float, int]
+"""When a sample was asked for, how long this thread had waited for S3 by then, and the bytes that it had received."""
 
 _PUBLISH_EVERY_S: Final = 0.05
 _CLIENT_EVERY_S: Final = 0.25  # the client's histograms cost more to read
 _TTFB: Final = "ttfb_us<="
+
+
+class _Thread(threading.local):
+    """When this thread handed over a sample, of whatever dataset, if nobody asked it for another since."""
+
+    handed_over: float | None = None
+
+
+_thread: Final = _Thread()
 
 
 class Counters:
@@ -25,6 +38,10 @@ class Counters:
 
     Belongs to one process; a worker makes its own, so that nothing the parent counted is published twice. Safe between
     threads: who exports metrics asks from a thread of its own.
+
+    The time of a thread that makes samples is shared out without a rest: from `asked` to `made` it goes to the network,
+    as far as the thread waited for answers, and else to the transform; from `made` to the next `asked`, of whichever
+    dataset the thread serves, to the consumer.
 
     Args:
         client_stats: Gives the client's totals in this process, {} before its first request.
@@ -58,18 +75,36 @@ class Counters:
             # atexit does not run in multiprocessing's children.
             multiprocessing.util.Finalize(None, _publish_last, args=(weakref.ref(self),), exitpriority=10)
 
-    def count(
-        self, samples: int, nbytes: int, network_wait_s: float, transform_s: float, consumer_wait_s: float = 0.0
-    ) -> None:
-        """Adds to the totals, and publishes them if it is time."""
+    def asked(self) -> Asked:
+        """A sample is wanted from this thread; the result goes to `made`."""
+        now = time.perf_counter()
+        since, _thread.handed_over = _thread.handed_over, None
+        if since is not None:
+            with self._lock:
+                self._consumer_wait_s += now - since
+        return now, *received_by_thread()
+
+    def made(self, asked: Asked, samples: int = 1) -> Asked:
+        """This thread made samples since it was asked, and hands them over. Publishes the totals if it is time.
+
+        Returns:
+            What `asked` would, for the next one of the same batch.
+        """
+        (began, waited_before, bytes_before), (waited_s, nbytes) = asked, received_by_thread()
+        now = _thread.handed_over = time.perf_counter()
+        network_s = waited_s - waited_before
         with self._lock:
             self._samples += samples
-            self._bytes += nbytes
-            self._network_wait_s += network_wait_s
-            self._transform_s += transform_s
-            self._consumer_wait_s += consumer_wait_s
-        if time.perf_counter() - self._published_at > _PUBLISH_EVERY_S:
+            self._bytes += nbytes - bytes_before
+            self._network_wait_s += network_s
+            self._transform_s += max(0.0, now - began - network_s)
+        if now - self._published_at > _PUBLISH_EVERY_S:
             self.publish(client=False)
+        return now, waited_s, nbytes
+
+    def pause(self) -> None:
+        """Nobody waits for this thread's next sample: an iteration ended, or another begins."""
+        _thread.handed_over = None
 
     def count_loop(self, wait_s: float) -> None:
         """Adds what a loop waited for a batch; published with what is counted next, or when somebody asks."""

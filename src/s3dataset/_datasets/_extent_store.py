@@ -1,6 +1,5 @@
 """Extents on their way and at hand, each fetched once for all samples in it that are wanted."""
 
-import time
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict, deque
@@ -94,8 +93,6 @@ class ExtentStore(Generic[T_co]):
     Attributes:
         nbytes: That the extents wanted take, or will.
         requests: How many of them are under way.
-        waited_s: How long this thread waited for bodies.
-        fetched: Bytes that arrived.
 
     Args:
         shards: Whose extents they are.
@@ -121,8 +118,6 @@ class ExtentStore(Generic[T_co]):
         self._landed_bytes = 0
         self.nbytes = 0
         self.requests = 0
-        self.waited_s = 0.0
-        self.fetched = 0
 
     # -- Wanting ----------------------------------------------------------------------------------------------------
 
@@ -218,9 +213,7 @@ class ExtentStore(Generic[T_co]):
         index, extent = holding.index, holding.extent
         if index is None:
             raise RuntimeError("an extent that was not sent for cannot arrive")
-        started = time.perf_counter()
         body: Any = ranged(WAIT_FOR_NETWORK, self._queue.take_many, range(index, index + 1))[0]
-        self.waited_s += time.perf_counter() - started
         holding.index, holding.landed = None, True
         self.requests -= 1
         self._under_way_bytes -= extent.stop - extent.start
@@ -228,7 +221,6 @@ class ExtentStore(Generic[T_co]):
         if isinstance(body, S3Exception):
             holding.error = body
             return
-        self.fetched += len(body)
         try:
             content = self._shards.content(extent, body)
             del body

@@ -366,8 +366,7 @@ def _stats_of(sources: list[S3Dataset[Any]]) -> Stats:
 
 def _settings(dataset: Any, sampler: Any, batch_size: int | None, num_workers: int, *, in_order: bool) -> Settings:
     """What of a loader could be changed."""
-    sources = _sources(dataset)
-    source = sources[0]
+    source = _sources(dataset)[0]
     maker, config = source._maker, source._client_ref.config  # noqa: SLF001
     objects = source._format_of_shards is None  # noqa: SLF001
     on_demand, not_ahead = objects and not maker.reads_ahead, ""
@@ -386,7 +385,6 @@ def _settings(dataset: Any, sampler: Any, batch_size: int | None, num_workers: i
         on_demand=on_demand,
         not_ahead=not_ahead,
         staged=isinstance(dataset, StagedDataset),
-        sources=len(sources),
         max_connections=None if config is None else config.max_connections,
         memory_limit_bytes=None if config is None else config.memory_limit_bytes,
     )

@@ -44,7 +44,6 @@ class Settings:
         on_demand: Whether samples fetch by themselves what is read of them.
         not_ahead: What to change so that samples are fetched ahead; "": they are.
         staged: Whether stages stand behind the transform.
-        sources: Datasets that are read in turn: those of a mixture.
         max_connections: As configured; None: the default.
         memory_limit_bytes: As configured; None: the default.
     """
@@ -57,7 +56,6 @@ class Settings:
     on_demand: bool = False
     not_ahead: str = ""
     staged: bool = False
-    sources: int = 1
     max_connections: int | None = None
     memory_limit_bytes: int | None = None
 
@@ -186,11 +184,7 @@ class LoopWatch:
 
 def told(window: Stats, waited_s: float, elapsed_s: float, settings: Settings) -> str:
     """The warning's words."""
-    made_s = window.network_wait_s + window.transform_s
-    # Each source of a mixture counts as its consumer's what the others take.
-    consumer_s = max(0.0, (window.consumer_wait_s - (settings.sources - 1) * made_s) / settings.sources)
-    shared = replace(window, consumer_wait_s=consumer_s)
-    bottleneck = bottleneck_of(shared, waited_s, settings.num_workers, on_demand=settings.on_demand)
+    bottleneck = bottleneck_of(window, waited_s, settings.num_workers)
     where = "in the loop's own process" if settings.num_workers == 0 else f"over {settings.num_workers} worker(s)"
     throttled = bottleneck == "network" and window.throttles > _THROTTLED * window.requests
     remedy = settings.remedy(bottleneck, throttled=throttled, request_bytes=window.bytes / max(1, window.requests))
@@ -198,24 +192,20 @@ def told(window: Stats, waited_s: float, elapsed_s: float, settings: Settings) -
     return (
         f"the training loop waited for data {waited_s / elapsed_s:.0%} of {elapsed_s:.0f} s. The bottleneck is "
         f"{_NAMES[bottleneck]}: {window.network_wait_s:.1f} s were spent waiting for S3, {window.transform_s:.1f} s in "
-        f"transforms{' and what they read on demand' if settings.on_demand else ''}, {where}. Change first: "
-        f"{remedy}.{in_general} (Said once; DataLoader(warn_waits=False) or "
+        f"transforms, {where}. Change first: {remedy}.{in_general} (Said once; DataLoader(warn_waits=False) or "
         f"{_VARIABLE}=0 turns it off.)"
     )
 
 
-def bottleneck_of(window: Stats, waited_s: float, num_workers: int, *, on_demand: bool = False) -> Bottleneck:
+def bottleneck_of(window: Stats, waited_s: float, num_workers: int) -> Bottleneck:
     """What made a loop wait.
 
     Workers that mostly wait for their consumer make samples in time. In the loop's own process that wait is the
-    training; there it counts what of the loop's wait neither the network nor a transform explains. A transform that
-    reads on demand waits for the network within its own time: for its answers to begin, at least.
+    training; there it counts what of the loop's wait neither the network nor a transform explains.
     """
     made_s = window.network_wait_s + window.transform_s
     if (window.consumer_wait_s > made_s) if num_workers else (waited_s > 2 * made_s):
         return "consumer"
-    if on_demand and 2 * window.ttfb_s * window.requests > window.transform_s:
-        return "network"
     bottleneck = replace(window, consumer_wait_s=0.0).bottleneck
     return "network" if bottleneck == "none" else bottleneck
 

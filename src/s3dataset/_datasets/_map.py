@@ -2,7 +2,6 @@
 
 import operator
 import os
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self, SupportsIndex, TypeVar, cast, overload
 
@@ -114,9 +113,9 @@ class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
             return self._fetch((position,))[0]
         (position,) = self._positions((position,))
         row = self.manifest.rows((position,))[0]
-        started = time.perf_counter()
+        asked = self._count.asked()
         sample = self._maker_drawing(0, 0).make(self._maker.client, row)
-        self._count.count(1, 0, 0.0, time.perf_counter() - started)
+        self._count.made(asked)
         return sample
 
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
@@ -157,10 +156,10 @@ class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
 
     def _on_demand(self, indices: Sequence[int]) -> list[T_co]:
         """Readers that were chosen for sparse access fetch what is read of them, and nothing before."""
-        started = time.perf_counter()
+        asked = self._count.asked()
         client, make = self._maker.client, self._maker_drawing(*getattr(indices, "drawn", (0, 0))).make
         samples = [make(client, row) for row in self.manifest.rows(self._positions(indices))]
-        self._count.count(len(samples), 0, 0.0, time.perf_counter() - started)
+        self._count.made(asked, len(samples))
         self._count.publish()
         return samples
 

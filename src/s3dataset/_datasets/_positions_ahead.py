@@ -1,6 +1,5 @@
 """Iterating over samples of indexed shards, fetching ahead of the consumer."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -153,16 +152,15 @@ class PositionsAhead(Generic[T_co]):
         return self._samples(begins=False)
 
     def _samples(self, *, begins: bool) -> Iterator[T_co]:
-        counters, clock = self._counters, time.perf_counter
-        bad = self._bad
+        counters, bad = self._counters, self._bad
         coming: deque[Planned] = deque()
-        fetched = 0
         with self._client.queue() as queue:
             store = ExtentStore(self._shards, queue, self._window_bytes // _KEPT_SHARE, self._plan.limit_bytes)
             try:
                 if begins:
                     self._send_for(store, coming)
                     yield cast("T_co", None)
+                asked = counters.asked()
                 while True:
                     while self._has_room(store, len(coming)) and self._send_for(store, coming):
                         pass
@@ -172,7 +170,6 @@ class PositionsAhead(Generic[T_co]):
                     # By the group, so that requests go out together.
                     for _ in range(min(len(coming), max(1, self._group // 2))):
                         row_place, place, holding = coming.popleft()
-                        begun, waited = clock(), store.waited_s
                         try:
                             sample = store.sample(place, holding)
                         except Exception as error:
@@ -180,18 +177,18 @@ class PositionsAhead(Generic[T_co]):
                                 raise
                             store.done(holding)
                             yield from bad.settle(error, self._shards.url(place), place.number, row_place)
+                            asked = counters.asked()
                             continue
                         if bad is not None:
                             bad.good()
                         store.done(holding)
-                        made = clock()
+                        counters.made(asked)
                         yield sample
                         del sample
-                        waited = store.waited_s - waited
-                        counters.count(1, store.fetched - fetched, waited, made - begun - waited, clock() - made)
-                        fetched = store.fetched  # some arrive between two samples
+                        asked = counters.asked()
             finally:
                 store.close()
+                counters.pause()
                 counters.publish()
 
     def _has_room(self, store: ExtentStore[T_co], coming: int) -> bool:

@@ -1,6 +1,5 @@
 """Iterating over shards without an index, from their beginnings on."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -153,22 +152,21 @@ class UnindexedEpoch(Generic[T_co]):
     def __iter__(self) -> Iterator[T_co]:
         """Iterates over the samples."""
         given = {number: stream.state().given for number, stream in self._streams.items()}
-        transformed, counters, clock = self._maker.transformed, self._counters, time.perf_counter
+        transformed, counters = self._maker.transformed, self._counters
         draws = Draws(self._begin.seed, self._begin.epoch, name_of_unindexed)
         with ShardOpener(self._maker.client, self._manifest, self._constructor) as self._opener:
             try:
+                asked = counters.asked()
                 while given:
                     number = next_stream([(count, stream) for stream, count in given.items()], self._batch_size)
                     stream = self._streams[number]
                     for _ in range(self._batch_size - given[number] % self._batch_size):
-                        begun = clock()
                         read = next(stream, None)
                         if read is None:
                             del given[number]
                             break
                         given[number] += 1
-                        sample, place, nbytes = read
-                        came = clock()
+                        sample, place, _ = read
                         try:
                             made = transformed(sample, place, draws, (sample["__url__"], place))
                         except Exception as error:
@@ -177,13 +175,14 @@ class UnindexedEpoch(Generic[T_co]):
                             continue
                         if self._bad is not None:
                             self._bad.good()
-                        done = clock()
+                        counters.made(asked)
                         yield made
                         del made, sample, read
-                        counters.count(1, nbytes, came - begun, done - came, clock() - done)
+                        asked = counters.asked()
             finally:
                 for stream in self._streams.values():
                     stream.close()
+                counters.pause()
                 counters.publish()
 
     def _opens(self, shards: Sequence[int]) -> Any:

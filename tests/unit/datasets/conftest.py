@@ -113,12 +113,18 @@ class FakeCounters:
     """Adds up."""
 
     def __init__(self) -> None:
-        self.samples = self.bytes = 0
+        self.samples = 0
 
-    def count(self, samples: int, nbytes: int, *waits: float) -> None:
-        assert all(wait >= 0 for wait in waits)
+    def asked(self) -> int:
+        return self.samples
+
+    def made(self, asked: int, samples: int = 1) -> int:
+        assert asked == self.samples  # it is asked for each anew, or given what the one before returned
         self.samples += samples
-        self.bytes += nbytes
+        return self.samples
+
+    def pause(self) -> None:
+        pass
 
     def publish(self, *, client: bool = True) -> None:
         pass

@@ -30,7 +30,7 @@ def test_a_batch_goes_out_in_one_submission_and_comes_in_order(client: Any, fetc
     assert fetcher.fetch([5, 3, 3, 299]) == [5, 3, 3, 299]
     assert client.submissions == [["005", "003", "003", "299"]]
     assert fetcher.fetch([]) == []
-    assert (counters.samples, counters.bytes) == (4, 4000)
+    assert counters.samples == 4
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])

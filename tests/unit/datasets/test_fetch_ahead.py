@@ -24,7 +24,7 @@ def test_every_object_comes_once_in_order_with_one_request(
     assert samples == [(f"{i:03}", client.objects["b", f"{i:03}"]) for i in range(300)]
     assert client.requested == [f"{i:03}" for i in range(300)]
     assert client.limits == {client.part_size}
-    assert (counters.samples, counters.bytes) == (300, 300_000)
+    assert counters.samples == 300
     assert all(queue.closed for queue in client.queues)
 
 
@@ -59,7 +59,6 @@ def test_of_large_objects_the_first_part_is_fetched(client: Any, ref: Any, rows:
     taken = [reader.size for reader in FetchAhead(SampleMaker(ref, lambda r: r, None), [rows(range(5))], counters)]
     assert taken == [1000] * 5
     assert client.limits == {100}
-    assert counters.bytes == 500
 
 
 def test_rows_are_asked_for_as_the_window_moves(ref: Any, rows: Any, counters: Any) -> None:

@@ -170,7 +170,6 @@ HANDED = Stats(samples=10, requests=100, network_wait_s=1.0, transform_s=1.0, co
         (TRANSFORM, Settings(2), "num_workers=4 (now 2)"),
         (TRANSFORM, Settings(6), "num_workers=8 (now 6)"),
         (TRANSFORM, Settings(8), "a worker for each of 8 CPU cores"),
-        (TRANSFORM, Settings(1, on_demand=True), "transforms and what they read on demand"),
         (HANDED, Settings(2), "collate_fn="),
         (HANDED, Settings(2, staged=True), "num_workers=4 (now 2)"),
         (HANDED, Settings(8, staged=True), "the stages' functions, or collate_fn=: there is a worker for each of 8"),
@@ -201,22 +200,6 @@ def test_more_requests_at_once_need_memory(settings: Settings, said: str) -> Non
     window = Stats(samples=50, requests=50, bytes=50 * (4 << 20), network_wait_s=9.0)
     text = _loop_watch.told(window, 5.0, 10.0, settings)
     assert f"Change first: {said}" in text.replace("S3ClientConfig(", "")
-
-
-def test_what_one_source_of_a_mixture_takes_is_no_consumers_time() -> None:
-    """Over 10 s one source makes samples for 9; the other counts these as time in which nobody asked."""
-    window = Stats(samples=10, requests=10, transform_s=9.0, consumer_wait_s=1.0 + 10.0)
-    assert "The bottleneck is the transform" in _loop_watch.told(window, 5.0, 10.0, Settings(1, sources=2))
-    handed = Stats(samples=10, requests=10, transform_s=2.0, consumer_wait_s=8.0 + 10.0)
-    assert "collate_fn=" in _loop_watch.told(handed, 5.0, 10.0, Settings(1, sources=2))
-
-
-def test_what_a_transform_reads_on_demand_is_the_networks_time() -> None:
-    window = Stats(samples=50, requests=50, transform_s=5.0, ttfb_histogram=((0.1, 50),))
-    assert _loop_watch.bottleneck_of(window, 5.0, 1, on_demand=True) == "network"
-    assert _loop_watch.bottleneck_of(window, 5.0, 1) == "transform"
-    quick = Stats(samples=50, requests=50, transform_s=5.0, ttfb_histogram=((0.002, 50),))
-    assert _loop_watch.bottleneck_of(quick, 5.0, 1, on_demand=True) == "transform"
 
 
 def test_the_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
