@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from s3dataset._stats import Stats
 from s3dataset.monitoring._sources import Readings, Sources, needed
@@ -34,17 +35,18 @@ class TensorBoardSink:
     consumer_share           three are 1 together)
     ======================== ==========================================================================
 
-    Belongs to one thread. Between two points a call takes a microsecond or two; one that writes reads the dataset's
-    shared page once.
+    `close`, or the end of a `with` block, writes the time since the last point too. Belongs to one thread. Between two
+    points a call takes a microsecond or two; one that writes reads the dataset's shared page once.
 
     Example:
-        >>> sink = TensorBoardSink(SummaryWriter("runs/7"), loader)
-        >>> for step, batch in enumerate(loader):
-        ...     train(batch)
-        ...     sink(step)
+        >>> with TensorBoardSink("runs/7", loader) as sink:
+        ...     for step, batch in enumerate(loader):
+        ...         train(batch)
+        ...         sink(step)
 
     Args:
-        writer: Torch's `SummaryWriter`, anything with its `add_scalar`, or a folder for a writer of its own.
+        writer: Torch's `SummaryWriter`, anything with its `add_scalar`, or a folder for a writer of its own, which puts each
+            point onto the disk within `every_s`.
         sources: A dataset, loader or client, or several by name; the name then comes behind the prefix.
         every_s: Seconds between two points.
         prefix: Of the curves' names.
@@ -71,17 +73,28 @@ class TensorBoardSink:
         if isinstance(writer, (str, os.PathLike)):
             needed("tensorboard", type(self).__name__, "tensorboard")
             made = needed("torch.utils.tensorboard", type(self).__name__, "tensorboard")
-            self._writer: ScalarWriter = made.SummaryWriter(os.fspath(writer))
+            self._writer: ScalarWriter = made.SummaryWriter(os.fspath(writer), flush_secs=max(1, round(every_s)))
         else:
             self._writer = writer
+        self._is_own = self._writer is not writer
         self._prefix = prefix
         self._every_s = every_s
         self._clock = clock
         self._seen = dict(self._readings)
         self._seen_at = clock()
+        self._step: int | None = None  # the last one that no point tells of
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __call__(self, step: int) -> None:
         """Writes a point of each curve, if it is time."""
+        self._step = step
         if self._clock() - self._seen_at >= self._every_s:
             self.write(step)
 
@@ -91,11 +104,22 @@ class TensorBoardSink:
         elapsed_s = now - self._seen_at
         if elapsed_s <= 0:
             return
-        before, self._seen, self._seen_at = self._seen, fresh, now
+        before, self._seen, self._seen_at, self._step = self._seen, fresh, now, None
         for name, stats in fresh.items():
             place = f"{self._prefix}/{name}" if name else self._prefix
             for curve, value in _points(stats - before[name], elapsed_s):
                 self._writer.add_scalar(f"{place}/{curve}", value, step)
+
+    def close(self) -> None:
+        """Writes a last point, if there were steps since the one before, and has the writer put all onto the disk.
+
+        A writer that the sink made is closed; one that was given is the caller's to close.
+        """
+        if self._step is not None:
+            self.write(self._step)
+        end = getattr(self._writer, "close" if self._is_own else "flush", None)
+        if end is not None:
+            end()
 
 
 def _points(between: Stats, elapsed_s: float) -> Iterator[tuple[str, float]]:

@@ -92,6 +92,24 @@ def test_between_two_points_nothing_is_read() -> None:
     sink.write(1000)  # no time has gone by: no point, and none is written twice
 
 
+def test_the_end_writes_what_no_point_tells_of() -> None:
+    """Also where the loop is left by an error; the caller's writer stays open."""
+    writer, clock = Writer(), Clock()
+    flushed: list[int] = []
+    writer.flush = lambda: flushed.append(len(writer.points))  # type: ignore[attr-defined]
+    writer.close = None  # type: ignore[attr-defined]
+    sink = TensorBoardSink(writer, Source(), every_s=10, clock=clock)
+    with pytest.raises(KeyboardInterrupt), sink:
+        for step, clock.now in enumerate([5.0, 11.0, 12.0]):
+            sink(step)
+        raise KeyboardInterrupt
+    points = {step for _, step in writer.points}
+    assert points == {1, 2}
+    assert flushed == [len(writer.points)]
+    sink.close()  # nothing has happened since
+    assert {step for _, step in writer.points} == points
+
+
 def test_sources_have_curves_of_their_own() -> None:
     writer, clock = Writer(), Clock()
     sink = TensorBoardSink(writer, {"train": Source(), "validation": Source()}, prefix="data", clock=clock)
@@ -105,10 +123,9 @@ def test_sources_have_curves_of_their_own() -> None:
 def test_a_folder_gets_a_writer(tmp_path: Any) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     source, clock = Source(), Clock()
-    sink = TensorBoardSink(tmp_path, source, clock=clock)
-    clock.now, source.said = 12.0, LATE
-    sink(7)
-    sink._writer.close()  # type: ignore[attr-defined]
+    with TensorBoardSink(tmp_path, source, clock=clock) as sink:
+        clock.now, source.said = 12.0, LATE
+        sink(7)
     read = events.EventAccumulator(str(tmp_path))
     read.Reload()
     (point,) = read.Scalars("s3dataset/samples_per_s")
