@@ -16,7 +16,14 @@ from s3dataset._checkpoint._sharing import Sharing
 from s3dataset._checkpoint._told import naming, reading_foreign
 from s3dataset._client import ClientRef, ObjectInfo
 from s3dataset._config import S3ClientConfig
-from s3dataset._io import CHECKPOINT_READER, S3Reader, S3ReaderConstructorProtocol, S3Writer, open_reader
+from s3dataset._io import (
+    CHECKPOINT_READER,
+    S3Reader,
+    S3ReaderConstructorProtocol,
+    S3Writer,
+    check_constructor,
+    open_reader,
+)
 from s3dataset._progress import Progress, showing
 from s3dataset._uri import S3Uri
 
@@ -58,6 +65,7 @@ class S3Checkpoint:
     ) -> None:
         if not isinstance(s3client_config, S3ClientConfig | None):
             raise TypeError(f"s3client_config must be an S3ClientConfig, not {type(s3client_config).__name__}")
+        check_constructor(reader_constructor)
         self._ref = ClientRef(region, endpoint, s3client_config)
         self._ref.get()  # checks the rest; reads and sends nothing
         self._reader_constructor = reader_constructor or CHECKPOINT_READER

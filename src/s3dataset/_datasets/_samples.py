@@ -14,7 +14,7 @@ from s3dataset._client import Client, ClientRef, configure_process, end_with_par
 from s3dataset._datasets._sample_rng import BARE, MAKING, Draws
 from s3dataset._datasets._stack import stack_by_writing
 from s3dataset._datasets._trace import TRANSFORM, ranged
-from s3dataset._io import ReaderConstructor, S3Reader, open_reader
+from s3dataset._io import ReaderConstructor, S3Reader, check_constructor, open_reader
 
 __all__ = ["Ledger", "Row", "SampleMaker", "check_pickles", "client_of_process", "enter_process", "identity"]
 
@@ -83,10 +83,7 @@ class SampleMaker(Generic[T_co]):
     def __init__(self, client_ref: ClientRef, transform: Callable[[S3Reader], T_co], reader_constructor: Any) -> None:
         if not callable(transform):
             raise TypeError(f"transform must be callable, taking an S3Reader; got {transform!r}")
-        if reader_constructor is not None and not callable(reader_constructor):
-            raise TypeError(
-                f"reader_constructor must be one of S3ReaderConstructor's or callable, got {reader_constructor!r}"
-            )
+        check_constructor(reader_constructor)
         self._ref = client_ref
         self._transform = transform
         self._constructor = reader_constructor

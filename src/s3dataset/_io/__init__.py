@@ -18,6 +18,7 @@ from s3dataset._io._constructor import (
     GetStreamCallable,
     ReaderConstructor,
     S3ReaderConstructorProtocol,
+    check_constructor,
     open_reader,
 )
 from s3dataset._io._dcp_constructor import (
@@ -49,5 +50,6 @@ __all__ = [
     "S3ReaderConstructorProtocol",
     "S3Writer",
     "SequentialS3Reader",
+    "check_constructor",
     "open_reader",
 ]

@@ -1,5 +1,6 @@
 """Which reader a user gets, and the one place that opens readers."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -18,6 +19,7 @@ __all__ = [
     "GetStreamCallable",
     "ReaderConstructor",
     "S3ReaderConstructorProtocol",
+    "check_constructor",
     "open_reader",
 ]
 
@@ -102,6 +104,34 @@ class ReaderConstructor:
 SEQUENTIAL_READER: Final = ReaderConstructor(SEQUENTIAL)
 CHECKPOINT_READER: Final = ReaderConstructor(CHECKPOINT)
 """For objects that torch.load will most likely read."""
+
+
+def check_constructor(reader_constructor: object) -> None:
+    """Says early what opening the first reader would stumble over.
+
+    Raises:
+        TypeError: It cannot be called as a reader constructor is: `S3ReaderConstructor` itself, for instance, or one of
+            its methods that was not called.
+    """
+    if reader_constructor is None or isinstance(reader_constructor, ReaderConstructor):
+        return
+    if not callable(reader_constructor):
+        raise TypeError(
+            f"reader_constructor must be one of S3ReaderConstructor's or callable, got {reader_constructor!r}"
+        )
+    try:
+        signature = inspect.signature(reader_constructor)
+    except ValueError:  # of a function without Python code: its first call will tell
+        return
+    try:
+        signature.bind(bucket="", key="", get_object_info=None, get_stream=None)
+    except TypeError as error:
+        name = getattr(reader_constructor, "__qualname__", repr(reader_constructor))
+        raise TypeError(
+            f"reader_constructor is called with bucket=, key=, get_object_info= and get_stream=, and {name} is not "
+            f"made for that ({error}): pass what one of S3ReaderConstructor's methods returns, such as "
+            "S3ReaderConstructor.range_based()"
+        ) from None
 
 
 def open_reader(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from s3dataset._client import Client, Headers, UserAgent
 from s3dataset._config import S3ClientConfig
-from s3dataset._io._constructor import S3ReaderConstructorProtocol, open_reader
+from s3dataset._io._constructor import S3ReaderConstructorProtocol, check_constructor, open_reader
 from s3dataset._io._reader import S3Reader
 from s3dataset._io._writer import S3Writer
 from s3dataset._object_headers import Encryption, object_headers
@@ -108,8 +108,10 @@ class S3Client(Client):
 
         Raises:
             InvalidUriError: `bucket` or `key` is empty.
+            TypeError: `reader_constructor` is none.
         """
         _check_names(bucket, key)
+        check_constructor(reader_constructor)
         return open_reader(
             self,
             bucket,

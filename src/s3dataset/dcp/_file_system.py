@@ -11,7 +11,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemBase
 
 from s3dataset._client import UserAgent
 from s3dataset._config import S3ClientConfig
-from s3dataset._io import S3Client, S3ReaderConstructor, S3ReaderConstructorProtocol
+from s3dataset._io import S3Client, S3ReaderConstructor, S3ReaderConstructorProtocol, check_constructor
 from s3dataset._uri import S3Uri
 from s3dataset.errors import ObjectNotFoundError
 
@@ -57,6 +57,7 @@ class S3FileSystem(FileSystemBase):
         *,
         endpoint: str | None = None,
     ) -> None:
+        check_constructor(reader_constructor)
         self._path: str | os.PathLike[str] = ""
         self._reader_constructor = reader_constructor or S3ReaderConstructor.default()
         if s3_client is None:

@@ -18,6 +18,7 @@ from s3dataset._io import (
     S3Reader,
     S3ReaderConstructor,
     S3ReaderConstructorProtocol,
+    check_constructor,
 )
 from s3dataset.dcp._collection import uncollected
 from s3dataset.dcp._file_system import S3FileSystem, uri_of
@@ -69,6 +70,7 @@ class S3StorageReader(FileSystemReader):
         **kwargs: Any,
     ) -> None:
         uri_of(path, need_key=False)
+        check_constructor(reader_constructor)
         super().__init__(path, **kwargs)
         self._reader_constructor = reader_constructor or S3ReaderConstructor.dcp_optimized()
         self.fs: S3FileSystem = S3FileSystem(  # type: ignore[assignment] # torch's own knows files alone

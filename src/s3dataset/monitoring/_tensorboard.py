@@ -45,8 +45,8 @@ class TensorBoardSink:
         ...         sink(step)
 
     Args:
-        writer: Torch's `SummaryWriter`, anything with its `add_scalar`, or a folder for a writer of its own, which puts each
-            point onto the disk within `every_s`.
+        writer: Torch's `SummaryWriter`, anything with its `add_scalar`, or a folder for a writer of its own, which puts
+            each point onto the disk within `every_s`.
         sources: A dataset, loader or client, or several by name; the name then comes behind the prefix.
         every_s: Seconds between two points.
         prefix: Of the curves' names.

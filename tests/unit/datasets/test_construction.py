@@ -10,7 +10,7 @@ import pytest
 import torch.distributed
 
 import s3dataset
-from s3dataset import S3Checkpoint, S3IterableDataset, S3MapDataset, Split
+from s3dataset import S3Checkpoint, S3IterableDataset, S3MapDataset, S3ReaderConstructor, Split
 from s3dataset.errors import InvalidConfigError, InvalidUriError
 from s3dataset.transforms import Bytes, Text
 
@@ -61,6 +61,9 @@ def test_arguments_are_checked_at_once(kind: Any) -> None:
         kind.from_prefix("s3://bucket/", transform=3)
     with pytest.raises(TypeError, match="reader_constructor"):
         kind.from_prefix("s3://bucket/", reader_constructor="sequential")
+    for uncalled in (S3ReaderConstructor, S3ReaderConstructor.range_based):
+        with pytest.raises(TypeError, match=r"S3ReaderConstructor.*: pass what"):
+            kind.from_prefix("s3://bucket/", reader_constructor=uncalled)
     with pytest.raises(TypeError, match="S3ClientConfig"):
         kind.from_prefix("s3://bucket/", s3client_config={"part_size": 1})
     with pytest.raises(ValueError, match="endpoint"):
