@@ -175,6 +175,12 @@ class ClientCore:
         """Algorithm of the checksums sent with uploads, None for none."""
         return self._opened().settings.checksum
 
+    @property
+    def service(self) -> str:
+        """Which store it is, in words that differ between stores: by the arguments, the environment and the profile."""
+        settings = (self._engine or self._opened()).settings
+        return settings.endpoint or f"Amazon S3{f' in {settings.region}' if settings.region else ''}"
+
     def region_of(self, bucket: str) -> str:
         """Where requests for a bucket are sent: as configured, and from the first answer on as the service told."""
         return (self._engine or self._opened()).routes[bucket].region

@@ -16,7 +16,7 @@ _NOT_IMPLEMENTED: Final = 501
 
 Kept = Literal["honoured", "ignored", "refused"]
 
-_known: Final[dict[tuple[str | None, str | None, str], Kept]] = {}
+_known: Final[dict[tuple[str, str], Kept]] = {}
 _lock: Final = threading.Lock()
 
 
@@ -37,7 +37,7 @@ def put_if(client: Client, bucket: str, key: str, data: bytes, *, replaces: str 
         PreconditionFailedError: Another object is there.
         S3Exception: It was not written, or nobody knows.
     """
-    place = (client.endpoint, client.region, bucket)
+    place = (client.service, bucket)
     kept = _known.get(place)
     if kept != "honoured":
         _look(client, bucket, key, replaces)
@@ -94,13 +94,13 @@ def _refuses(error: S3Exception) -> bool:
     return error.status == _NOT_IMPLEMENTED or (named and error.status == 400)
 
 
-def _remember(place: tuple[str | None, str | None, str], kept: Kept) -> None:
+def _remember(place: tuple[str, str], kept: Kept) -> None:
     with _lock:
         known = _known.setdefault(place, kept)
     if known == kept and kept != "honoured":
-        endpoint, _, bucket = place
+        service, bucket = place
         warn_caller(
-            f"the store of s3://{bucket} ({endpoint or 'as the environment names it'}) "
+            f"the store of s3://{bucket} ({service}) "
             f"{'ignores' if kept == 'ignored' else 'refuses'} conditional writes (If-None-Match): a checkpoint still "
             "appears whole or not at all, but two jobs that commit the same step at the same moment do not notice one "
             "another, and the later one wins. Give each job a URI of its own",

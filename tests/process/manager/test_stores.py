@@ -69,6 +69,22 @@ def test_a_store_without_conditions_still_looks_before_it_commits(
         assert restored.state["weights"][0] == 2.5
 
 
+def test_two_stores_that_the_environment_names_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one of them cannot is not believed of the other."""
+    monkeypatch.setattr(_conditions, "_known", {})
+    for can in (False, True):
+        with LocalS3("runs") as store:
+            store.configure(variant="s3" if can else {"refuse_write_conditions": True})
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                with CheckpointManager("s3://runs/a") as manager:
+                    manager.save(1, state(1.0))
+            weak = [warning for warning in caught if warning.category is WeakConditionsWarning]
+            assert len(weak) == (0 if can else 1)
+            assert can or store.endpoint in str(weak[0].message)
+            assert ("honoured" in _conditions._known.values()) is can
+
+
 def test_directory_buckets(running: LocalS3) -> None:
     """They list in no order, and whole directories only."""
     bucket = "runs--usw2-az1--x-s3"
