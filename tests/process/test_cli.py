@@ -132,8 +132,10 @@ def test_failures_are_a_json_document_too(arguments, kind, capsys):
 def test_to_pack_nothing_is_no_success(capsys):
     assert main(["pack", "s3://bucket/imges/", "s3://empty/packed/", "--json"]) == 1
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["shards"] == 0
+    assert json.loads(printed.out)["error"]["type"] == "ObjectNotFoundError"
     assert "There is no object below s3://bucket/imges/" in printed.err
+    assert "nothing was written" in printed.err
+    assert main(["ls", "s3://empty/", "--count"]) == 1
 
 
 class TestHelp:

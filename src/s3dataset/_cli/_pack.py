@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
                 source_format=arguments.source_format,
                 overwrite=arguments.overwrite,
                 ray=arguments.ray,
+                need_samples=True,
                 **connection(arguments),
             )
         except ImportError as error:
@@ -94,9 +95,11 @@ def run(arguments: argparse.Namespace) -> int:
                 raise
             arguments.parser.error(str(error))
     if done.left_out:
-        tell(left_out_text(done))
+        tell(left_out_text(done.left_out, done.first_left_out))
     manifest = done.manifest
-    is_nothing = not (done.made or done.kept or done.left_out)
+    is_nothing = not len(manifest)
+    if is_nothing:
+        tell(f"the transform made no sample of anything below {arguments.source}")
     seconds = time.perf_counter() - begin
     if arguments.json:
         facts = {
