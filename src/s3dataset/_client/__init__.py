@@ -17,7 +17,7 @@ from s3dataset._client._core import ClientCore
 from s3dataset._client._get import GetRequest, GetRequestLike, ReadIntoRequest
 from s3dataset._client._list import ListingGuard, ListObjectResult
 from s3dataset._client._lost_answers import Nonce
-from s3dataset._client._object_info import ObjectInfo, RestoreStatus, infos_of_page
+from s3dataset._client._object_info import ObjectInfo, RestoreStatus, info_of_reply, infos_of_page
 from s3dataset._client._process import configure_process, end_with_parent, limits
 from s3dataset._client._providers import load as load_credentials
 from s3dataset._client._put import PutRequest
@@ -74,6 +74,7 @@ __all__ = [
     "configure_process",
     "end_with_parent",
     "get_client",
+    "info_of_reply",
     "infos_of_page",
     "limits",
     "load_credentials",
