@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["add_connection_options", "client_of", "connection", "imported", "size", "whole_number"]
+__all__ = ["add_connection_options", "client_of", "connection", "imported", "place", "size", "whole_number"]
 
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", re.IGNORECASE)
@@ -58,6 +58,18 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def place(text: str) -> str:
+    """A type of arguments: a bucket, with or without a prefix."""
+    from s3dataset._uri import S3Uri  # noqa: PLC0415 - `--help` need not load it
+    from s3dataset.errors import InvalidUriError  # noqa: PLC0415
+
+    try:
+        S3Uri.parse_prefix(text)
+    except InvalidUriError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def size(text: str) -> int:

@@ -4,8 +4,8 @@ import argparse
 import time
 from typing import Any
 
-from s3dataset._cli._options import add_connection_options, connection, imported, size, whole_number
-from s3dataset._cli._output import HelpLayout, failed, noted_warnings, print_json, readable_bytes, tell
+from s3dataset._cli._options import add_connection_options, connection, imported, place, size, whole_number
+from s3dataset._cli._output import HelpLayout, counted, failed, noted_warnings, print_json, readable_bytes, tell
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -27,8 +27,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "130: Ctrl-C",
         formatter_class=HelpLayout,
     )
-    parser.add_argument("source", metavar="s3://BUCKET[/PREFIX]", help="the objects")
-    parser.add_argument("dest", metavar="s3://BUCKET[/FOLDER]", help="where the shards go: an empty folder")
+    parser.add_argument("source", type=place, metavar="s3://BUCKET[/PREFIX]", help="the objects")
+    parser.add_argument("dest", type=place, metavar="s3://BUCKET[/FOLDER]", help="where the shards go: an empty folder")
     parser.add_argument("--pattern", help='which objects: a glob on the key after the prefix, as "**/*.jpg"')
     parser.add_argument("--format", default="tar", metavar="NAME", help="tar (default), tfrecord, jsonl, parquet, ...")
     parser.add_argument(
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(facts)
         return 1 if is_nothing else 0
     print(
-        f"{manifest.num_samples:,} samples in {len(manifest):,} shards of {arguments.format}, "
+        f"{counted(manifest.num_samples, 'sample')} in {counted(len(manifest), 'shard')} of {arguments.format}, "
         f"{readable_bytes(manifest.num_bytes)}: {done.made:,} made of {readable_bytes(done.source_bytes)}, "
         f"{done.kept:,} kept, in {seconds:.2f} s"
     )
