@@ -39,6 +39,8 @@ def test_version():
         ["ls", "bucket/images/"],
         ["ls", "s3://"],
         ["ls", "s3://bucket", "--sum"],
+        ["ls", "s3://bucket", "--pattern", "{a"],
+        ["ls", "s3://bucket", "--endpoint", "localhost:9000"],
         ["cat", "s3://bucket"],
         ["cat", "bucket/key"],
         ["cp", "s3://", "."],

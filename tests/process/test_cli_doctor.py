@@ -216,8 +216,9 @@ def test_an_endpoint_where_nobody_listens_ends_soon(server, capsys):
     assert checks["list"]["status"] == "fail"
 
 
-def test_an_endpoint_that_is_no_url_is_told_once(server, capsys):
-    assert main(["doctor", "s3://bucket/data/", "--endpoint", "localhost:99", "--json"]) == 1
+def test_an_endpoint_that_is_no_url_is_told_once(server, capsys, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:99")
+    assert main(["doctor", "s3://bucket/data/", "--json"]) == 1
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert [check["name"] for check in checks if check["status"] == "fail"] == ["address"]
     assert "was not asked: it has no address" in checks[-1]["said"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from s3dataset._cli._options import add_connection_options, connection, imported, place, size, whole_number
+from s3dataset._cli._options import add_connection_options, connection, imported, pattern, place, size, whole_number
 from s3dataset._cli._output import (
     EXIT_STATUS,
     HelpLayout,
@@ -52,7 +52,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         formatter_class=HelpLayout,
     )
     parser.add_argument("uri", type=place, metavar="s3://BUCKET[/PREFIX]")
-    parser.add_argument("--pattern", help='which objects: a glob on the key after the prefix, as "**/*.jpg"')
+    parser.add_argument(
+        "--pattern", type=pattern, help='which objects: a glob on the key after the prefix, as "**/*.jpg"'
+    )
     parser.add_argument("--seconds", type=_seconds, default=30.0, metavar="S", help="of measuring; default: 30")
     parser.add_argument(
         "--max-bytes", type=size, default=4 * 10**9, metavar="SIZE", help="read at most so much; default: 4GB"
@@ -373,7 +375,10 @@ def _binary(count: int) -> str:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"write a number of seconds, not {text!r}") from None
     if not 1 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"must be from 1 to 3600, not {text}")
     return value
@@ -383,10 +388,7 @@ def _numbers(least: int, most: int) -> Callable[[str], tuple[int, ...]]:
     one = whole_number(least, most)
 
     def numbers(text: str) -> tuple[int, ...]:
-        try:
-            return tuple(sorted({one(part) for part in text.split(",") if part.strip()}))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"write numbers as 1,2,4, not {text!r}") from None
+        return tuple(sorted({one(part) for part in text.split(",") if part.strip()}))
 
     return numbers
 

@@ -4,9 +4,9 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from s3dataset._cli._options import add_connection_options, connection, place
+from s3dataset._cli._options import add_connection_options, connection, pattern, place
 from s3dataset._cli._output import HelpLayout, counted, failed, noted_warnings, print_json, readable_bytes
-from s3dataset.errors import S3Exception
+from s3dataset.errors import DecodeError, S3Exception
 
 if TYPE_CHECKING:
     from s3dataset._manifest import Manifest
@@ -30,7 +30,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         formatter_class=HelpLayout,
     )
     parser.add_argument("uri", type=place, metavar="s3://BUCKET[/PREFIX]")
-    parser.add_argument("--pattern", help='glob on the key after the prefix, as "**/*.tar" or "shard-{000..099}.tar"')
+    parser.add_argument(
+        "--pattern", type=pattern, help='glob on the key after the prefix, as "**/*.tar" or "shard-{000..099}.tar"'
+    )
     parser.add_argument(
         "--format",
         default="auto",
@@ -61,15 +63,20 @@ def run(arguments: argparse.Namespace) -> int:
     location = arguments.output or index_location(arguments.uri, format)
     if arguments.check:
         return _check(arguments, listed, format, location)
-    with noted_warnings(), showing(None, "index") as bar:
-        done = update_index(
-            listed,
-            format,
-            location,
-            full=arguments.full,
-            shared=arguments.output is None,
-            progress=None if bar is None else lambda now: bar(now.nbytes, now.num_bytes),
-        )
+    try:
+        with noted_warnings(), showing(None, "index") as bar:
+            done = update_index(
+                listed,
+                format,
+                location,
+                full=arguments.full,
+                shared=arguments.output is None,
+                progress=None if bar is None else lambda now: bar(now.nbytes, now.num_bytes),
+            )
+    except DecodeError as error:
+        if error.uri == location:
+            error.add_note("Nothing was written: an index takes the place of an index only")
+        raise
     seconds = time.perf_counter() - begin
     facts = {
         "index": location,

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from s3dataset._cli._options import add_connection_options, connection, place
+from s3dataset._cli._options import add_connection_options, connection, pattern, place
 from s3dataset._cli._output import (
     EXIT_STATUS,
     HelpLayout,
@@ -50,7 +50,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         formatter_class=HelpLayout,
     )
     parser.add_argument("uri", type=place, metavar="s3://BUCKET[/PREFIX]")
-    parser.add_argument("--pattern", help='glob on the key after the prefix, as "**/*.jpg" or "shard-{000..099}.tar"')
+    parser.add_argument(
+        "--pattern", type=pattern, help='glob on the key after the prefix, as "**/*.jpg" or "shard-{000..099}.tar"'
+    )
     showing = parser.add_mutually_exclusive_group()
     showing.add_argument("--count", action="store_true", help="print the counts only")
     showing.add_argument(

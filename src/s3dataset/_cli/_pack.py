@@ -1,10 +1,11 @@
 """`s3dataset pack`: many small objects into shards."""
 
 import argparse
+import logging
 import time
 from typing import Any
 
-from s3dataset._cli._options import add_connection_options, connection, imported, place, size, whole_number
+from s3dataset._cli._options import add_connection_options, connection, imported, pattern, place, size, whole_number
 from s3dataset._cli._output import HelpLayout, counted, failed, noted_warnings, print_json, readable_bytes, tell
 
 
@@ -29,7 +30,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument("source", type=place, metavar="s3://BUCKET[/PREFIX]", help="the objects")
     parser.add_argument("dest", type=place, metavar="s3://BUCKET[/FOLDER]", help="where the shards go: an empty folder")
-    parser.add_argument("--pattern", help='which objects: a glob on the key after the prefix, as "**/*.jpg"')
+    parser.add_argument(
+        "--pattern", type=pattern, help='which objects: a glob on the key after the prefix, as "**/*.jpg"'
+    )
     parser.add_argument("--format", default="tar", metavar="NAME", help="tar (default), tfrecord, jsonl, parquet, ...")
     parser.add_argument(
         "--shard-size", type=size, default=256 << 20, metavar="SIZE", help="of a shard's source; default: 256MiB"
@@ -66,6 +69,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def run(arguments: argparse.Namespace) -> int:
     from s3dataset._pack import left_out_text, pack_with_summary  # noqa: PLC0415 - `--help` need not load them
 
+    # What a writer would log is what the exception says.
+    logging.getLogger("s3dataset").addHandler(logging.NullHandler())
     begin = time.perf_counter()
     transform = None if arguments.transform is None else imported(arguments.parser, arguments.transform)
     with noted_warnings():

@@ -23,7 +23,7 @@ from s3dataset._client._providers import load as load_credentials
 from s3dataset._client._put import PutRequest
 from s3dataset._client._queue import Get, GetInto, Headers, Pieces, Put, RequestQueue, Result
 from s3dataset._client._registry import ClientRef, get_client
-from s3dataset._client._routes import Address, address_of
+from s3dataset._client._routes import Address, address_of, check_endpoint
 from s3dataset._client._stored_checksum import CHECKSUM_MODE, StoredChecksum, stored_checksum, take_head
 from s3dataset._client._uploads import UnfinishedUpload
 from s3dataset._client._user_agent import UserAgent
@@ -69,6 +69,7 @@ __all__ = [
     "UnfinishedUpload",
     "UserAgent",
     "address_of",
+    "check_endpoint",
     "checksum",
     "combine_checksums",
     "configure_process",

@@ -382,7 +382,7 @@ class _Pack:
             except BaseException as error:
                 error.add_note(
                     f"{len(known) + done.tasks:,} of {len(tasks):,} shards are finished in {destination.uri}: the same "
-                    f"call goes on from there{', without overwrite' if overwrite else ''}"
+                    f"call goes on from there{', without overwrite=True (--overwrite)' if overwrite else ''}"
                 )
                 raise
         kept = sum(len(rows) for _, rows in known.values())
