@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ProcessLimits", "cores", "local_ranks", "memory_of_machine_bytes", "process_limits"]
+__all__ = ["ProcessLimits", "cores", "local_ranks", "memory_of_machine_bytes", "most_connections", "process_limits"]
 
 _MIB: Final = 1 << 20
 _MOST_MEMORY_BYTES: Final = 1024 * _MIB
@@ -52,8 +52,13 @@ def process_limits(*, share: int = 1, lanes: int | None = None, throughput_targe
     return ProcessLimits(
         lanes=max(1, wanted),
         memory_limit_bytes=max(_LEAST_MEMORY_BYTES, memory),
-        max_connections=min(max(_LEAST_CONNECTIONS, _MOST_CONNECTIONS // sharers), _files() // 2),
+        max_connections=min(max(_LEAST_CONNECTIONS, _MOST_CONNECTIONS // sharers), most_connections()),
     )
+
+
+def most_connections() -> int:
+    """What open files leave room for."""
+    return _files() // 2
 
 
 def local_ranks() -> int:

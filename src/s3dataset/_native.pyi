@@ -309,7 +309,9 @@ class Queue:
         """One page of ListObjectsV2 -> ListPage."""
     def list_uploads(self, route: Route, prefix: str, /, *, key_marker: str = "", upload_id_marker: str = "") -> int:
         """One page of ListMultipartUploads -> Reply with `uploads` and `next_uploads`."""
-    def delete(self, route: Route, key: str, headers: Sequence[tuple[str, str]] = (), /) -> int: ...
+    def delete(
+        self, route: Route, key: str, headers: Sequence[tuple[str, str]] = (), /, *, version_id: str | None = None
+    ) -> int: ...
     def delete_many(self, route: Route, keys: Sequence[str], /) -> int:
         """DeleteObjects, at most 1,000 keys."""
     def copy(self, route: Route, key: str, source: str, headers: Sequence[tuple[str, str]] = (), /) -> int:

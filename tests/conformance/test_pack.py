@@ -487,3 +487,88 @@ def test_progress_ends_at_all(server: LocalS3) -> None:
     assert told[0][0] == 0
     assert told[-1][0] == told[-1][1] == Manifest.from_prefix(SOURCE).num_bytes
     assert all(one[0] <= other[0] for one, other in itertools.pairwise(told))
+
+
+@pytest.mark.usefixtures("server")
+class TestSeveralAtOnce:
+    """The other one runs, from its beginning to its end, when the first reports bytes."""
+
+    @staticmethod
+    def meanwhile(do: Any, when: Any = lambda: True) -> Any:
+        todo = [do]
+
+        def tell(done: int, _total: int) -> None:
+            if done and todo and when():
+                todo.pop()()
+
+        return tell
+
+    def test_the_same_pack_twice_makes_one(self, server: LocalS3) -> None:
+        made = []
+
+        def other() -> None:
+            made.append(pack(SOURCE, DEST, shard_size=SMALL))
+
+        manifest = pack(SOURCE, DEST, shard_size=SMALL, progress=self.meanwhile(other))
+        assert [manifest] == made
+        assert streamed() == expected()
+        assert not [key for key in server.keys("dest", "packed/") if "/pack/" in key]
+
+    def test_another_one_that_takes_the_place_is_told(self) -> None:
+        def other() -> None:
+            pack(SOURCE, DEST, shard_size=2 * SMALL, overwrite=True)
+
+        with pytest.raises(ManifestMismatchError, match="another pack") as raised:
+            pack(SOURCE, DEST, shard_size=SMALL, progress=self.meanwhile(other))
+        assert f"shard_size: {2 * SMALL}, and here {SMALL}" in str(raised.value)
+        assert not getattr(raised.value, "__notes__", ())
+
+    def test_the_same_one_that_begins_anew_is_told(self, server: LocalS3) -> None:
+        def other() -> None:
+            def stop(_done: int, _total: int) -> None:
+                raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt):
+                pack(SOURCE, DEST, shard_size=SMALL, overwrite=True, progress=stop)
+
+        def is_some_finished() -> bool:
+            return any("/pack/" in key for key in server.keys("dest", "packed/"))
+
+        with pytest.raises(ManifestMismatchError, match="begun anew"):
+            pack(SOURCE, DEST, shard_size=SMALL, progress=self.meanwhile(other, is_some_finished))
+
+    def test_shards_of_nobody_are_told_and_go_with_the_next_call(self, server: LocalS3) -> None:
+        def other() -> None:
+            server.put("dest", "packed/shard-000099.tar", b"")
+
+        with pytest.raises(ManifestMismatchError, match=r"shard-000099.tar came while this pack ran, and is none"):
+            pack(SOURCE, DEST, shard_size=SMALL, progress=self.meanwhile(other))
+        pack(SOURCE, DEST, shard_size=SMALL)
+        assert streamed() == expected()
+
+
+def test_a_pack_that_replaces_another_and_is_stopped_leaves_nothing_of_it(server: LocalS3) -> None:
+    pack(SOURCE, DEST, shard_size=SMALL)
+    before = shards(server)
+
+    def stop(done: int, _total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(SOURCE, DEST, shard_size=3 * SMALL, overwrite=True, progress=stop)
+    manifest = pack(SOURCE, DEST, shard_size=3 * SMALL)
+    assert len(manifest) == len(shards(server)) < len(before)
+    assert streamed() == expected()
+
+
+@pytest.mark.usefixtures("server")
+def test_options_that_differ_are_named_by_their_arguments() -> None:
+    pack(SOURCE, DEST, label="folder")
+    with pytest.raises(ManifestMismatchError) as raised:
+        pack(SOURCE, DEST, label="folder", format=Tar(max_sample_bytes=1 << 20))
+    assert "(format: Tar(max_sample_bytes=2147483648), and now max_sample_bytes=1048576)" in str(raised.value)
+    with pytest.raises(ManifestMismatchError, match=r"\(format: Tar, and now JSONL\)"):
+        pack(SOURCE, DEST, label="folder", format="jsonl")
+    with pytest.raises(ManifestMismatchError, match=r"\(label: LabelFromKey, and now None\)"):
+        pack(SOURCE, DEST)

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from tests.process.cli_command import TIMEOUT_S, command
+from tests.terminal import on_terminal
 
 import s3dataset
 from s3dataset._cli import main
@@ -35,6 +36,22 @@ def test_version():
         [],
         ["no-such-command"],
         ["ls"],
+        ["ls", "bucket/images/"],
+        ["ls", "s3://"],
+        ["ls", "s3://bucket", "--sum"],
+        ["ls", "s3://bucket", "--pattern", "{a"],
+        ["ls", "s3://bucket", "--endpoint", "localhost:9000"],
+        ["cat", "s3://bucket"],
+        ["cat", "bucket/key"],
+        ["cp", "s3://", "."],
+        ["cp", "s3://bucket", "."],
+        ["doctor", "bucket"],
+        ["bench", "bucket"],
+        ["pack", "s3://bucket/images/", "packed"],
+        ["pack", "images", "s3://bucket/packed/"],
+        ["index", "bucket"],
+        ["checkpoint", "ls", "bucket/run"],
+        ["demo", "--uri", "bucket"],
         ["ls", "s3://bucket", "--unsigned", "--profile", "mine"],
         ["ls", "s3://bucket", "--count", "--summary"],
         ["cat"],
@@ -109,7 +126,6 @@ class TestStreams:
     ("arguments", "kind"),
     [
         (["ls", "s3://no-such-bucket/"], "BucketNotFoundError"),
-        (["ls", "images/"], "InvalidUriError"),
         (["cp", "s3://bucket/none", "-n", "x"], "ObjectNotFoundError"),
         (["cp", "no-such-file", "s3://bucket/new"], "FileNotFoundError"),
         (["bench", "s3://empty/"], "ObjectNotFoundError"),
@@ -132,8 +148,25 @@ def test_failures_are_a_json_document_too(arguments, kind, capsys):
 def test_to_pack_nothing_is_no_success(capsys):
     assert main(["pack", "s3://bucket/imges/", "s3://empty/packed/", "--json"]) == 1
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["shards"] == 0
+    assert json.loads(printed.out)["error"]["type"] == "ObjectNotFoundError"
     assert "There is no object below s3://bucket/imges/" in printed.err
+    assert "nothing was written" in printed.err
+    assert main(["ls", "s3://empty/", "--count"]) == 1
+
+
+def test_ctrl_c_while_it_is_loaded_is_one_line():
+    program = """
+import signal, sys
+import s3dataset.__main__
+class Finder:  # a module that the command loads gets the signal
+    def find_spec(self, name, *_):
+        if name == "s3dataset._cli._ls":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.exit(s3dataset.__main__.main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (done.returncode, done.stderr) == (130, "s3dataset: interrupted\n")
 
 
 class TestHelp:
@@ -218,6 +251,17 @@ class TestLs:
         assert any(line.startswith("→ 13 objects of 5 bytes: each can be a sample") for line in rest)
         assert command("ls", "s3://bucket/images/", "--histogram").stdout.splitlines()[2:] == rest[1:]
 
+    @pytest.mark.parametrize("columns", [40, 60, 80])
+    def test_a_summary_fits_the_terminal(self, columns):
+        line = [sys.executable, "-m", "s3dataset", "ls", "s3://bucket/images/", "--summary"]
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "dumb"}
+        status, seen = on_terminal(line, env=environment, size=(40, columns))
+        assert status == 0
+        lines = seen.decode().split("\r\n")
+        bars = [line for line in lines if "█" in line]
+        assert len(bars) == 3
+        assert max(map(len, bars)) <= columns
+
     def test_json(self):
         done = command("ls", "s3://bucket/images/", "--json")
         facts = json.loads(done.stdout)
@@ -299,7 +343,7 @@ class TestLs:
 
     def test_no_uri_of_s3(self):
         done = command("ls", "images/")
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert "Only s3:// URIs are supported" in done.stderr
 
     def test_a_reader_that_goes_away_is_no_error(self, filled):
@@ -398,6 +442,14 @@ class TestCheckpoint:
         ]
         assert f"s3://checkpoints/{key} has 1 bytes" in every.stdout
         assert command("checkpoint", "verify", self.URI, "--step", "5").returncode == 0
+        document = command("checkpoint", "verify", self.URI, "--all", "--json")
+        assert document.returncode == 1
+        found = json.loads(document.stdout)
+        assert (found["uri"], found["ok"]) == ("s3://checkpoints/run/", False)
+        assert [(one["step"], one["whole"]) for one in found["checkpoints"]] == [(700, True), (60, False), (5, True)]
+        assert key in found["checkpoints"][1]["damages"][0]
+        document = json.loads(command("checkpoint", "verify", self.URI, "--step", "6", "--json").stdout)
+        assert "has no checkpoint of step 6" in document["checkpoints"][0]["error"]
         missing = command("checkpoint", "verify", self.URI, "--step", "6")
         assert missing.returncode == 1
         assert "has no checkpoint of step 6" in missing.stderr
@@ -409,6 +461,14 @@ class TestCheckpoint:
         assert (would.returncode, would.stdout) == (0, "would delete step 60\n")
         assert server.keys("checkpoints") == before
         assert command("checkpoint", "prune", self.URI, "--keep-last", "1", "--keep-every", "20").stdout == ""
+        document = command("checkpoint", "prune", self.URI, "--keep-last", "1", "--dry-run", "--json").stdout
+        assert json.loads(document) == {
+            "uri": "s3://checkpoints/run/",
+            "dry_run": True,
+            "steps": [60],
+            "attempts": [],
+            "uploads": [],
+        }
         done = command("checkpoint", "prune", self.URI, "--keep-last", "1")
         assert (done.returncode, done.stdout) == (0, "deleted step 60\n")
         assert len(server.keys("checkpoints", "run/commits/")) == 2

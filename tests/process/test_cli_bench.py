@@ -54,8 +54,8 @@ def sizes_of(found):
     """Of the requests that were measured, and of those that a busy machine did not answer in time."""
     measured = {step["request_bytes"] for step in found["sizes"]}
     assert measured
-    said = (re.match(r"requests of ([\d,]+) bytes: none was answered", why) for why in found["skipped"])
-    return measured | {int(match[1].replace(",", "")) for match in said if match}
+    said = (re.match(r"requests of (\d+) ([KM])iB: none was answered", why) for why in found["skipped"])
+    return measured | {int(match[1]) << (20 if match[2] == "M" else 10) for match in said if match}
 
 
 def test_small_objects_are_measured_and_the_advice_is_to_pack(server, capsys):
@@ -121,9 +121,17 @@ def test_what_there_is_no_time_for_is_told_as_that(server, capsys):
     assert not any("none was answered in time" in why for why in found["skipped"])
 
 
-def test_more_requests_at_once_than_the_process_may_have_are_told(server, capsys):
+def test_more_requests_at_once_than_the_process_may_have_are_told(server, capsys, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1024, 1024))
     found, _ = measured(capsys, "s3://bucket/small/", "--seconds", "1", "--concurrency", "1,1024", "--workers", "")
-    assert any("1024 requests at once: this process has " in why for why in found["skipped"])
+    assert "1024 requests at once: this process has 512 connections at most" in found["skipped"]
+
+
+def test_more_requests_at_once_than_by_default_are_measured_where_they_are_named(server, capsys):
+    server.add_fault(Fault.delay(0.1, operation="GetObject", times=None))
+    found, _ = measured(capsys, "s3://bucket/small/", *ENOUGH, "--concurrency", "1,300")
+    assert found["curve"][-1]["concurrency"] == 300
+    assert server.stats()["max_in_flight"] > 256
 
 
 def test_shards_are_streamed_sample_by_sample(capsys):
@@ -189,6 +197,20 @@ def test_pictures_for_people_come_with_a_verdict(server):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_rows_fit_the_terminal(columns):
+    with LocalS3("bucket") as server:
+        server.put("bucket", "x", b"x" * 1000)
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "dumb"}
+        status, seen = on_terminal([*COMMAND, "s3://bucket/", *QUICK], env=environment, size=(40, columns))
+    assert status == 0
+    lines = [line.rpartition("\r")[2].rpartition("\x1b[K")[2] for line in seen.decode().split("\r\n")]
+    rows = [line for line in lines if "requests/s" in line and "█" in line]
+    assert len(rows) == 3
+    assert max(map(len, lines)) <= columns
+    assert all(("p99" in row) is (columns == 200) for row in rows)
+
+
 def test_a_terminal_tells_what_is_measured():
     with LocalS3("bucket") as server:
         server.put("bucket", "x", b"x" * 1000)
@@ -251,10 +273,10 @@ def test_without_a_terminal_and_without_yes_nothing_is_written(server):
     assert server.requests() == []
 
 
-def stopped(server, number, operation):
+def stopped(server, number, operation, uri="s3://bucket/small/"):
     """A measurement with `--write` that gets a signal after the first request of an operation."""
     process = subprocess.Popen(
-        [*COMMAND, "s3://bucket/small/", *WRITING, "--seconds", "60", "--yes"],
+        [*COMMAND, uri, *WRITING, "--seconds", "60", "--yes"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -296,6 +318,34 @@ def test_what_cannot_be_removed_is_named(server, capsys):
     server.clear_faults()
     for key in server.keys("bucket", "small/s3dataset-bench-"):
         server.delete("bucket", key)
+
+
+class TestVersions:
+    """In a bucket that keeps them."""
+
+    WRITING = ("--write", "--sizes", "1KiB,10MiB", *QUICK, "--max-bytes", "1GB", "--yes")
+
+    @pytest.fixture
+    def versioned(self):
+        with LocalS3() as server:
+            server.create_bucket("versioned", versioned=True)
+            yield server
+
+    def test_neither_versions_nor_delete_markers_stay(self, versioned, capsys):
+        measured(capsys, "s3://versioned/", *self.WRITING)
+        assert versioned.versions("versioned") == []
+
+    def test_those_that_may_not_be_deleted_are_told(self, versioned, capsys):
+        versioned.add_fault(Fault.status(403, code="AccessDenied", operation="DeleteObject", times=None))
+        found, said = measured(capsys, "s3://versioned/", *self.WRITING)
+        assert versioned.keys("versioned") == []
+        assert f"{found['objects']} versions of them stay there, with delete markers" in said
+        assert "s3:DeleteObjectVersion" in said
+
+    def test_a_signal_leaves_none(self, versioned):
+        versioned.add_fault(Fault.delay(1.0, operation="PutObject", after=1, times=None))
+        stopped(versioned, signal.SIGTERM, "PutObject", "s3://versioned/")
+        assert versioned.versions("versioned") == []
 
 
 # -- Failures ----------------------------------------------------------------------------------------------------------

@@ -243,6 +243,26 @@ def test_no_clobber_of_objects(server, tmp_path, capsys):
     assert server.get("bucket", "data/small.txt") == b"hello world\n"
 
 
+@pytest.mark.parametrize("name", ["small.txt", "large.bin"])
+def test_no_clobber_where_conditions_are_ignored(server, tmp_path, capsys, name):
+    server.add_fault(Fault.ignore_conditions(times=None))
+    before = server.get("bucket", f"data/{name}")
+    (tmp_path / "new").write_bytes(LARGE[1:])
+    server.reset_stats()
+    assert main(["cp", "-n", str(tmp_path / "new"), f"s3://bucket/data/{name}"]) == 1
+    assert f"s3://bucket/data/{name} exists" in capsys.readouterr().err
+    assert server.get("bucket", f"data/{name}") == before
+    assert set(server.stats()["operations"]) <= {"HeadObject", "GetObject"}
+
+
+def test_no_clobber_for_those_who_may_only_write(server, tmp_path):
+    server.add_fault(Fault.status(403, code="AccessDenied", operation="*eadObject", times=None))
+    server.add_fault(Fault.status(403, code="AccessDenied", operation="GetObject", times=None))
+    (tmp_path / "new").write_bytes(b"new")
+    assert main(["cp", "-n", str(tmp_path / "new"), "s3://bucket/up/blind"]) == 0
+    assert main(["cp", "-n", str(tmp_path / "new"), "s3://bucket/up/blind"]) == 1
+
+
 def test_an_upload_that_fails_leaves_nothing_and_says_it_once(server, tmp_path):
     (tmp_path / "large").write_bytes(LARGE)
     server.add_fault(Fault.status(403, code="AccessDenied", operation="UploadPart", times=None))

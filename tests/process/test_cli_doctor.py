@@ -69,6 +69,35 @@ def test_a_place_where_all_is_well(server, capsys):
     assert re.fullmatch(r"data/s3dataset-doctor-[0-9a-f]{16}", written.pop())
 
 
+class TestVersions:
+    """In a bucket that keeps them."""
+
+    @pytest.fixture
+    def versioned(self):
+        with LocalS3() as server:
+            server.create_bucket("versioned", versioned=True)
+            yield server
+
+    def test_neither_versions_nor_delete_markers_stay(self, versioned, capsys):
+        status, checks = examined(capsys, "s3://versioned/", "--write")
+        assert status == 0
+        assert statuses(checks, "delete", "versions") == ["ok", "info"]
+        assert "are deleted" in checks["versions"]["said"]
+        assert versioned.versions("versioned") == []
+
+    def test_those_that_may_not_be_deleted_are_told(self, versioned, capsys):
+        versioned.add_fault(Fault.status(403, code="AccessDenied", operation="DeleteObject", after=1, times=None))
+        status, checks = examined(capsys, "s3://versioned/", "--write")
+        assert status == 0
+        assert "s3:DeleteObjectVersion" in checks["versions"]["said"]
+        assert len(versioned.versions("versioned")) == 2
+
+    def test_where_a_condition_was_ignored_both_go(self, versioned, capsys):
+        versioned.add_fault(Fault.ignore_conditions(times=None))
+        examined(capsys, "s3://versioned/", "--write")
+        assert versioned.versions("versioned") == []
+
+
 def test_nothing_is_written_unasked(server, capsys):
     status, checks = examined(capsys, URI)
     assert status == 0
@@ -187,8 +216,9 @@ def test_an_endpoint_where_nobody_listens_ends_soon(server, capsys):
     assert checks["list"]["status"] == "fail"
 
 
-def test_an_endpoint_that_is_no_url_is_told_once(server, capsys):
-    assert main(["doctor", "s3://bucket/data/", "--endpoint", "localhost:99", "--json"]) == 1
+def test_an_endpoint_that_is_no_url_is_told_once(server, capsys, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:99")
+    assert main(["doctor", "s3://bucket/data/", "--json"]) == 1
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert [check["name"] for check in checks if check["status"] == "fail"] == ["address"]
     assert "was not asked: it has no address" in checks[-1]["said"]
@@ -206,6 +236,15 @@ def test_clocks_that_differ(server, capsys, skew_s, status):
     _, checks = examined(capsys)
     assert checks["clock"]["status"] == status
     assert checks["clock"]["facts"]["skew_s"] == pytest.approx(-skew_s, abs=10)
+
+
+@pytest.mark.parametrize("skew_s", [1200, -1200])
+def test_a_clock_that_is_wrong_is_told_and_does_not_hinder(server, capsys, skew_s):
+    server.add_fault(Fault.clock_skew(skew_s, times=None))
+    status, checks = examined(capsys, URI, "--write")
+    assert status == 1
+    assert [name for name, check in checks.items() if check["status"] == "fail"] == ["clock"]
+    assert main(["ls", URI]) == 0
 
 
 def test_stores_that_ignore_conditions_and_keep_no_checksums(server, capsys):
@@ -247,7 +286,9 @@ def test_wrong_usage(capsys):
         main(["doctor", "--write"])
     assert ended.value.code == 2
     assert "--write needs a place" in capsys.readouterr().err
-    assert main(["doctor", "https://bucket"]) == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "https://bucket"])
+    assert ended.value.code == 2
 
 
 def test_it_loads_no_torch(server):

@@ -302,9 +302,10 @@ impl PyQueue {
         self.call(route, "", call, None)
     }
 
-    #[pyo3(signature = (route, key, headers=Vec::new(), /))]
-    fn delete(&self, route: &PyRoute, key: &str, headers: Headers) -> PyResult<u64> {
+    #[pyo3(signature = (route, key, headers=Vec::new(), /, *, version_id=None))]
+    fn delete(&self, route: &PyRoute, key: &str, headers: Headers, version_id: Option<&str>) -> PyResult<u64> {
         let mut call = Call::new(CallKind::Delete, "DELETE");
+        call.query = version_id.map(|id| query(&mut [("versionId", id)])).unwrap_or_default();
         call.headers = headers;
         self.call(route, key, call, None)
     }

@@ -107,9 +107,20 @@ def _about_concurrency(result: Result, connections: int) -> list[str]:
                 f"S3ClientConfig(throughput_target_gbps={target}) allows more."
             )
         ]
-    if step.concurrency >= connections:
+    if step.concurrency > connections:
         return [
-            f"{said}, which is all that the client has: S3ClientConfig(max_connections={2 * connections}) gives more."
+            (
+                f"{said}; by default the client has {connections} connections: "
+                f"S3ClientConfig(max_connections={step.concurrency}) gives it as many."
+            )
+        ]
+    if step.concurrency == connections:
+        more = 2 * connections
+        return [
+            (
+                f"{said}, which is all that the client has by default. Whether S3ClientConfig(max_connections={more}) "
+                f"brings more, --concurrency {connections},{more} measures."
+            )
         ]
     return [f"{said}; the default of {connections} connections has room for that."]
 
@@ -163,9 +174,13 @@ def _about_workers(result: Result) -> list[str]:
         return []
     best = max(step.samples_per_s for step in steps)
     step = next(step for step in steps if step.samples_per_s >= _ENOUGH * best)
-    if step.workers == 0:
+    if len(steps) == 1:
+        why = "no other number was tried"
+    elif step.workers == 0 and result.transformed:
+        why = "for this transform workers bring no more"
+    elif step.workers == 0:
         why = "reading needs no process of its own: workers pay off once a transform uses the CPU"
-    elif step is steps[-1] and len(steps) > 1:
+    elif step is steps[-1]:
         why = f"more may give more: {steps[-1].workers} were the most that was tried"
     else:
         why = "more bring no more"

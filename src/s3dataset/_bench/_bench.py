@@ -8,13 +8,13 @@ from typing import Final
 
 from s3dataset._bench._advice import advise
 from s3dataset._bench._objects import Load, Stored, Temporary, some_objects
-from s3dataset._bench._plan import Options
+from s3dataset._bench._plan import CONCURRENCIES, Options
 from s3dataset._bench._result import Latencies, Result, Step, WorkerStep, WriteStep
 from s3dataset._bench._steps import Allowance, run_step, warm_up
 from s3dataset._bench._workers import run_workers, usable_cores
 from s3dataset._client import Client, get_client
 from s3dataset._config import S3ClientConfig
-from s3dataset._limits import process_limits
+from s3dataset._limits import most_connections, process_limits
 from s3dataset._survey import survey
 from s3dataset._uri import S3Uri
 from s3dataset.errors import ObjectNotFoundError
@@ -56,11 +56,13 @@ class Bench:
     ) -> None:
         self.place = place
         self.temporary: Temporary | None = None
-        most = min(max(options.concurrencies), process_limits().max_connections)
+        # Who names numbers may try what the client would have by other settings.
+        is_usual = options.concurrencies == CONCURRENCIES
+        most = min(max(options.concurrencies), process_limits().max_connections if is_usual else most_connections())
         self.options = replace(options, concurrencies=tuple(c for c in options.concurrencies if c <= most))
-        self.result = Result(str(place), cores=usable_cores())
+        self.result = Result(str(place), cores=usable_cores(), transformed=options.transform is not None)
         if left_out := [c for c in options.concurrencies if c > most]:
-            self._skip(f"{_listed(left_out)} requests at once: this process has {most} connections")
+            self._skip(f"{_listed(left_out)} requests at once: this process has {most} connections at most")
         config = s3client_config or S3ClientConfig()
         self._own = get_client(region, endpoint, config)
         # 3.2 large ranges at once for each gigabit a second: enough for all steps of the curve. Ranges are not split.
@@ -157,26 +159,26 @@ class Bench:
 
     def _sizes(self, objects: list[Stored], tell: Callable[[str, Told], None]) -> None:
         best = self.result.best
-        loads = [load for size in _REQUEST_SIZES if (load := Load(objects, size, exact=True))]
+        loads = [(size, load) for size in _REQUEST_SIZES if (load := Load(objects, size, exact=True))]
         if best is None or len(loads) < 2:
             self._skip("requests of other sizes: the objects are too small (--write measures them)")
             return
         limit = self._left.share(_PARTS["sizes"] / (_PARTS["sizes"] + _PARTS["workers"]))
         fair = self.options.seconds * _PARTS["sizes"] / len(loads)
-        for place, load in enumerate(loads):
+        for place, (size, load) in enumerate(loads):
             share = self._shared(limit, len(loads) - place)
             if share.seconds < _LEAST_SHARE * fair:
-                self._skip(f"requests of {load.mean_bytes:,} bytes and more: raise --seconds")
+                self._skip(f"requests of {_binary(size)} and more: raise --seconds")
                 break
             # Of large requests fewer are enough, and the byte budget has no room for more.
             room = min(self._client.memory_limit_bytes, share.bytes // 2) // load.mean_bytes
             concurrency = max(1, min(best.concurrency, room))
             if share.bytes < 2 * load.mean_bytes:
-                self._skip(f"requests of {load.mean_bytes:,} bytes: raise --max-bytes")
+                self._skip(f"requests of {_binary(size)}: raise --max-bytes")
                 continue
             step = self._step(load, concurrency, share, limit)
             if step is None:
-                self._skip(f"requests of {load.mean_bytes:,} bytes: none was answered in time")
+                self._skip(f"requests of {_binary(size)}: none was answered in time")
                 continue
             self.result.sizes.append(step)
             tell("sizes", step)
@@ -231,6 +233,10 @@ class Bench:
 
     def _skip(self, why: str) -> None:
         self.result.skipped.append(why)
+
+
+def _binary(size: int) -> str:
+    return f"{size // _MIB} MiB" if size >= _MIB else f"{size // _KIB} KiB"
 
 
 def _listed(numbers: list[int]) -> str:

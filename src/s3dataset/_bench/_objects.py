@@ -9,7 +9,7 @@ from typing import Final, Self, cast
 
 from s3dataset._bench._plan import Options, objects_of
 from s3dataset._bench._result import WriteStep
-from s3dataset._client import Client, Reply
+from s3dataset._client import Client, ObjectInfo, Reply, info_of_reply
 from s3dataset._io import S3Writer
 from s3dataset._manifest import Pattern
 from s3dataset._uri import S3Uri
@@ -87,6 +87,14 @@ class Load:
 class Temporary:
     """Objects of chosen sizes below a new prefix, deleted at the block's end, whatever comes.
 
+    Where the bucket keeps versions, those that were written are deleted, so that neither they nor delete markers stay.
+
+    Attributes:
+        place: The prefix.
+        objects: What was written.
+        removed: So many are deleted.
+        kept_versions: Of so many the service let nobody delete the version: it stays behind a delete marker.
+
     Args:
         client: Whose connections and credentials are used.
         place: Below which the new prefix is.
@@ -98,6 +106,8 @@ class Temporary:
         self.place = S3Uri(place.bucket, f"{folder}s3dataset-bench-{secrets.token_hex(8)}/")
         self.objects: list[Stored] = []
         self.removed = 0
+        self.kept_versions = 0
+        self._versions: dict[str, str | None] = {}
         self._client = client
         self._options = options
 
@@ -116,21 +126,20 @@ class Temporary:
             keys = [f"{self.place.key}{size}/{number:04d}" for number in range(count)]
             begin = time.perf_counter()
             if size <= self._client.part_size:
-                etags = self._put_all(keys, data)
+                infos = self._put_all(keys, data)
             else:
-                etags = []
+                infos = []
                 for key in keys:
                     with S3Writer(self._client, self.place.bucket, key, size=size) as writer:
                         writer.write(data)
-                    etags.append(writer.result.etag)
+                    infos.append(writer.result)
             seconds = time.perf_counter() - begin
-            self.objects += [
-                Stored(self.place.bucket, key, size, etag or None) for key, etag in zip(keys, etags, strict=True)
-            ]
+            self.objects += [Stored(self.place.bucket, info.key, size, info.etag or None) for info in infos]
+            self._versions |= {info.key: info.version_id for info in infos}
             yield WriteStep(size, count, seconds)
 
-    def _put_all(self, keys: list[str], data: memoryview) -> list[str]:
-        """Writes them at once -> ETags. None is under way when it ends: what came after the removal would stay."""
+    def _put_all(self, keys: list[str], data: memoryview) -> list[ObjectInfo]:
+        """Writes them at once. None is under way when it ends: what came after the removal would stay."""
         with self._client.queue() as queue:
             try:
                 results = queue.take_many(queue.put((self.place.bucket, key, data, ()) for key in keys))
@@ -140,14 +149,13 @@ class Temporary:
         for result in results:
             if isinstance(result, S3Exception):
                 raise result
-        return [cast(Reply, result).etag for result in results]
+        return [info_of_reply(key, cast(Reply, result), len(data)) for key, result in zip(keys, results, strict=True)]
 
     def __exit__(self, kind: object, value: BaseException | None, trace: object) -> None:
         try:
             for page in self._client.list_objects(self.place.bucket, self.place.key):
                 keys = [info.key for info in page.object_info]
-                if refused := self._client.delete_objects(self.place.bucket, keys):
-                    raise refused[0][1]
+                self.kept_versions += self._client.remove_written(self.place.bucket, keys, self._versions)
                 self.removed += len(keys)
         except BaseException as error:
             (value or error).add_note(f"Not everything was removed: aws s3 rm --recursive {self.place}")

@@ -99,6 +99,7 @@ class Result:
         objects: Looked at.
         mean_bytes: Of one of them.
         complete: Whether these are all that there are.
+        transformed: Whether the DataLoader ran a transform of the user's.
         format: Of shards, which the DataLoader streams; None where each object is a sample.
         first_byte: One request at a time for one byte: what a request costs whatever it brings.
         single: One request at a time, for what a request brings of these objects.
@@ -120,6 +121,7 @@ class Result:
     objects: int = 0
     mean_bytes: int = 0
     complete: bool = True
+    transformed: bool = False
     format: str | None = None
     first_byte: Latencies | None = None
     single: Step | None = None

@@ -1,5 +1,6 @@
 """The command `s3dataset`. Each subcommand is a module with `add_parser` and `run`."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -48,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     0; 1: it failed, and the reason is on standard error; 2: it was called wrongly; 130: Ctrl-C; 141: whoever read its
     output has gone; 143: SIGTERM.
     """
-    prepare_streams()
-    arguments = build_parser().parse_args(argv)
+    arguments = argparse.Namespace()
     try:
+        prepare_streams()
+        arguments = build_parser().parse_args(argv)
         with ended_by_sigterm(arguments.run is not _serve.run):
             status: int = arguments.run(arguments)
             sys.stdout.flush()
@@ -66,12 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError:
             give_up_output()
         return status
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Terminated) as error:
         for note in getattr(error, "__notes__", ()):
             tell(note)
-        tell("interrupted")
-        return INTERRUPTED
-    except Terminated:
-        tell("terminated")
-        return TERMINATED
+        is_signal = isinstance(error, Terminated)
+        tell("terminated" if is_signal else "interrupted")
+        return TERMINATED if is_signal else INTERRUPTED
     return status

@@ -5,14 +5,15 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from s3dataset._cli._options import add_connection_options, connection, imported, size, whole_number
+from s3dataset._cli._options import add_connection_options, connection, imported, pattern, place, size, whole_number
 from s3dataset._cli._output import (
     EXIT_STATUS,
     HelpLayout,
     Paint,
     bar,
+    columns,
     counted,
     failed,
     paragraph,
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from s3dataset._bench import Bench, Latencies, Options, Result, Step, WorkerStep, WriteStep
 
 _BAR_WIDTH: Final = 32
+_LEAST_BAR_WIDTH: Final = 8
+_LABEL_WIDTH: Final = 10
+
+_Row: TypeAlias = tuple[float, str, list[str]]
+"""A figure for the bar, or -1; a label; figures with what stands between them."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -45,8 +51,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         f"{EXIT_STATUS}",
         formatter_class=HelpLayout,
     )
-    parser.add_argument("uri", metavar="s3://BUCKET[/PREFIX]")
-    parser.add_argument("--pattern", help='which objects: a glob on the key after the prefix, as "**/*.jpg"')
+    parser.add_argument("uri", type=place, metavar="s3://BUCKET[/PREFIX]")
+    parser.add_argument(
+        "--pattern", type=pattern, help='which objects: a glob on the key after the prefix, as "**/*.jpg"'
+    )
     parser.add_argument("--seconds", type=_seconds, default=30.0, metavar="S", help="of measuring; default: 30")
     parser.add_argument(
         "--max-bytes", type=size, default=4 * 10**9, metavar="SIZE", help="read at most so much; default: 4GB"
@@ -97,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     quiet = arguments.json
     print_plan(options, str(place), sys.stderr if quiet else sys.stdout)
     if options.sizes and not arguments.yes and not may_write(str(place)):
-        return 2
+        return 1 if sys.stdin.isatty() else 2
     bench = Bench(place, options, **connection(arguments))
     printer = Printer(bench, quiet=quiet)
     try:
@@ -111,6 +119,12 @@ def run(arguments: argparse.Namespace) -> int:
         printer.finish()
     if bench.temporary is not None:
         tell(f"removed {counted(bench.temporary.removed, 'temporary object')} below {bench.temporary.place}")
+        if bench.temporary.kept_versions:
+            tell(
+                f"{counted(bench.temporary.kept_versions, 'version')} of them stay there, with delete markers: this "
+                "bucket keeps versions, and deleting them needs s3:DeleteObjectVersion. Somebody who has it, or a "
+                "lifecycle rule for noncurrent versions, may remove them"
+            )
     if quiet:
         print_json(result.to_dict())
     else:
@@ -193,7 +207,7 @@ class Printer:
         self._bench = bench
         self._quiet = quiet
         self._phase = ""
-        self._rows: list[tuple[float, str, str]] = []
+        self._rows: list[_Row] = []
         self._paint = Paint(sys.stdout)
         self._transient = not quiet and sys.stderr.isatty()
 
@@ -209,7 +223,8 @@ class Printer:
         if phase == "objects":
             result = self._bench.result
             more = "" if result.complete else " (the first of more)"
-            print(f"{counted(result.objects, 'object')}{more} of {readable_bytes(result.mean_bytes)} each on average")
+            each = " each on average" * (result.objects > 1)
+            print(f"{counted(result.objects, 'object')}{more} of {readable_bytes(result.mean_bytes)}{each}")
         elif phase == "single":
             self._rows += [(-1.0, *row) for row in _single(self._bench.result)]
         else:
@@ -225,9 +240,10 @@ class Printer:
         kind = self._bench.result.format
         title = _TITLES[self._phase] + (f", samples of {kind} streamed" if kind and self._phase == "workers" else "")
         print(f"\n{self._paint(title, 'strong')}")
-        for value, label, rest in self._rows:
-            drawn = "" if value < 0 else f"{self._paint(bar(value / most, _BAR_WIDTH), 'good')}  "
-            print(f"  {label}  {drawn}{rest}", flush=True)
+        figures, width = _fitted([figures for _, _, figures in self._rows])
+        for (value, label, _), text in zip(self._rows, figures, strict=True):
+            drawn = "" if value < 0 else f"{self._paint(bar(value / most, width), 'good')}  "
+            print(f"  {label}  {drawn}{text}", flush=True)
         self._rows = []
 
     def _show(self, text: str) -> None:
@@ -235,44 +251,58 @@ class Printer:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _single(result: "Result") -> list[tuple[str, str]]:
+def _fitted(rows: list[list[str]]) -> tuple[list[str], int]:
+    """The figures of each row, and how wide a bar beside them is. What has no room on the terminal is left out."""
+    room = columns(200) - _LABEL_WIDTH - len("      ")
+    most = max(map(len, rows))
+    while most > 1 and max(len("".join(row[:most])) for row in rows) > room - _LEAST_BAR_WIDTH:
+        most -= 1
+    texts = ["".join(row[:most]) for row in rows]
+    return texts, max(_LEAST_BAR_WIDTH, min(_BAR_WIDTH, room - max(map(len, texts))))
+
+
+def _single(result: "Result") -> list[tuple[str, list[str]]]:
     rows = []
     if result.first_byte is not None:
-        rows.append((f"{'first byte':>10}", _times(result.first_byte)))
+        rows.append((f"{'first byte':>{_LABEL_WIDTH}}", _times(result.first_byte)))
     if result.single is not None:
         step = result.single
         rows.append(
-            (f"{readable_bytes(step.request_bytes):>10}", f"{_times(step.latencies)}   {_rate(step.bytes_per_s)}")
+            (
+                f"{readable_bytes(step.request_bytes):>{_LABEL_WIDTH}}",
+                [*_times(step.latencies), f"   {_rate(step.bytes_per_s)}"],
+            )
         )
     return rows
 
 
-def _curve(step: "Step") -> tuple[float, str, str]:
-    return step.bytes_per_s, f"{step.concurrency:>10}", f"{_rates(step)}  {_times(step.latencies)}"
+def _curve(step: "Step") -> _Row:
+    times = _times(step.latencies)
+    return step.bytes_per_s, f"{step.concurrency:>{_LABEL_WIDTH}}", [*_rates(step), f"  {times[0]}", *times[1:]]
 
 
-def _sizes(step: "Step") -> tuple[float, str, str]:
-    return step.bytes_per_s, f"{_binary(step.request_bytes):>10}", f"{_rates(step)}  {step.concurrency} at once"
+def _sizes(step: "Step") -> _Row:
+    label = f"{_binary(step.request_bytes):>{_LABEL_WIDTH}}"
+    return step.bytes_per_s, label, [*_rates(step), f"  {step.concurrency} at once"]
 
 
-def _workers(step: "WorkerStep") -> tuple[float, str, str]:
+def _workers(step: "WorkerStep") -> _Row:
     cpu = 100 * step.cpu_seconds / (step.seconds + step.first_batch_s)
-    rest = (
-        f"{step.samples_per_s:>9,.0f} samples/s  {_rate(step.bytes / step.seconds):>10}  CPU {cpu:.0f} %, first batch "
-        f"after {step.first_batch_s:.2f} s"
-    )
-    return step.samples_per_s, f"{step.workers:>10}", rest
+    figures = [
+        f"{step.samples_per_s:>9,.0f} samples/s",
+        f"  {_rate(step.bytes / step.seconds):>10}",
+        f"  CPU {cpu:.0f} %",
+        f", first batch after {step.first_batch_s:.2f} s",
+    ]
+    return step.samples_per_s, f"{step.workers:>{_LABEL_WIDTH}}", figures
 
 
-def _writes(step: "WriteStep") -> tuple[float, str, str]:
-    return (
-        step.bytes_per_s,
-        f"{_binary(step.size):>10}",
-        f"{_rate(step.bytes_per_s):>10}  {counted(step.objects, 'object')}",
-    )
+def _writes(step: "WriteStep") -> _Row:
+    figures = [f"{_rate(step.bytes_per_s):>10}", f"  {counted(step.objects, 'object')}"]
+    return step.bytes_per_s, f"{_binary(step.size):>{_LABEL_WIDTH}}", figures
 
 
-_ROWS: Final[dict[str, Callable[[Any], tuple[float, str, str]]]] = {
+_ROWS: Final[dict[str, Callable[[Any], _Row]]] = {
     "curve": _curve,
     "sizes": _sizes,
     "workers": _workers,
@@ -294,9 +324,12 @@ def print_advice(result: "Result") -> None:
         print(paragraph(sentence, mark))
     for why in result.skipped:
         print(paragraph(f"not measured: {why}"))
+    print()
     print(
-        f"\n{readable_bytes(result.bytes)} read in {result.requests:,} requests, {result.seconds:.1f} s; limited by: "
-        f"{result.bottleneck}"
+        paragraph(
+            f"{readable_bytes(result.bytes)} read in {result.requests:,} requests, {result.seconds:.1f} s; limited by: "
+            f"{result.bottleneck}"
+        )
     )
 
 
@@ -318,12 +351,12 @@ def _rate(bytes_per_s: float) -> str:
     return f"{readable_bytes(bytes_per_s)}/s"
 
 
-def _rates(step: "Step") -> str:
-    return f"{_rate(step.bytes_per_s):>10}  {step.requests_per_s:>8,.0f} requests/s"
+def _rates(step: "Step") -> list[str]:
+    return [f"{_rate(step.bytes_per_s):>10}", f"  {step.requests_per_s:>8,.0f} requests/s"]
 
 
-def _times(told: "Latencies") -> str:
-    return f"p50 {_ms(told.p50)}, p90 {_ms(told.p90)}, p99 {_ms(told.p99)}"
+def _times(told: "Latencies") -> list[str]:
+    return [f"p50 {_ms(told.p50)}", f", p90 {_ms(told.p90)}", f", p99 {_ms(told.p99)}"]
 
 
 def _ms(seconds: float) -> str:
@@ -342,7 +375,10 @@ def _binary(count: int) -> str:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"write a number of seconds, not {text!r}") from None
     if not 1 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"must be from 1 to 3600, not {text}")
     return value
@@ -352,10 +388,7 @@ def _numbers(least: int, most: int) -> Callable[[str], tuple[int, ...]]:
     one = whole_number(least, most)
 
     def numbers(text: str) -> tuple[int, ...]:
-        try:
-            return tuple(sorted({one(part) for part in text.split(",") if part.strip()}))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"write numbers as 1,2,4, not {text!r}") from None
+        return tuple(sorted({one(part) for part in text.split(",") if part.strip()}))
 
     return numbers
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from s3dataset._cli._options import add_connection_options, client_of
+from s3dataset._cli._options import add_connection_options, client_of, place
 from s3dataset._cli._output import EXIT_STATUS, HelpLayout
 
 _WHOLE_OBJECTS = "cat prints one object, and {uri} names a prefix: 's3dataset ls {uri}' lists what is below it"
@@ -25,7 +25,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         f"{EXIT_STATUS}; 141: whoever read the output has gone",
         formatter_class=HelpLayout,
     )
-    parser.add_argument("uri", metavar="s3://BUCKET/KEY")
+    parser.add_argument("uri", type=place, metavar="s3://BUCKET/KEY")
     add_range(parser)
     add_connection_options(parser)
     parser.set_defaults(run=run, parser=parser)

@@ -5,8 +5,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from s3dataset._cli._options import add_connection_options, whole_number
-from s3dataset._cli._output import EXIT_STATUS, HelpLayout, print_json, readable_bytes
+from s3dataset._cli._options import add_connection_options, place, whole_number
+from s3dataset._cli._output import EXIT_STATUS, HelpLayout, counted, print_json, readable_bytes, tell
 
 if TYPE_CHECKING:
     from s3dataset._commits import Catalog
@@ -49,6 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     which = verify.add_mutually_exclusive_group()
     which.add_argument("--step", type=_STEPS, metavar="N", help="which checkpoint; default: the newest")
     which.add_argument("--all", action="store_true", help="all of them")
+    verify.add_argument("--json", action="store_true", help="print one JSON document")
     verify.set_defaults(run=run_verify)
 
     prune = _add(
@@ -68,6 +69,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "--keep-every", type=whole_number(1), metavar="N", help="keep those whose step it divides; with --keep-last"
     )
     prune.add_argument("--dry-run", action="store_true", help="delete nothing, and print what would be deleted")
+    prune.add_argument("--json", action="store_true", help="print one JSON document")
     prune.set_defaults(run=run_prune, parser=prune)
 
 
@@ -77,7 +79,7 @@ def _add(
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=summary, description=description, epilog=EXIT_STATUS, formatter_class=HelpLayout
     )
-    parser.add_argument("uri", metavar="s3://BUCKET/RUN", help="the manager's URI")
+    parser.add_argument("uri", type=place, metavar="s3://BUCKET/RUN", help="the manager's URI")
     add_connection_options(parser, unsigned=False)
     return parser
 
@@ -103,7 +105,7 @@ def run_ls(arguments: argparse.Namespace) -> int:
     catalog = open_catalog(arguments)
     steps = [entry.step for entry in catalog.entries()]
     if not steps:
-        print(f"s3dataset: {catalog.layout} has no committed checkpoint", file=sys.stderr)
+        tell(f"{catalog.layout} has no committed checkpoint")
         if arguments.json:
             print_json({"uri": str(catalog.layout), "checkpoints": []})
         return 1
@@ -132,16 +134,15 @@ def run_ls(arguments: argparse.Namespace) -> int:
             rows.append((f"{step}", "-", "-", "-", "-", "-", pin))
             notes[len(rows) - 1] = str(committed)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         cells = [
             cell.ljust(width) if column in (1, 5, 6) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
-        if place in notes:
-            print(f"{' ' * widths[0]}  {notes[place]}")
-    said = f"{len(steps):,} checkpoint{'s' * (len(steps) > 1)}, {readable_bytes(total)}"
-    print(said, file=sys.stderr)
+        if number in notes:
+            print(f"{' ' * widths[0]}  {notes[number]}")
+    print(f"{counted(len(steps), 'checkpoint')}, {readable_bytes(total)}", file=sys.stderr)
     return 1 if unreadable else 0
 
 
@@ -173,16 +174,22 @@ def run_verify(arguments: argparse.Namespace) -> int:
     else:
         steps = [entry.step for entry in catalog.entries(all_pages=arguments.all)]
         if not steps:
-            print(f"s3dataset: {catalog.layout} has no committed checkpoint", file=sys.stderr)
-            return 1
+            tell(f"{catalog.layout} has no committed checkpoint")
         if not arguments.all:
             del steps[1:]
-    are_whole = [verify_step(catalog, step) for step in steps]
-    return 0 if all(are_whole) else 1
+    documents = []
+    for step in steps:
+        documents.append(verify_step(catalog, step))
+        if not arguments.json:
+            print_verified(documents[-1])
+    are_whole = bool(steps) and all(document["whole"] for document in documents)
+    if arguments.json:
+        print_json({"uri": str(catalog.layout), "ok": are_whole, "checkpoints": documents})
+    return 0 if are_whole else 1
 
 
-def verify_step(catalog: "Catalog", step: int) -> bool:
-    """Prints what is wrong with a checkpoint -> whether it is whole."""
+def verify_step(catalog: "Catalog", step: int) -> dict[str, Any]:
+    """Reads a checkpoint -> what there is of it, and what is wrong."""
     from s3dataset._commits import Marks, find_damage  # noqa: PLC0415
     from s3dataset._progress import showing  # noqa: PLC0415
     from s3dataset.errors import DecodeError, ObjectNotFoundError  # noqa: PLC0415
@@ -190,23 +197,42 @@ def verify_step(catalog: "Catalog", step: int) -> bool:
     try:
         record = catalog.read(step).record
     except ObjectNotFoundError:
-        print(f"s3dataset: {catalog.layout} has no checkpoint of step {step}", file=sys.stderr)
-        return False
+        return {"step": step, "whole": False, "error": f"{catalog.layout} has no checkpoint of step {step}"}
     except DecodeError as error:
-        print(f"step {step}: DAMAGED\n  {error}")
-        return False
-    with Marks(catalog).restore(step), showing(None, f"verifying step {step}") as tell:
-        damages = find_damage(catalog, record, tell)
-    compared = sum(stored.checksum is not None for stored in record.objects)
-    files = f"{len(record.objects):,} file{'s' * (len(record.objects) > 1)}"
-    if not damages:
-        how = "compared with their checksums" if compared == len(record.objects) else f"{compared:,} with checksums"
-        print(f"step {step}: whole ({files}, {readable_bytes(record.nbytes)}, {how})")
-        return True
-    print(f"step {step}: DAMAGED ({len(damages):,} of {files})")
-    for damage in damages:
+        return {"step": step, "whole": False, "damages": [str(error)]}
+    with Marks(catalog).restore(step), showing(None, f"verifying step {step}") as bar:
+        damages = find_damage(catalog, record, bar)
+    return {
+        "step": step,
+        "whole": not damages,
+        "files": len(record.objects),
+        "bytes": record.nbytes,
+        "with_checksums": sum(stored.checksum is not None for stored in record.objects),
+        "damages": [str(damage) for damage in damages],
+    }
+
+
+def print_verified(document: dict[str, Any]) -> None:
+    step = document["step"]
+    if "error" in document:
+        tell(document["error"])
+        return
+    if "files" not in document:
+        print(f"step {step}: DAMAGED")
+    elif document["whole"]:
+        files, compared = document["files"], document["with_checksums"]
+        how = (
+            "compared with their checksums"
+            if compared == files
+            else "sizes and ETags only: no checksums are stored"
+            if not compared
+            else f"{compared:,} with checksums"
+        )
+        print(f"step {step}: whole ({counted(files, 'file')}, {readable_bytes(document['bytes'])}, {how})")
+    else:
+        print(f"step {step}: DAMAGED ({len(document['damages']):,} of {counted(document['files'], 'file')})")
+    for damage in document["damages"]:
         print(f"  {damage}")
-    return False
 
 
 # -- prune -------------------------------------------------------------------------------------------------------------
@@ -219,10 +245,21 @@ def run_prune(arguments: argparse.Namespace) -> int:
     if arguments.keep_every is not None and arguments.keep_last is None:
         arguments.parser.error("--keep-every says what is kept beside the newest ones: give --keep-last too")
     catalog = open_catalog(arguments)
-    with showing(None, "deleting", unit=" attempts") as tell:
+    with showing(None, "deleting", unit=" attempts") as bar:
         pruned = Pruner(catalog).prune(
-            keep_last=arguments.keep_last, keep_every=arguments.keep_every, dry_run=arguments.dry_run, progress=tell
+            keep_last=arguments.keep_last, keep_every=arguments.keep_every, dry_run=arguments.dry_run, progress=bar
         )
+    if arguments.json:
+        print_json(
+            {
+                "uri": str(catalog.layout),
+                "dry_run": arguments.dry_run,
+                "steps": pruned.steps,
+                "attempts": [catalog.layout.uri(f"{catalog.layout.data}{attempt}/") for attempt in pruned.attempts],
+                "uploads": [catalog.layout.uri(key) for key in pruned.uploads],
+            }
+        )
+        return 0
     verb = "would delete" if arguments.dry_run else "deleted"
     for step in pruned.steps:
         print(f"{verb} step {step}")

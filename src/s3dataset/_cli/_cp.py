@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3dataset._cli._cat import add_range, to_stdout
-from s3dataset._cli._options import add_connection_options, client_of
+from s3dataset._cli._options import add_connection_options, client_of, place
 from s3dataset._cli._output import EXIT_STATUS, HelpLayout, print_json, readable_bytes, tell
 
 if TYPE_CHECKING:
@@ -43,9 +43,11 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         f"{EXIT_STATUS}",
         formatter_class=HelpLayout,
     )
-    parser.add_argument("source", help="s3://BUCKET/KEY, a file, or - for standard input")
+    parser.add_argument("source", type=place_or_file, help="s3://BUCKET/KEY, a file, or - for standard input")
     parser.add_argument(
-        "target", help="s3://BUCKET/KEY, s3://BUCKET/FOLDER/, a file or folder, or - for standard output"
+        "target",
+        type=place_or_file,
+        help="s3://BUCKET/KEY, s3://BUCKET/FOLDER/, a file or folder, or - for standard output",
     )
     add_range(parser)
     parser.add_argument("-n", "--no-clobber", action="store_true", help="fail if the target exists")
@@ -102,8 +104,13 @@ def check(arguments: argparse.Namespace) -> None:
         error("--no-clobber says nothing about standard output")
 
 
-def is_s3(place: str) -> bool:
-    return place.startswith("s3://")
+def place_or_file(text: str) -> str:
+    """A type of arguments."""
+    return place(text) if is_s3(text) else text
+
+
+def is_s3(text: str) -> bool:
+    return text.startswith("s3://")
 
 
 def target_uri(text: str, name: str, arguments: argparse.Namespace) -> "S3Uri":

@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from s3dataset._cli._options import add_connection_options, whole_number
+from s3dataset._cli._options import add_connection_options, place, whole_number
 from s3dataset._cli._output import EXIT_STATUS, HelpLayout, tell
 
 NEEDED = {"matplotlib": "matplotlib", "PIL": "pillow", "sklearn": "scikit-learn", "tqdm": "tqdm"}
@@ -26,6 +26,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument(
         "--uri",
+        type=place,
         metavar="s3://BUCKET[/PREFIX]",
         help="use this bucket instead of a local S3; writes only below a new prefix s3dataset-demo-<id>/, after asking",
     )

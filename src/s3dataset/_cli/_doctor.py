@@ -5,7 +5,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
-from s3dataset._cli._options import add_connection_options, connection
+from s3dataset._cli._options import add_connection_options, connection, place
 from s3dataset._cli._output import HelpLayout, Paint, counted, paragraph, print_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "exit status: 0: nothing FAILs; 1: something does; 2: wrong usage; 130: Ctrl-C",
         formatter_class=HelpLayout,
     )
-    parser.add_argument("uri", nargs="?", metavar="s3://BUCKET[/PREFIX]")
+    parser.add_argument("uri", type=place, nargs="?", metavar="s3://BUCKET[/PREFIX]")
     parser.add_argument("--write", action="store_true", help="also write and delete an object of a new name there")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     add_connection_options(parser)

@@ -4,9 +4,9 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from s3dataset._cli._options import add_connection_options, connection
-from s3dataset._cli._output import HelpLayout, failed, noted_warnings, print_json, readable_bytes
-from s3dataset.errors import S3Exception
+from s3dataset._cli._options import add_connection_options, connection, pattern, place
+from s3dataset._cli._output import HelpLayout, counted, failed, noted_warnings, print_json, readable_bytes
+from s3dataset.errors import DecodeError, S3Exception
 
 if TYPE_CHECKING:
     from s3dataset._manifest import Manifest
@@ -29,8 +29,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "exit status: 0: the index is up to date; 1: it failed, or --check found it out of date; 2: wrong usage",
         formatter_class=HelpLayout,
     )
-    parser.add_argument("uri", metavar="s3://BUCKET[/PREFIX]")
-    parser.add_argument("--pattern", help='glob on the key after the prefix, as "**/*.tar" or "shard-{000..099}.tar"')
+    parser.add_argument("uri", type=place, metavar="s3://BUCKET[/PREFIX]")
+    parser.add_argument(
+        "--pattern", type=pattern, help='glob on the key after the prefix, as "**/*.tar" or "shard-{000..099}.tar"'
+    )
     parser.add_argument(
         "--format",
         default="auto",
@@ -61,15 +63,20 @@ def run(arguments: argparse.Namespace) -> int:
     location = arguments.output or index_location(arguments.uri, format)
     if arguments.check:
         return _check(arguments, listed, format, location)
-    with noted_warnings(), showing(None, "index") as bar:
-        done = update_index(
-            listed,
-            format,
-            location,
-            full=arguments.full,
-            shared=arguments.output is None,
-            progress=None if bar is None else lambda now: bar(now.nbytes, now.num_bytes),
-        )
+    try:
+        with noted_warnings(), showing(None, "index") as bar:
+            done = update_index(
+                listed,
+                format,
+                location,
+                full=arguments.full,
+                shared=arguments.output is None,
+                progress=None if bar is None else lambda now: bar(now.nbytes, now.num_bytes),
+            )
+    except DecodeError as error:
+        if error.uri == location:
+            error.add_note("Nothing was written: an index takes the place of an index only")
+        raise
     seconds = time.perf_counter() - begin
     facts = {
         "index": location,
@@ -88,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(facts)
         return 0
     print(
-        f"{facts['samples']:,} samples in {facts['shards']:,} shards of {format.name}, "
+        f"{counted(done.manifest.num_samples, 'sample')} in {counted(len(done.manifest), 'shard')} of {format.name}, "
         f"{readable_bytes(done.manifest.num_bytes)}: {done.scanned:,} scanned "
         f"({readable_bytes(done.scanned_bytes)}), {done.kept:,} unchanged, in {seconds:.2f} s"
     )
@@ -111,11 +118,14 @@ def _check(arguments: argparse.Namespace, listed: "Manifest", format: Any, locat
             facts |= {"missing": found.missing, "changed": found.changed}
         print_json(facts)
     elif found is None:
-        print(f"there is no index of these {len(listed):,} shards: {location}")
+        print(
+            f"there is no index of {'this shard' if len(listed) == 1 else f'these {len(listed):,} shards'}: {location}"
+        )
     elif found.manifest is None:
         print(f"out of date: {location} {found.why}")
     else:
-        print(f"up to date: {location} ({found.manifest.num_samples:,} samples in {len(listed):,} shards)")
+        holds = f"{counted(found.manifest.num_samples, 'sample')} in {counted(len(listed), 'shard')}"
+        print(f"up to date: {location} ({holds})")
     return 0 if current else 1
 
 

@@ -7,13 +7,14 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from s3dataset._cli._options import add_connection_options, connection
+from s3dataset._cli._options import add_connection_options, connection, pattern, place
 from s3dataset._cli._output import (
     EXIT_STATUS,
     HelpLayout,
     Paint,
     as_json,
     bar,
+    columns,
     counted,
     noted_warnings,
     paragraph,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from s3dataset._survey import Survey
 
 _BAR_WIDTH: Final = 40
+_LEAST_BAR_WIDTH: Final = 8
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KEYS_LOOKED_AT: Final = 1000
 
@@ -47,8 +49,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         f"{EXIT_STATUS}",
         formatter_class=HelpLayout,
     )
-    parser.add_argument("uri", metavar="s3://BUCKET[/PREFIX]")
-    parser.add_argument("--pattern", help='glob on the key after the prefix, as "**/*.jpg" or "shard-{000..099}.tar"')
+    parser.add_argument("uri", type=place, metavar="s3://BUCKET[/PREFIX]")
+    parser.add_argument(
+        "--pattern", type=pattern, help='glob on the key after the prefix, as "**/*.jpg" or "shard-{000..099}.tar"'
+    )
     showing = parser.add_mutually_exclusive_group()
     showing.add_argument("--count", action="store_true", help="print the counts only")
     showing.add_argument(
@@ -83,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print_json_rows(listing, facts)
     elif arguments.summary:
-        print(summary)
+        print(paragraph(summary))
         if objects:
             print_survey(survey_of(listing), arguments.uri)
     elif arguments.count:
@@ -153,22 +157,34 @@ def print_survey(survey: "Survey", uri: str) -> None:
     width = len(f"{most:,}")
     labels = [_label(band.low, band.high) for band in survey.bands]
     column = max(map(len, labels))
+    shares = [f"{100 * band.bytes / survey.bytes:5.1f} % of bytes" if survey.bytes else "" for band in survey.bands]
+    room = columns(200) - column - width - max(map(len, shares)) - len("      ")
+    if room < _LEAST_BAR_WIDTH:
+        shares = [share.removesuffix(" of bytes") for share in shares]
+        room += len(" of bytes")
+    bar_width = max(_LEAST_BAR_WIDTH, min(_BAR_WIDTH, room))
     print(f"\n{'size':>{column}}  objects")
-    for band, label in zip(survey.bands, labels, strict=True):
-        share = f"{100 * band.bytes / survey.bytes:5.1f} % of bytes" if survey.bytes else ""
-        line = f"{label:>{column}}  {paint(bar(band.objects / most, _BAR_WIDTH), 'good')} {band.objects:>{width},}"
+    for band, label, share in zip(survey.bands, labels, shares, strict=True):
+        line = f"{label:>{column}}  {paint(bar(band.objects / most, bar_width), 'good')} {band.objects:>{width},}"
         print(f"{line}  {paint(share, 'quiet')}".rstrip())
+    print()
     print(
-        f"\nhalf are below {readable_bytes(survey.median)}; the smallest has {readable_bytes(survey.smallest)}, the "
-        f"largest {readable_bytes(survey.largest)}"
+        paragraph(
+            f"half are below {readable_bytes(survey.median)}; the smallest has {readable_bytes(survey.smallest)}, the "
+            f"largest {readable_bytes(survey.largest)}"
+        )
     )
     looked = sum(count for _, count in survey.suffixes)
     if looked:
-        names = ", ".join(f"{suffix or 'none'} {100 * count / looked:.0f} %" for suffix, count in survey.suffixes)
-        print(f"suffixes: {names}")
+        names = ", ".join(f"{suffix or 'none'} {_percent(count / looked)}" for suffix, count in survey.suffixes)
+        print(paragraph(f"suffixes: {names}"))
     print()
     for sentence in survey.advice(uri):
         print(paragraph(sentence, "→ " if bar(1, 1) != "#" else "> "))
+
+
+def _percent(share: float) -> str:
+    return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 def _label(low: int, high: int) -> str:

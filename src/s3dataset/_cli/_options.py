@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["add_connection_options", "client_of", "connection", "imported", "size", "whole_number"]
+__all__ = ["add_connection_options", "client_of", "connection", "imported", "pattern", "place", "size", "whole_number"]
 
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", re.IGNORECASE)
@@ -18,7 +18,9 @@ def add_connection_options(parser: argparse.ArgumentParser, *, unsigned: bool = 
     """The options by which a command finds the service, and who asks."""
     group = parser.add_argument_group("connection")
     group.add_argument("--region", help="the bucket's region; found from the environment or the bucket when left out")
-    group.add_argument("--endpoint", metavar="URL", help="another service than Amazon's, as https://host:port")
+    group.add_argument(
+        "--endpoint", type=_endpoint, metavar="URL", help="another service than Amazon's, as https://host:port"
+    )
     signing = group.add_mutually_exclusive_group()
     signing.add_argument("--profile", help="whose credentials and settings to use, from ~/.aws; default: AWS_PROFILE")
     if unsigned:
@@ -51,13 +53,47 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     """A type of arguments: whole numbers within bounds."""
 
     def number(text: str) -> int:
-        value = int(text)
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"write a whole number, not {text!r}") from None
         if value < least or (most is not None and value > most):
             bounds = f"at least {least}" if most is None else f"from {least} to {most}"
             raise argparse.ArgumentTypeError(f"must be {bounds}, not {text}")
         return value
 
     return number
+
+
+def place(text: str) -> str:
+    """A type of arguments: a bucket, with or without a prefix."""
+    from s3dataset._uri import S3Uri  # noqa: PLC0415 - `--help` need not load it
+
+    return _accepted(S3Uri.parse_prefix, text)
+
+
+def pattern(text: str) -> str:
+    """A type of arguments: a glob on keys."""
+    from s3dataset._manifest import Pattern  # noqa: PLC0415 - likewise
+
+    return _accepted(Pattern, text)
+
+
+def _endpoint(text: str) -> str:
+    from s3dataset._client import check_endpoint  # noqa: PLC0415 - likewise
+
+    return _accepted(check_endpoint, text)
+
+
+def _accepted(check: Callable[[str], object], text: str) -> str:
+    """The text, if `check` does not refuse it."""
+    from s3dataset.errors import InvalidConfigError, InvalidUriError  # noqa: PLC0415 - likewise
+
+    try:
+        check(text)
+    except (InvalidConfigError, InvalidUriError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def size(text: str) -> int:

@@ -18,6 +18,7 @@ __all__ = [
     "Paint",
     "as_json",
     "bar",
+    "columns",
     "counted",
     "failed",
     "noted_warnings",
@@ -141,11 +142,14 @@ def bar(share: float, width: int) -> str:
     return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
 
 
+def columns(most: int) -> int:
+    """The terminal's width, at most so many; the same for pipes."""
+    return max(_LEAST_WIDTH, min(most, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else most
+
+
 def paragraph(text: str, mark: str = "", *, indent: int = 0) -> str:
     """Text wrapped to be printed with an indent, the lines behind the first one indented by the mark's width."""
-    width = _TEXT_WIDTH
-    if sys.stdout.isatty():
-        width = max(_LEAST_WIDTH, min(width, shutil.get_terminal_size().columns - indent))
+    width = max(_LEAST_WIDTH, columns(_TEXT_WIDTH + indent) - indent)
     return textwrap.fill(
         text, width, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False,
         break_long_words=False,

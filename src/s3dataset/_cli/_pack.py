@@ -1,11 +1,12 @@
 """`s3dataset pack`: many small objects into shards."""
 
 import argparse
+import logging
 import time
 from typing import Any
 
-from s3dataset._cli._options import add_connection_options, connection, imported, size, whole_number
-from s3dataset._cli._output import HelpLayout, failed, noted_warnings, print_json, readable_bytes, tell
+from s3dataset._cli._options import add_connection_options, connection, imported, pattern, place, size, whole_number
+from s3dataset._cli._output import HelpLayout, counted, failed, noted_warnings, print_json, readable_bytes, tell
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -27,9 +28,11 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "130: Ctrl-C",
         formatter_class=HelpLayout,
     )
-    parser.add_argument("source", metavar="s3://BUCKET[/PREFIX]", help="the objects")
-    parser.add_argument("dest", metavar="s3://BUCKET[/FOLDER]", help="where the shards go: an empty folder")
-    parser.add_argument("--pattern", help='which objects: a glob on the key after the prefix, as "**/*.jpg"')
+    parser.add_argument("source", type=place, metavar="s3://BUCKET[/PREFIX]", help="the objects")
+    parser.add_argument("dest", type=place, metavar="s3://BUCKET[/FOLDER]", help="where the shards go: an empty folder")
+    parser.add_argument(
+        "--pattern", type=pattern, help='which objects: a glob on the key after the prefix, as "**/*.jpg"'
+    )
     parser.add_argument("--format", default="tar", metavar="NAME", help="tar (default), tfrecord, jsonl, parquet, ...")
     parser.add_argument(
         "--shard-size", type=size, default=256 << 20, metavar="SIZE", help="of a shard's source; default: 256MiB"
@@ -66,6 +69,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def run(arguments: argparse.Namespace) -> int:
     from s3dataset._pack import left_out_text, pack_with_summary  # noqa: PLC0415 - `--help` need not load them
 
+    # What a writer would log is what the exception says.
+    logging.getLogger("s3dataset").addHandler(logging.NullHandler())
     begin = time.perf_counter()
     transform = None if arguments.transform is None else imported(arguments.parser, arguments.transform)
     with noted_warnings():
@@ -85,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
                 source_format=arguments.source_format,
                 overwrite=arguments.overwrite,
                 ray=arguments.ray,
+                need_samples=True,
                 **connection(arguments),
             )
         except ImportError as error:
@@ -94,9 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
                 raise
             arguments.parser.error(str(error))
     if done.left_out:
-        tell(left_out_text(done))
+        tell(left_out_text(done.left_out, done.first_left_out))
     manifest = done.manifest
-    is_nothing = not (done.made or done.kept or done.left_out)
+    is_nothing = not len(manifest)
+    if is_nothing:
+        tell(f"the transform made no sample of anything below {arguments.source}")
     seconds = time.perf_counter() - begin
     if arguments.json:
         facts = {
@@ -115,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(facts)
         return 1 if is_nothing else 0
     print(
-        f"{manifest.num_samples:,} samples in {len(manifest):,} shards of {arguments.format}, "
+        f"{counted(manifest.num_samples, 'sample')} in {counted(len(manifest), 'shard')} of {arguments.format}, "
         f"{readable_bytes(manifest.num_bytes)}: {done.made:,} made of {readable_bytes(done.source_bytes)}, "
         f"{done.kept:,} kept, in {seconds:.2f} s"
     )

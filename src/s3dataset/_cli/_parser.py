@@ -13,7 +13,10 @@ _NO_CHOICE = re.compile(r"invalid choice: '(?P<word>[^']*)' \(choose from (?P<ch
 
 
 class Parser(argparse.ArgumentParser):
-    """Its errors name the option or command that is nearest, and where help is."""
+    """Its errors name the option or command that is nearest, and where help is. Options are written out."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def parse_known_args(  # type: ignore[override] # what argparse's stubs overload
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -36,5 +39,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def _nearest(word: str, among: Sequence[str]) -> str:
-    found = get_close_matches(word, among, 1)
-    return f" - did you mean {found[0]}?" if found else ""
+    begun = [name for name in among if len(word) > len("--") and name.startswith(word)]
+    found = begun or get_close_matches(word, among, 1)
+    return f" - did you mean {' or '.join(found)}?" if found else ""

@@ -17,13 +17,13 @@ from s3dataset._client._core import ClientCore
 from s3dataset._client._get import GetRequest, GetRequestLike, ReadIntoRequest
 from s3dataset._client._list import ListingGuard, ListObjectResult
 from s3dataset._client._lost_answers import Nonce
-from s3dataset._client._object_info import ObjectInfo, RestoreStatus, infos_of_page
+from s3dataset._client._object_info import ObjectInfo, RestoreStatus, info_of_reply, infos_of_page
 from s3dataset._client._process import configure_process, end_with_parent, limits
 from s3dataset._client._providers import load as load_credentials
 from s3dataset._client._put import PutRequest
 from s3dataset._client._queue import Get, GetInto, Headers, Pieces, Put, RequestQueue, Result
 from s3dataset._client._registry import ClientRef, get_client
-from s3dataset._client._routes import Address, address_of
+from s3dataset._client._routes import Address, address_of, check_endpoint
 from s3dataset._client._stored_checksum import CHECKSUM_MODE, StoredChecksum, stored_checksum, take_head
 from s3dataset._client._uploads import UnfinishedUpload
 from s3dataset._client._user_agent import UserAgent
@@ -70,11 +70,13 @@ __all__ = [
     "UnfinishedUpload",
     "UserAgent",
     "address_of",
+    "check_endpoint",
     "checksum",
     "combine_checksums",
     "configure_process",
     "end_with_parent",
     "get_client",
+    "info_of_reply",
     "infos_of_page",
     "limits",
     "load_credentials",

@@ -1,16 +1,18 @@
 """DeleteObject and DeleteObjects."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Final, cast
 
 from s3dataset import errors
 from s3dataset._client._core import ClientCore
+from s3dataset._client._object_info import info_of_reply
 from s3dataset._client._queue import RequestQueue
 from s3dataset._native import Reply
 from s3dataset._uri import S3Uri
-from s3dataset.errors import InvalidUriError, S3Exception
+from s3dataset.errors import AccessDeniedError, InvalidUriError, ObjectNotFoundError, S3Exception
 
 __all__ = ["DeleteOperations"]
 
@@ -67,6 +69,41 @@ class DeleteOperations(ClientCore):
             for start in range(0, len(alone), _MOST_KEYS):
                 refused += _one_by_one(queue, bucket, alone[start : start + _MOST_KEYS])
         return refused
+
+    def remove_written(self, bucket: str, keys: Sequence[str], versions: Mapping[str, str | None]) -> int:
+        """Deletes what was written, once each; where the bucket keeps versions, these, so that no marker stays.
+
+        Args:
+            bucket: Of all.
+            keys: Of the objects.
+            versions: Ids that the answers to the writes told, None where they told none. Of other keys it is asked.
+
+        Returns:
+            Of how many the version stays, behind a delete marker, because the caller may not delete versions.
+
+        Raises:
+            S3Exception: One could not be deleted.
+        """
+        found = dict(versions)
+        with self.queue() as queue:
+            asked = {queue.head(bucket, key): key for key in keys if key not in found}
+            for index, key in asked.items():
+                with suppress(ObjectNotFoundError, AccessDeniedError):
+                    found[key] = info_of_reply(key, cast(Reply, queue.take(index))).version_id
+            plain = [key for key in keys if found.get(key) is None]
+            deleted = {queue.delete(bucket, key, version_id=found[key]): key for key in keys if found.get(key)}
+            kept, failures = [], list[S3Exception]()
+            for index, key in deleted.items():
+                try:
+                    queue.take(index)
+                except AccessDeniedError:
+                    kept.append(key)
+                except S3Exception as error:
+                    failures.append(error)
+        failures += [error for _, error in self.delete_objects(bucket, [*plain, *kept])]
+        if failures:
+            raise failures[0]
+        return len(kept)
 
 
 def _one_by_one(queue: RequestQueue, bucket: str, keys: Iterable[str]) -> Iterator[tuple[str, S3Exception]]:

@@ -148,9 +148,9 @@ class RequestQueue:
             self._prefixes[index] = prefix
         return index
 
-    def delete(self, bucket: str, key: str, headers: Headers = ()) -> int:
-        """DeleteObject -> Reply."""
-        return self._native.delete(self._routes[bucket], _object(bucket, key), headers)
+    def delete(self, bucket: str, key: str, headers: Headers = (), *, version_id: str | None = None) -> int:
+        """DeleteObject -> Reply. With `version_id`, that version goes for good."""
+        return self._native.delete(self._routes[bucket], _object(bucket, key), headers, version_id=version_id)
 
     def delete_many(self, bucket: str, keys: Sequence[str]) -> int:
         """DeleteObjects, at most 1,000 keys -> Reply with `key_errors`."""

@@ -128,7 +128,12 @@ def _clock(stream: socket.socket, host: str) -> Iterator[Check]:
     status: Status = "ok" if abs(skew) < _SKEW_WARN_S else "warn" if abs(skew) < _SKEW_FAIL_S else "fail"
     direction = "ahead of" if skew > 0 else "behind"
     said = "agrees with the service's" if abs(skew) < 1.0 else f"{abs(skew):,.0f} s {direction} the service's"
-    advice = "" if status == "ok" else "signatures are refused beyond 15 minutes: let NTP set the clock (timedatectl)"
+    advice = (
+        ""
+        if status == "ok"
+        else "signatures are refused beyond 15 minutes: s3dataset then signs by the service's clock, others may not. "
+        "Let NTP set this one (timedatectl)"
+    )
     yield Check("network", "clock", status, said, advice, {"skew_s": round(skew, 1)})
 
 

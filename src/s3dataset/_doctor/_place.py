@@ -5,7 +5,16 @@ import time
 from collections.abc import Iterator
 from typing import Final, cast
 
-from s3dataset._client import CHECKSUM_MODE, Body, Client, ListPage, Reply, infos_of_page, stored_checksum
+from s3dataset._client import (
+    CHECKSUM_MODE,
+    Body,
+    Client,
+    ListPage,
+    Reply,
+    info_of_reply,
+    infos_of_page,
+    stored_checksum,
+)
 from s3dataset._doctor._check import Check, first_line
 from s3dataset._uri import S3Uri
 from s3dataset.errors import (
@@ -190,20 +199,23 @@ def _write(client: Client, place: S3Uri) -> Iterator[Check]:
     uri = S3Uri(place.bucket, f"{folder}s3dataset-doctor-{secrets.token_hex(8)}")
     begin = time.perf_counter()
     written = True
+    versions: list[str | None] = []
     try:
         try:
-            client.put_many([(uri.bucket, uri.key, _CONTENT)])
+            versions += [info.version_id for info in client.put_many([(uri.bucket, uri.key, _CONTENT)])]
         except S3Exception as error:
             written = isinstance(error, TransportError)  # nobody knows
             yield _refused("put", error)
             return
         yield _ok("put", "allowed", begin)
         yield _read_back(client, uri)
-        yield _conditions(client, uri)
+        yield _conditions(client, uri, versions)
         yield _multipart(client, uri)
     finally:
         if written:
-            yield _delete(client, uri)
+            yield _delete(client, uri, versions)
+            if any(versions):
+                yield _delete_versions(client, uri, [version for version in versions if version])
 
 
 def _read_back(client: Client, uri: S3Uri) -> Check:
@@ -217,11 +229,12 @@ def _read_back(client: Client, uri: S3Uri) -> Check:
     return _ok("read back", "as written", begin)
 
 
-def _conditions(client: Client, uri: S3Uri) -> Check:
+def _conditions(client: Client, uri: S3Uri, versions: list[str | None]) -> Check:
     """If-None-Match on an object that is there must fail."""
     name = "conditional writes"
     try:
-        client.put_many([(uri.bucket, uri.key, _CONTENT, [("if-none-match", "*")])])
+        written = client.put_many([(uri.bucket, uri.key, _CONTENT, [("if-none-match", "*")])])
+        versions += [info.version_id for info in written]
     except PreconditionFailedError:
         return Check("features", name, "ok", "If-None-Match is honoured: checkpoints and locks can rely on it")
     except S3Exception as error:
@@ -254,10 +267,12 @@ def _multipart(client: Client, uri: S3Uri) -> Check:
     return Check("features", name, "ok", f"begun and aborted, {1e3 * seconds:.0f} ms")
 
 
-def _delete(client: Client, uri: S3Uri) -> Check:
+def _delete(client: Client, uri: S3Uri, versions: list[str | None]) -> Check:
     begin = time.perf_counter()
     try:
-        client.delete_object(uri.bucket, uri.key)
+        with client.queue() as queue:
+            reply = cast(Reply, queue.take(queue.delete(uri.bucket, uri.key)))
+        versions.append(info_of_reply(uri.key, reply).version_id)  # of the delete marker
         client.head_object(uri.bucket, uri.key)
     except ObjectNotFoundError:
         return _ok("delete", "allowed, and it is gone", begin)
@@ -266,3 +281,19 @@ def _delete(client: Client, uri: S3Uri) -> Check:
         advice = f"{check.advice}; {uri} stays there: delete it by hand".lstrip("; ")
         return Check("place", "delete", "fail", check.said, advice, check.facts)
     return Check("place", "delete", "warn", f"allowed, but {uri} is still there", "delete it by hand")
+
+
+def _delete_versions(client: Client, uri: S3Uri, versions: list[str]) -> Check:
+    """Of a bucket that keeps them, so that nothing of the object stays, and its delete marker neither."""
+    name = "versions"
+    advice = "what jobs delete is paid for on: let a lifecycle rule end noncurrent versions"
+    try:
+        with client.queue() as queue:
+            for version in dict.fromkeys(versions):
+                queue.take(queue.delete(uri.bucket, uri.key, version_id=version))
+    except S3Exception as error:
+        said = f"the bucket keeps versions, and those of {uri} stay: {first_line(error)}"
+        if isinstance(error, AccessDeniedError):
+            said = f"the bucket keeps versions, and s3:DeleteObjectVersion is not allowed: those of {uri} stay"
+        return Check("place", name, "info", said, advice, {"left": True})
+    return Check("place", name, "info", "the bucket keeps versions; those that were written are deleted", advice)

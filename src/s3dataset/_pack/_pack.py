@@ -1,6 +1,7 @@
 """pack: many small objects into shards."""
 
 import io
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from s3dataset._pack._workers import choose_workers, run_here, run_on_ray, run_p
 from s3dataset._progress import Progress, showing
 from s3dataset._uri import S3Uri
 from s3dataset._warnings import warn_caller
-from s3dataset.errors import S3Exception
+from s3dataset.errors import ManifestMismatchError, ObjectNotFoundError, S3Exception
 from s3dataset.formats import Compression, Format, Sample, named_format
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["PackSummary", "left_out_text", "pack", "pack_with_summary"]
 
 _PLAN_VERSION: Final = 1
+_LOOK_EVERY_S: Final = 10.0
 
 _Shards: TypeAlias = tuple[Manifest, Sequence[int]]
 """Rows of a manifest."""
@@ -161,15 +163,15 @@ def pack(
         s3client_config=s3client_config,
     )
     if summary.left_out:
-        warn_caller(left_out_text(summary))
+        warn_caller(left_out_text(summary.left_out, summary.first_left_out))
     return summary.manifest
 
 
-def left_out_text(summary: PackSummary) -> str:
+def left_out_text(count: int, first: str) -> str:
     """What to say of the objects that make no sample."""
     return (
-        f"{summary.left_out:,} object{'s were' if summary.left_out != 1 else ' was'} left out, as "
-        f"{summary.first_left_out}: hidden files and __meta__ folders make no samples"
+        f"{count:,} object{'s were' if count != 1 else ' was'} left out, as {first}: hidden files and __meta__ folders "
+        "make no samples"
     )
 
 
@@ -193,8 +195,9 @@ def pack_with_summary(
     region: str | None = None,
     endpoint: str | None = None,
     s3client_config: S3ClientConfig | None = None,
+    need_samples: bool = False,
 ) -> PackSummary:
-    """`pack`, and what it did."""
+    """`pack`, and what it did. With `need_samples`, a source that makes none is an error, and nothing is written."""
     if verify not in (True, False, "read"):
         raise ValueError(f'verify={verify!r} must be True, False or "read"')
     if shard_size < 1:
@@ -237,7 +240,9 @@ def pack_with_summary(
         return _Pack(spec, told, progress).of_samples(source, overwrite=overwrite)
     if not (region or endpoint or s3client_config):
         spec = replace(spec, ref=source.ref)
-    return _of_manifest(spec, source, label, progress, workers=workers, overwrite=overwrite, ray=ray)
+    return _of_manifest(
+        spec, source, label, progress, workers=workers, overwrite=overwrite, ray=ray, need_samples=need_samples
+    )
 
 
 def _of_manifest(
@@ -249,6 +254,7 @@ def _of_manifest(
     workers: int | None,
     overwrite: bool,
     ray: bool,
+    need_samples: bool,
 ) -> PackSummary:
     source = with_sizes(source)
     names = Names(_folder_of(source), spec.format.name in GROUPED)
@@ -261,6 +267,9 @@ def _of_manifest(
         check = None if labels is None else labels.of
         most_bytes, why = _most_bytes(spec)
         plan = plan_of_objects(source, names, spec.shard_size, tar=tar, check=check, most_bytes=most_bytes, why=why)
+    if need_samples and not len(plan):
+        why = f": {left_out_text(plan.left_out, plan.first_left_out)}" if plan.left_out else ""
+        raise ObjectNotFoundError(f"there is nothing to pack, and nothing was written{why}")
     told = _told(spec, f"{source.objects_fingerprint} ({len(source):,} objects)", labels)
     spec = replace(spec, fingerprint=fingerprint_of(told))
     return _Pack(spec, told, progress).of_objects(
@@ -357,7 +366,7 @@ class _Pack:
         copies = spec.transform is None and spec.compression is None and spec.source_format is None
         copied_bytes = sum(tasks.nbytes(number) for number in left) if copies else None
         count = 0 if ray else choose_workers(workers, len(left), spec.transform, copied_bytes=copied_bytes)
-        done = _Done(tasks, known)
+        done = _Done(tasks, known, destination)
         with showing(self._progress, "pack") as bar:
             done.show(bar)
             coming = (tasks.task(number) for number in left)
@@ -368,15 +377,20 @@ class _Pack:
                     run_processes(spec, coming, count, done.on_bytes, done.on_finished)
                 else:
                     run_here(spec, coming, done.on_bytes, done.on_finished)
+            except ManifestMismatchError:  # the place is another pack's now
+                raise
             except BaseException as error:
                 error.add_note(
                     f"{len(known) + done.tasks:,} of {len(tasks):,} shards are finished in {destination.uri}: the same "
-                    f"call goes on from there{', without overwrite' if overwrite else ''}"
+                    f"call goes on from there{', without overwrite=True (--overwrite)' if overwrite else ''}"
                 )
                 raise
         kept = sum(len(rows) for _, rows in known.values())
         if left:
             records = destination.records()
+            index = destination.look_again()
+            if not records.keys() >= set(left):
+                return self._of_another(index, tasks, done, kept)
             known |= {number: _all_of(records[number]) for number in left}
         manifest = self._whole(known)
         if left or found.index is None or found.index != manifest:
@@ -385,6 +399,25 @@ class _Pack:
         plan = tasks.plan
         return PackSummary(
             manifest, destination.index_location, done.shards, kept, done.read, plan.left_out, plan.first_left_out
+        )
+
+    def _of_another(self, index: Manifest | None, tasks: _Tasks, done: "_Done", kept: int) -> PackSummary:
+        """What another pack of the same has finished meanwhile, and so removed the records of.
+
+        Raises:
+            ManifestMismatchError: It has not.
+        """
+        destination = self._destination
+        if index is None:
+            raise ManifestMismatchError(
+                f"records of finished shards are gone from {destination.uri}: the same pack was begun anew there, by "
+                "overwrite=True (--overwrite), while this one ran. Run one only",
+                uri=destination.uri,
+            )
+        destination.check(index)
+        plan = tasks.plan
+        return PackSummary(
+            index, destination.index_location, done.shards, kept, done.read, plan.left_out, plan.first_left_out
         )
 
     def of_samples(self, samples: Iterable[Sample], *, overwrite: bool) -> PackSummary:
@@ -440,7 +473,9 @@ def _known(destination: Destination, tasks: int, found: Found) -> dict[int, _Sha
 class _Done:
     """Counts what is done, for whoever watches."""
 
-    def __init__(self, tasks: _Tasks, known: Mapping[int, Any]) -> None:
+    def __init__(self, tasks: _Tasks, known: Mapping[int, Any], destination: Destination) -> None:
+        self._destination = destination
+        self._looked = time.monotonic()
         self.tasks = 0
         self.shards = 0
         self.read = 0
@@ -460,3 +495,6 @@ class _Done:
     def on_finished(self, one: Finished) -> None:
         self.tasks += 1
         self.shards += one.shards
+        if time.monotonic() - self._looked > _LOOK_EVERY_S:  # what is written for nothing lies beside another's shards
+            self._destination.look_again()
+            self._looked = time.monotonic()

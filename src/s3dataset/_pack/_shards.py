@@ -124,8 +124,12 @@ class ShardMaker:
                 for task in tasks:
                     samples = transformed(self._source(task), spec.transform)
                     parts = _write_shards(spec, task.name, samples, cut=spec.cuts_as_it_writes)
-                    self._passed(0, now=True)
-                    pending.append(finishing.submit(finish, task, parts))
+                    try:
+                        self._passed(0, now=True)
+                        pending.append(finishing.submit(finish, task, parts))
+                    except BaseException:
+                        _abort(parts)
+                        raise
                     while pending and (len(pending) > _FINISHING or pending[0].done()):
                         pending.popleft().result()
             except BaseException:
@@ -143,9 +147,7 @@ class ShardMaker:
                 part = left.popleft()
                 written.append(part.finish() if isinstance(part, _OpenShard) else part)
         finally:
-            for part in left:
-                if isinstance(part, _OpenShard):
-                    part.abort()
+            _abort(left)
         record = manifest_of_shards(written, spec.format, spec.ref)
         record.save(f"s3://{spec.bucket}/{record_key(spec.folder, spec.fingerprint, task.number)}")
         return Finished(
@@ -184,6 +186,12 @@ class ShardMaker:
             with self._telling:
                 self._tell(self._untold)
             self._untold = 0
+
+
+def _abort(parts: "Iterable[WrittenShard | _OpenShard]") -> None:
+    for part in parts:
+        if isinstance(part, _OpenShard):
+            part.abort()
 
 
 def write_shards(

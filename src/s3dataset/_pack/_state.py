@@ -7,8 +7,10 @@
     FOLDER/.s3dataset/FORMAT-index.manifest         the index, where datasets find it
 """
 
+import ast
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ __all__ = ["Destination", "Found", "fingerprint_of", "record_key"]
 
 _VERSION: Final = 1
 _SHOWN: Final = 60
+_DIGEST: Final = re.compile(r"\b[0-9a-f]{32,}\b")
 
 
 def fingerprint_of(told: Mapping[str, Any]) -> str:
@@ -104,6 +107,7 @@ class Destination:
         """
         state = self._load_state()
         self._present = dict(self._listed())
+        shards = [key for key in self._present if self._is_shard(key)]
         if state is not None and not overwrite:
             if (version := state.get("version", 1)) != _VERSION:
                 raise ManifestMismatchError(
@@ -114,6 +118,8 @@ class Destination:
             if state.get("fingerprint") != self.fingerprint:
                 raise ManifestMismatchError(self._other_plan(state), uri=self.uri)
             complete = bool(state.get("complete"))
+            if not complete:  # what a pack before this one left too, if it was to replace that, and was stopped
+                self._earlier = shards
             return Found(
                 self.records(), set(state.get("empty", ())), self._load(self.index_location) if complete else None
             )
@@ -125,7 +131,7 @@ class Destination:
                 "to an empty prefix, or give overwrite=True (--overwrite), which replaces shards of the same names",
                 uri=self.uri,
             )
-        self._earlier = [key for key in self._present if number_of_shard(key[len(self.folder) :]) is not None]
+        self._earlier = shards
         # First goes what would tell of shards as if they were those of this plan.
         self._delete(key for key in self._own_keys() if key.endswith("-index.manifest") or self._is_record(key))
         self._save_state(complete=False)
@@ -140,10 +146,34 @@ class Destination:
         folder = f"{_own_folder(self.folder)}pack/{self.fingerprint}/"
         keys = sorted(key for key in self._own_keys() if key.startswith(folder))
         found: dict[int, Manifest] = {}
-        for at, body in self._client.get_many([(self.bucket, key) for key in keys]):
+        for at, body in self._client.get_many([(self.bucket, key) for key in keys], on_error="return"):
+            if isinstance(body, ObjectNotFoundError):
+                continue  # whoever packs the same has finished, and removes them
+            if isinstance(body, S3Exception):
+                raise body
             number = int(keys[at].rpartition("/")[2].partition(".")[0])
             found[number] = manifest_of_bytes(bytes(body), f"s3://{self.bucket}/{keys[at]}", self.ref)
         return found
+
+    def look_again(self) -> Manifest | None:
+        """-> the index, if somebody else has finished this very pack meanwhile.
+
+        Raises:
+            ManifestMismatchError: Somebody else has begun another one here.
+        """
+        state = self._load_state()
+        if state is None or state.get("fingerprint") != self.fingerprint:
+            what = "gone" if state is None else f"of another pack ({self._changed(state, 'here')})"
+            raise ManifestMismatchError(
+                f"{self.uri} was given to another pack while this one ran: {self._state_uri} is {what}. Shards of "
+                "both may lie there: when the other one has ended, run the one that you want again, with "
+                "overwrite=True (--overwrite), which leaves those of one pack only",
+                uri=self.uri,
+            )
+        return self._load(self.index_location) if state.get("complete") else None
+
+    def _is_shard(self, key: str) -> bool:
+        return number_of_shard(key[len(self.folder) :]) is not None
 
     def _is_record(self, key: str) -> bool:
         return key.startswith(f"{_own_folder(self.folder)}pack/")
@@ -157,19 +187,21 @@ class Destination:
         return self._present.get(key) == (size, etag)
 
     def _other_plan(self, state: Mapping[str, Any]) -> str:
-        theirs = state.get("options", {})
-        changed = [
-            f"{name}: {_short(theirs.get(name))}, and now {_short(value)}"
-            for name, value in self.told.items()
-            if theirs.get(name) != value
-        ]
-        what = "; ".join(changed) or "it was made by another release"
         done = "finished" if state.get("complete") else "begun"
         return (
-            f"{self.uri} holds a pack that was {done} with other options or another source ({what}). "
+            f"{self.uri} holds a pack that was {done} with other options or another source ({self._changed(state)}). "
             "Use those again to go on with it, pack to another prefix, or give overwrite=True (--overwrite) to make "
             "all shards anew"
         )
+
+    def _changed(self, state: Mapping[str, Any], where: str = "now") -> str:
+        theirs = state.get("options", {})
+        changed = [
+            f"{name}: {_difference(theirs.get(name), value, where)}"
+            for name, value in self.told.items()
+            if theirs.get(name) != value
+        ]
+        return "; ".join(changed) or "it was made by another release"
 
     # -- The end ------------------------------------------------------------------------------------------------------
 
@@ -184,17 +216,17 @@ class Destination:
             S3Exception: Something could not be written or removed.
         """
         manifest.save(self.index_location)
-        self._save_state(complete=True, empty=sorted(empty))
         keep = {manifest.key(row) for row in range(len(manifest))}
-        self._delete(key for key in self._own_keys() if self._is_record(key))
         self._delete(key for key in self._earlier if key not in keep)
+        self._save_state(complete=True, empty=sorted(empty))
+        self._delete(key for key in self._own_keys() if self._is_record(key))
         self._abort_uploads()
 
     def check(self, manifest: Manifest) -> None:
-        """Whether the shards are there still, as they were written.
+        """Whether the shards are there still, as they were written, and no others beside them.
 
         Raises:
-            ManifestMismatchError: One is not, or is another.
+            ManifestMismatchError: One is not, or is another, or one has come that is none of them.
         """
         self._present = dict(self._listed())
         for bucket, key, size, etag in manifest.rows(range(len(manifest))):
@@ -205,11 +237,21 @@ class Destination:
                     "makes again what is missing",
                     uri=f"s3://{bucket}/{key}",
                 )
+        known = {manifest.key(row) for row in range(len(manifest))} | set(self._earlier)
+        strange = sorted(key for key in self._present if key not in known and self._is_shard(key))
+        if strange:
+            raise ManifestMismatchError(
+                f"s3://{self.bucket}/{strange[0]}{f' and {len(strange) - 1:,} others' * (len(strange) > 1)} came while "
+                f"this pack ran, and {'are' if len(strange) > 1 else 'is'} none of its shards: something else writes "
+                f"to {self.uri} at the same time. Pack from one place only, to a prefix of its own; the same command, "
+                "when nothing else runs, removes them",
+                uri=f"s3://{self.bucket}/{strange[0]}",
+            )
 
     def _abort_uploads(self) -> None:
         try:
             for upload in list(self._client.list_uploads(self.bucket, self.folder)):
-                if number_of_shard(upload.key[len(self.folder) :]) is not None:
+                if self._is_shard(upload.key):
                     self._client.abort_upload(self.bucket, upload.key, upload.upload_id)
         except S3Exception:
             pass  # who may write shards need not be allowed to list uploads; lifecycle rules end those
@@ -266,6 +308,29 @@ class Destination:
         self._client.put_many([(uri.bucket, uri.key, data)], content_type="application/json")
 
 
+def _difference(theirs: Any, ours: Any, where: str) -> str:
+    """What differs between two values; between objects of one class, which arguments."""
+    before, after = _arguments(theirs), _arguments(ours)
+    if before is None or after is None or before[0] != after[0]:
+        return f"{_short(theirs)}, and {where} {_short(ours)}"
+    (name, one), (_, other) = before, after
+    changed = [field for field in {**one, **other} if one.get(field) != other.get(field)]
+    return ", ".join(f"{name}({field}={one.get(field)}), and {where} {field}={other.get(field)}" for field in changed)
+
+
 def _short(value: Any) -> str:
-    text = str(value)
+    if (call := _arguments(value)) is not None:
+        return call[0]
+    text = _DIGEST.sub(lambda found: f"{found[0][:8]}...", str(value))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _arguments(value: Any) -> tuple[str, dict[str, str]] | None:
+    """Class and arguments of an object by its repr, as "Tar(max_sample_bytes=1)"; None for all else."""
+    try:
+        call = ast.parse(str(value), mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        return None
+    return call.func.id, {one.arg or "**": ast.unparse(one.value) for one in call.keywords}

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -17,7 +17,7 @@ from s3dataset._progress import Progress
 from s3dataset._transfer._receive import Received, receive
 from s3dataset._transfer._span import Span
 from s3dataset._uri import S3Uri
-from s3dataset.errors import PreconditionFailedError
+from s3dataset.errors import AccessDeniedError, ObjectNotFoundError, PreconditionFailedError
 
 __all__ = ["download", "upload", "write_all"]
 
@@ -111,6 +111,10 @@ def upload(
     at = source.tell() if size is not None else 0
     expected = None if size is None else max(size - at, 0)
     headers = object_headers(content_type=content_type)
+    if not replace:  # before it is sent, and for stores that ignore the condition, as some do of large uploads
+        with suppress(ObjectNotFoundError, AccessDeniedError):
+            client.head_object(uri.bucket, uri.key)
+            raise _exists(str(uri))
     buffer = memoryview(bytearray(_CHUNK_BYTES if expected is None else min(_CHUNK_BYTES, max(expected, 1))))
     done = 0
     try:

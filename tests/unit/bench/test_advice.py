@@ -63,6 +63,14 @@ def test_more_large_ranges_than_the_default_need_a_hint():
     assert "throughput_target_gbps=20" in said[1]
 
 
+def test_all_connections_in_use_say_how_to_measure_more():
+    small = [step(concurrency, concurrency, 1000) for concurrency in (128, 256, 512)]
+    _, said = advise(result(small[:2]), "s3://b/", 8 * MIB, 256)
+    assert "--concurrency 256,512 measures" in said[1]
+    _, said = advise(result(small), "s3://b/", 8 * MIB, 256)
+    assert "S3ClientConfig(max_connections=512) gives it as many" in said[1]
+
+
 def test_part_size_is_kept_when_it_is_good_and_named_when_another_is_better():
     curve = [step(8, 1000), step(16, 1000)]
     kept = advise(result(curve, [step(8, 500, MIB), step(8, 990), step(8, 1000, 32 * MIB)]), "s3://b/", 8 * MIB, 256)
@@ -82,6 +90,14 @@ def test_part_size_is_kept_when_it_is_good_and_named_when_another_is_better():
 def test_workers(rates, expected):
     steps = [WorkerStep(workers, 1.0, rate, 0, 0.1, 0.1) for workers, rate in enumerate(rates)]
     assert any(sentence.startswith(expected) for sentence in advise(result([], workers=steps), "s3://b/", MIB, 256)[1])
+
+
+def test_workers_that_are_no_use_for_a_transform_or_were_not_compared():
+    steps = [WorkerStep(workers, 1.0, 1000 - workers, 0, 0.1, 0.1) for workers in range(3)]
+    (said,) = advise(result([], workers=steps, transformed=True), "s3://b/", MIB, 256)[1]
+    assert said == "num_workers=0 gives 1,000 samples/s; for this transform workers bring no more."
+    (said,) = advise(result([], workers=steps[:1]), "s3://b/", MIB, 256)[1]
+    assert said.endswith("no other number was tried.")
 
 
 def test_far_buckets_are_told():
