@@ -27,7 +27,7 @@ class Counters:
     threads: who exports metrics asks from a thread of its own.
 
     Args:
-        client_stats: Gives the client's totals in this process, {} before its first request.
+        client_stats: Gives the client's totals in this process.
     """
 
     __slots__ = (
