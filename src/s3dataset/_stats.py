@@ -53,6 +53,7 @@ class Stats:
         consumer_wait_s: Seconds in which samples were made and nobody asked for the next.
         loop_wait_s: Seconds that loops over an `s3dataset.DataLoader` waited for their next batch, the first of an
             epoch included. By the clock, whatever the number of workers.
+        ttfb_histogram: Times to the first byte: (seconds at most, how many answers), ascending.
         ttfb_s: Time to the first byte of an answer, seconds: the median, as exact as the histogram's buckets; 0.0
             without requests.
     """

@@ -89,9 +89,7 @@ def test_what_the_reference_leaves_out_is_there() -> None:
 
     made = ast.parse((ROOT / "tools" / "docs_site.py").read_text())
     (internal,) = [
-        node.value
-        for node in made.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INTERNAL"
+        node.value for node in made.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INTERNAL"
     ]
     left_out = eval(ast.unparse(internal))  # of literals
     assert left_out
