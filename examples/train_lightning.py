@@ -105,6 +105,8 @@ def main() -> None:
         print(f"goes on from {newest}")
     trainer.fit(Classifier(len(data.classes)), datamodule=data, ckpt_path=newest)
     loss = trainer.callback_metrics.get("loss")
+    if not trainer.is_global_zero:
+        return
     if loss is None:
         print(f"{arguments.run} has all {arguments.steps} steps")
     else:
