@@ -183,6 +183,11 @@ class ClientCore:
         """Algorithm of the checksums sent with uploads, None for none."""
         return self._opened().settings.checksum
 
+    @property
+    def store(self) -> str | None:
+        """URL of the service, whether an argument, the environment or the profile names it; None: Amazon's."""
+        return self._opened().settings.endpoint
+
     def region_of(self, bucket: str) -> str:
         """Where requests for a bucket are sent: as configured, and from the first answer on as the service told."""
         return (self._engine or self._opened()).routes[bucket].region

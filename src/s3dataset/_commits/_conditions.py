@@ -37,7 +37,7 @@ def put_if(client: Client, bucket: str, key: str, data: bytes, *, replaces: str 
         PreconditionFailedError: Another object is there.
         S3Exception: It was not written, or nobody knows.
     """
-    place = (client.endpoint, client.region, bucket)
+    place = (client.store, client.region, bucket)
     kept = _known.get(place)
     if kept != "honoured":
         _look(client, bucket, key, replaces)
@@ -100,7 +100,7 @@ def _remember(place: tuple[str | None, str | None, str], kept: Kept) -> None:
     if known == kept and kept != "honoured":
         endpoint, _, bucket = place
         warn_caller(
-            f"the store of s3://{bucket} ({endpoint or 'as the environment names it'}) "
+            f"the store of s3://{bucket}{f' ({endpoint})' if endpoint else ''} "
             f"{'ignores' if kept == 'ignored' else 'refuses'} conditional writes (If-None-Match): a checkpoint still "
             "appears whole or not at all, but two jobs that commit the same step at the same moment do not notice one "
             "another, and the later one wins. Give each job a URI of its own",

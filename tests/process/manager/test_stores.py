@@ -45,6 +45,20 @@ def test_other_stores(server: LocalS3, variant: str, monkeypatch: pytest.MonkeyP
         assert "the later one wins" in said
 
 
+def test_what_is_known_of_a_store_is_not_taken_for_another_that_the_environment_names() -> None:
+    for variant in ("refuse_write_conditions", "ignore_write_conditions"):
+        with (
+            LocalS3("two-stores", variant={variant: True}) as server,
+            CheckpointManager("s3://two-stores/run") as manager,
+            pytest.warns(WeakConditionsWarning, match=rf"{server.endpoint}\) {variant.split('_')[0]}s? "),
+        ):
+            manager.save(1, state(1.0))
+    with LocalS3("two-stores") as server, CheckpointManager("s3://two-stores/run") as manager:
+        manager.save(1, state(1.0))
+        commits = [request for request in server.requests("PutObject") if "/commits/" in request.key]
+        assert commits[0].headers["if-none-match"] == "*"
+
+
 def test_a_store_without_conditions_still_looks_before_it_commits(
     server: LocalS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
