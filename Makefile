@@ -15,14 +15,14 @@ RUST_TESTED := --workspace --exclude s3dataset-python
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-env: ## .venv with everything for development, and the package built into it (NEWEST=1: newest versions, not those locked)
-	@$(SETUP) dev
+env: ## .venv with everything for development, and the package built into it (NEWEST=1: not the locked versions; EXTRAS="ray": more)
+	@$(SETUP) dev $(EXTRAS)
 
 demo: ## train a model on images that stream from a local S3 (ARGS="--uri s3://... --region ..." for a bucket of yours)
 	@$(SETUP) demo
 	@$(BIN)/python -m s3dataset demo $(ARGS)
 
-notebook: ## execute examples/getting_started.ipynb, its output into the file (ARGS="--start-method forkserver --check")
+notebook: ## execute examples/getting_started.ipynb by forkserver and by fork, its output into the file (ARGS=--check: not)
 	@$(SETUP) notebook
 	$(BIN)/python tools/notebook.py $(ARGS)
 
@@ -39,8 +39,9 @@ test: env ## Rust and Python tests
 test-fast: env ## Python tests without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(ARGS)
 
-docs-test: env ## links and examples of the documentation
-	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/documents tests/process/test_examples.py tests/process/test_*_docs.py $(ARGS)
+docs-test: env ## links and blocks of the documentation, examples, the notebook (EXTRAS="ray dev-video": what needs these, too)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/documents tests/process/test_*examples.py tests/process/test_*_docs.py \
+		tests/process/test_notebook.py $(ARGS)
 
 test-oldest: env ## the fast tests with the oldest versions that pyproject.toml allows (ARGS=tests/...)
 	@$(BIN)/python tools/oldest.py $(PYTEST_ARGS) $(ARGS)

@@ -69,12 +69,13 @@ def main() -> None:
     sequences = documents.pack_sequences(arguments.length + 1, tail="drop")
     loader = s3dataset.DataLoader(sequences, batch_size=arguments.batch_size, num_workers=arguments.workers)
 
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model = LanguageModel(arguments.length)
+    model = LanguageModel(arguments.length).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     step = 0
     with s3dataset.CheckpointManager(arguments.run, region=arguments.region) as manager:
-        restored = manager.restore()
+        restored = manager.restore(map_location=device)
         if restored is not None:
             model.load_state_dict(restored.state["model"])
             optimizer.load_state_dict(restored.state["optimizer"])
@@ -84,8 +85,9 @@ def main() -> None:
         while step < arguments.steps:
             begun = step
             for tokens in loader:
-                logits = model(tokens[:, :-1])
-                loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+                on_device = tokens.to(device, non_blocking=True)
+                logits = model(on_device[:, :-1])
+                loss = nn.functional.cross_entropy(logits.flatten(0, 1), on_device[:, 1:].flatten())
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -15,6 +15,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     listing = s3dataset.Manifest.from_prefix(arguments.prefix, region=arguments.region)
+    if not len(listing):
+        raise SystemExit(f"There are no objects below {arguments.prefix}.")
     client = s3dataset.S3Client(arguments.region)
 
     # Many at once, as they arrive; each body is a buffer whose memory is used again when it is dropped.

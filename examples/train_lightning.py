@@ -34,6 +34,8 @@ class Images(pl.LightningDataModule):
     def __init__(self, uri: str, region: str | None, batch_size: int, workers: int) -> None:
         super().__init__()
         images = s3dataset.Manifest.from_prefix(uri, pattern="**/*.{png,jpg,jpeg}", region=region)
+        if not len(images):
+            raise SystemExit(f"There are no images below {uri}.")
         self.classes = sorted({images.key(index).split("/")[-2] for index in range(len(images))})
         self.dataset = s3dataset.S3MapDataset.from_manifest(
             images, region=region, transform=Pair(picture, LabelFromKey(classes=self.classes))
@@ -103,6 +105,8 @@ def main() -> None:
         print(f"goes on from {newest}")
     trainer.fit(Classifier(len(data.classes)), datamodule=data, ckpt_path=newest)
     loss = trainer.callback_metrics.get("loss")
+    if not trainer.is_global_zero:
+        return
     if loss is None:
         print(f"{arguments.run} has all {arguments.steps} steps")
     else:

@@ -30,6 +30,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     images = s3dataset.Manifest.from_prefix(arguments.images, pattern="**/*.{png,jpg,jpeg}", region=arguments.region)
+    if not len(images):
+        raise SystemExit(f"There are no images below {arguments.images}.")
     classes = sorted({images.key(index).split("/")[-2] for index in range(len(images))})
     dataset = s3dataset.S3MapDataset.from_manifest(
         images,
@@ -38,12 +40,14 @@ def main() -> None:
     )
     loader = s3dataset.DataLoader(dataset, batch_size=32, shuffle=True, num_workers=arguments.workers)
 
-    model = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 128), nn.ReLU(), nn.Linear(128, len(classes)))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 128), nn.ReLU(), nn.Linear(128, len(classes))).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for epoch in range(arguments.epochs):
         loader.set_epoch(epoch)
         for inputs, labels in loader:
-            loss = nn.functional.cross_entropy(model(inputs.float() / 255), labels)
+            loss = nn.functional.cross_entropy(model(inputs.to(device).float() / 255), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -126,6 +126,7 @@ def with_trainer(arguments: argparse.Namespace, manager: s3dataset.CheckpointMan
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),  # or ranks without GPUs would not know of each other
     )
     loader, model = make_loader(arguments), make_model(arguments.length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -136,7 +137,8 @@ def with_trainer(arguments: argparse.Namespace, manager: s3dataset.CheckpointMan
     )
     restored = manager.restore(map_location=options.device)
     if restored is not None:
-        print(f"goes on behind step {restored.step}")
+        if options.process_index == 0:
+            print(f"goes on behind step {restored.step}")
         model.load_state_dict(restored.state["model"])
         optimizer.load_state_dict(restored.state["optimizer"])
         schedule.load_state_dict(restored.state["lr_scheduler"])

@@ -47,10 +47,10 @@ def pack(arguments: argparse.Namespace) -> s3dataset.Manifest:
             s3dataset.Manifest.index_location(arguments.shards, "tar"), region=arguments.region
         )
     images = s3dataset.Manifest.from_prefix(arguments.images, pattern="**/*.{png,jpg,jpeg}", region=arguments.region)
+    if not len(images):
+        raise SystemExit(f"There are no images below {arguments.images}.")
     classes = sorted({images.key(index).split("/")[-2] for index in range(len(images))})
-    packed = s3dataset.pack(
-        images, arguments.shards, label=LabelFromKey(classes=classes), workers=1, region=arguments.region
-    )
+    packed = s3dataset.pack(images, arguments.shards, label=LabelFromKey(classes=classes), region=arguments.region)
     print(f"packed {packed.num_samples:,} images of {len(classes)} classes into {packed.num_objects:,} shards")
     return packed
 
@@ -73,6 +73,7 @@ def main() -> None:
     )
     loader = s3dataset.DataLoader(dataset, arguments.batch_size, num_workers=arguments.workers)
 
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=2),
@@ -80,10 +81,10 @@ def main() -> None:
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
         nn.Linear(256, arguments.classes),
-    )
+    ).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     with s3dataset.CheckpointManager(arguments.run, region=arguments.region) as manager:
-        restored = manager.restore()
+        restored = manager.restore(map_location=device)
         epoch = 0
         if restored is not None:
             model.load_state_dict(restored.state["model"])
@@ -94,7 +95,7 @@ def main() -> None:
         while epoch < arguments.epochs:
             losses = []
             for images, labels in loader:
-                loss = nn.functional.cross_entropy(model(images.float() / 255 - 0.5), labels)
+                loss = nn.functional.cross_entropy(model(images.to(device).float() / 255 - 0.5), labels.to(device))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

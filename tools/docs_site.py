@@ -82,6 +82,19 @@ MADE_ELSEWHERE = frozenset(
     {"S3MapDataset", "S3IterableDataset", "Manifest", "Body", "S3Reader", "S3Writer", "StagedDataset"}
 )
 
+# What the package's own modules call, and docs/stability.md promises nobody.
+INTERNAL = {
+    "Manifest": ["num_frames", "open", "path", "places", "publish", "ref", "rows", "shard_ends", "shard_head"],
+    "S3Client": [
+        *("adopt", "after_fork_in_child", "before_fork", "buffer", "fetch", "loaded", "preload", "queue", "ref"),
+        *("settle", "share_keys", "store", "user_agent_prefix"),
+    ],
+    "S3ClientConfig": ["is_left_out"],
+    "S3Writer": ["save_held"],
+    "Shuffle": ["buffer_limits", "resolved_block_bytes"],
+    "Split": ["resolved_tail"],
+}
+
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^(\s*)(```+|~~~+)")
 
@@ -99,8 +112,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def reference_of(name: str) -> str:
-    options = "    options: { merge_init_into_class: false }" if name in MADE_ELSEWHERE else ""
-    return f"::: s3dataset.{name}\n{options}"
+    options: dict[str, Any] = {"merge_init_into_class": False} if name in MADE_ELSEWHERE else {}
+    if name in INTERNAL:
+        options["filters"] = ["!^_", "^__(getitem|getitems|len)__$", f"!^({'|'.join(INTERNAL[name])})$"]
+    return f"::: s3dataset.{name}\n" + (f"    options: {json.dumps(options)}" if options else "")
 
 
 def beside() -> dict[str, str]:

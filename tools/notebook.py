@@ -1,7 +1,8 @@
 """Executes the notebook of `examples/`: `python tools/notebook.py [--start-method METHOD] [--check]`.
 
-Writes it back with its output, or with `--check` only runs it. The output must not tell which machine it came from, so
-that is checked too. Needs the extra `notebook`.
+Workers are started by forkserver, in another run by fork, unless one method is named. The output of the last run is
+written back; with `--check` the file stays as it is. The output must not tell which machine it came from, so that is
+checked too. Needs the extra `notebook`.
 """
 
 import argparse
@@ -76,22 +77,32 @@ def told(notebook):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start-method", choices=["fork", "forkserver", "spawn"], default="fork")
+    parser.add_argument(
+        "--start-method", choices=["fork", "forkserver", "spawn"], help="default: forkserver, then fork"
+    )
     parser.add_argument("--check", action="store_true", help="run it, and leave the file as it is")
     arguments = parser.parse_args()
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
     for variable in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[variable]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     os.environ["HF_HUB_OFFLINE"] = "1"
-    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as settings:
         os.environ["IPYTHONDIR"] = os.environ["JUPYTER_CONFIG_DIR"] = settings
-        try:
-            execute(notebook, arguments.start_method)
-        except CellExecutionError as error:
-            sys.exit(f"{NOTEBOOK.name}, workers by {arguments.start_method}:\n{error}")
+        for method in [arguments.start_method] if arguments.start_method else ["forkserver", "fork"]:
+            notebook = run(method)
+    if not arguments.check:
+        nbformat.write(notebook, NOTEBOOK)
+
+
+def run(method):
+    """-> the notebook with its output, which says nothing that it should not."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    start = time.perf_counter()
+    try:
+        execute(notebook, method)
+    except CellExecutionError as error:
+        sys.exit(f"{NOTEBOOK.name}, workers by {method}:\n{error}")
     tidy(notebook)
     noise = [
         f"cell {number}: {output.text}"
@@ -102,11 +113,8 @@ def main():
     traces = [f"cell {number} tells of this machine: {text}" for number, text in told(notebook)]
     if noise or traces:
         sys.exit("\n".join([*noise, *traces]))
-    if not arguments.check:
-        nbformat.write(notebook, NOTEBOOK)
-    print(
-        f"{NOTEBOOK.relative_to(ROOT)}: ran in {time.perf_counter() - start:.0f} s, workers by {arguments.start_method}"
-    )
+    print(f"{NOTEBOOK.relative_to(ROOT)}: ran in {time.perf_counter() - start:.0f} s, workers by {method}", flush=True)
+    return notebook
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class Stats:
             several datasets that a thread reads in turn, the one that is asked next counts them.
         loop_wait_s: Seconds that loops over an `s3dataset.DataLoader` waited for their next batch, the first of an
             epoch included. By the clock, whatever the number of workers.
+        ttfb_histogram: Times to the first byte: (seconds at most, how many answers), ascending.
         ttfb_s: Time to the first byte of an answer, seconds: the median, as exact as the histogram's buckets; 0.0
             without requests.
     """

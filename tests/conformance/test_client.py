@@ -496,13 +496,15 @@ class TestLife:
     def test_statistics_count(self, server: LocalS3, prefix: str) -> None:
         put(server, f"{prefix}k", 1000)
         client = Client()
-        assert client.stats() == {}
+        before = client.stats()
+        assert before["requests"] == before["bytes_in"] == 0
         list(client.get_many([(BUCKET, f"{prefix}k")] * 10))
         stats = client.stats()
         assert stats["requests"] == 10
         assert stats["bytes_in"] >= 10_000
         assert stats["by_operation"] == {"GetObject": 10}
         assert stats["lanes"] >= 1
+        assert {name: type(value) for name, value in before.items()} == {name: type(stats[name]) for name in stats}
 
     def test_nothing_is_read_before_the_first_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_PROFILE", "no-such-profile")

@@ -354,7 +354,7 @@ class TestLife:
         with S3Client() as client:
             assert client.get_object(BUCKET, "life").read() == b"here"
             assert client.stats()["requests"] == 1
-        assert client.stats() == {}
+        assert client.stats()["requests"] == 0
         with pytest.raises(KeyError, match="of the block"), client as same:
             assert same is client
             assert same.get_object(BUCKET, "life").read() == b"here"

@@ -9,8 +9,9 @@ import warnings
 from dataclasses import dataclass
 
 import s3dataset
-from s3dataset import S3Checkpoint, S3Client, S3ClientConfig, S3IterableDataset, S3MapDataset
+from s3dataset import CheckpointManager, S3Checkpoint, S3Client, S3ClientConfig, S3IterableDataset, S3MapDataset, Stats
 from s3dataset._client._failures import exception_of
+from s3dataset._datasets import _loop_watch
 from s3dataset.errors import S3Exception
 from s3dataset.testing import Fault, LocalS3
 from s3dataset.transforms import Bytes, Image
@@ -191,6 +192,29 @@ class Producer:
         raise exception_of(Failure())
 
     # -- Symptoms ----------------------------------------------------------------------------------------------------
+
+    def DataWaitWarning(self):  # noqa: N802
+        """A loop that waits half of its time for two workers on a machine with many cores."""
+        now, counted = 0.0, Stats()
+        self.monkeypatch.setattr(_loop_watch, "clock", lambda: now)
+        self.monkeypatch.setattr(_loop_watch, "cores", lambda: 16)
+        watch = _loop_watch.LoopWatch(lambda: counted, lambda: _loop_watch.Settings(num_workers=2), 2, warn=True)
+        watch.begin(lambda wait_s: None)
+
+        def train():
+            nonlocal now, counted
+            for batch in range(1, 17):
+                watch.asks()
+                now += 0.5
+                counted = Stats(samples=32 * batch, network_wait_s=0.05 * batch, transform_s=1.75 * batch)
+                watch.comes()
+                now += 0.5
+
+        _raise_warning(train)
+
+    def WeakConditionsWarning(self):  # noqa: N802
+        with LocalS3("my-bucket", variant="gcs"), CheckpointManager("s3://my-bucket/run-7") as manager:
+            _raise_warning(lambda: manager.save(1, {}))
 
     def nothing_below_the_prefix(self):
         _raise_warning(lambda: len(S3MapDataset.from_prefix("s3://my-bucket/dta/")))

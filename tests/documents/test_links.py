@@ -1,5 +1,6 @@
 """Pages are in the site's navigation, and what they link to is there: on GitHub, which shows files, and on the site."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -81,6 +82,19 @@ def test_every_decision_is_listed() -> None:
     listed = [path for path, _ in links_of(DECISIONS / "README.md")]
     assert listed[0] == "0000-template.md"
     assert listed[1:] == sorted(page.name for page in DECISIONS.glob("0*.md") if page.name != listed[0])
+
+
+def test_what_the_reference_leaves_out_is_there() -> None:
+    import s3dataset
+
+    made = ast.parse((ROOT / "tools" / "docs_site.py").read_text())
+    (internal,) = [
+        node.value for node in made.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INTERNAL"
+    ]
+    left_out = eval(ast.unparse(internal))  # of literals
+    assert left_out
+    for name, members in left_out.items():
+        assert [member for member in members if not hasattr(getattr(s3dataset, name), member)] == []
 
 
 def test_every_module_that_is_public_has_a_reference() -> None:

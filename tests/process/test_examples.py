@@ -27,10 +27,12 @@ def server():
         yield running
 
 
+def start(*command):
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=TIMEOUT_S, cwd=ROOT)
+
+
 def run(*command):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *command], capture_output=True, text=True, timeout=TIMEOUT_S, cwd=ROOT
-    )
+    done = start("-W", "ignore", *command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -58,3 +60,16 @@ def test_pretrain_on_text(server):
     assert "goes on behind step 10" in second
     losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", first + second)]
     assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("name", ["read_many", "train_on_images", "train_webdataset_images", "train_lightning"])
+def test_nothing_below_the_prefix_is_told(name):
+    places = ["s3://my-bucket/imgaes/", *(f"s3://my-bucket/made/{place}" for place in ("a/", "b/"))]
+    takes = {"read_many": 1, "train_webdataset_images": 3}.get(name, 2)
+    if name == "train_lightning":
+        pytest.importorskip("lightning")
+    done = start("-W", "ignore", f"examples/{name}.py", *places[:takes])
+    assert done.returncode == 1
+    assert re.fullmatch(r"There are no (images|objects) below s3://my-bucket/imgaes/\.", done.stderr.splitlines()[-1])
+    assert "Traceback" not in done.stderr

@@ -233,6 +233,9 @@ def test_a_small_budget_and_samples_that_are_larger(server: LocalS3, shuffle: bo
 def test_nothing_at_all(server: LocalS3) -> None:
     empty = s3dataset.Manifest.from_objects([])
     assert list(S3IterableDataset.from_manifest(empty, format="tar")) == []
+    for shuffle in (False, True):
+        dataset = S3IterableDataset.from_manifest(empty.index("tar"), shuffle=shuffle)
+        assert list(dataset) == list(s3dataset.DataLoader(dataset, batch_size=4)) == []
     server.put("bucket", "hollow/0.tar", shard_of("tar", range(0)))
     manifest = s3dataset.Manifest.from_prefix("s3://bucket/hollow/").index("tar")
     assert len(S3MapDataset.from_manifest(manifest)) == 0

@@ -177,6 +177,24 @@ def test_train_transformers(loop: str) -> None:
     assert restored.dataset_state["epoch"] == 2  # 12 batches are one: two epochs, and six batches of the third
 
 
+@needs_transformers
+@pytest.mark.usefixtures("server")
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["trainer", "accelerate"])
+def test_train_transformers_on_two_ranks(loop: str) -> None:
+    place = ["examples/train_transformers.py", "s3://my-bucket/jsonl/", f"s3://my-bucket/run-7-{loop}"]
+    options = ["--length", "32", "--batch-size", "8", "--workers", "0", "--save-every", "5"]
+    options += ["--accelerate"] if loop == "accelerate" else []
+    first = ranks(2, *place, *options, "--steps", "5")
+    assert len(re.findall(r"^step 5: loss", first, re.MULTILINE)) == 1  # they train one model, and one of them tells
+    second = run(*place, *options, "--steps", "10")
+    assert "goes on behind step 5" in second
+    with s3dataset.CheckpointManager(f"s3://my-bucket/run-7-{loop}") as manager:
+        newest, before = manager.list()
+    assert (before.step, newest.step) == (5, 10)
+    assert (before.world_size, newest.world_size) == (2, 1)
+
+
 @needs_ray
 @pytest.mark.usefixtures("server")
 @pytest.mark.slow

@@ -23,7 +23,7 @@ def test_there_are_sentences():
 
 
 def without_code(text):
-    return re.sub(r"`[^`]*`", "code", text)
+    return re.sub(r"`[^`]*`", "Code", text)  # a sentence may begin with it
 
 
 @pytest.mark.parametrize("item", ITEMS)
@@ -42,11 +42,15 @@ def test_promises_are_list_items():
     for section in body.split("\n## "):
         for paragraph in re.split(r"\n{2,}", section.split("\n", 1)[1].strip()):
             assert paragraph.startswith(("- ", "|")) or COMMENT.search(paragraph), paragraph
+            for line in paragraph.splitlines()[1:]:
+                assert line.startswith(paragraph[0]), f"belongs to no item: {line}"
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_every_test_exists_and_is_not_skipped(reference):
     path, *names = reference.split("::")
+    assert re.fullmatch(r"tests/\S+/test_\w+\.py", path), "pytest would not look there"
+    assert all(name.startswith("Test") for name in names[:-1])
     scope = module = parsed(path)
     for name in names:
         found = [node for node in scope.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name]
@@ -55,10 +59,18 @@ def test_every_test_exists_and_is_not_skipped(reference):
         assert not any(map(is_skipping, map(ast.unparse, scope.decorator_list)))
     assert isinstance(scope, ast.FunctionDef)
     assert names[-1].startswith("test_")
+    assert any(map(is_looking, ast.walk(scope))), "asserts nothing"
     # A skip of some combinations stands below an `if`; one of the whole test does not.
     for statement in [*module.body, *scope.body]:
         if isinstance(statement, ast.Expr | ast.Assign):
             assert not is_skipping(ast.unparse(statement))
+
+
+def is_looking(node):
+    """Whether it fails where something is not as it should be: it asserts, or demands an error or a warning."""
+    if isinstance(node, ast.With):
+        return any(re.match(r"(pytest\.)?(raises|warns|fails)\(", ast.unparse(item)) for item in node.items)
+    return isinstance(node, ast.Assert)
 
 
 def is_skipping(code):

@@ -65,6 +65,14 @@ class Routes(dict[str, _native.Route]):
         return self.setdefault(bucket, route)
 
 
+def _nothing_counted() -> dict[str, Any]:
+    """What a client that has sent nothing has counted."""
+    counts = ("requests", "bytes_in", "bytes_out", "retries", "throttles", "reads_verified", "reads_unverified")
+    more = ("hedges", "uploads_in_doubt", "connections_opened", "connections_reused", "connections_open", "in_flight")
+    others: dict[str, Any] = {"network_wait_s": 0.0, "retries_by_cause": {}, "ttfb_s": [], "latency_s": []}
+    return {**dict.fromkeys((*counts, *more), 0), **others, "by_operation": {}}
+
+
 class _Engine(NamedTuple):
     """The part that the network needs, and that a fork takes away."""
 
@@ -243,15 +251,19 @@ class ClientCore:
         return self._opened().native.buffer(size, force=force)
 
     def stats(self) -> dict[str, Any]:
-        """Counts and histograms since this client's first request in this process.
+        """Counts and histograms since this client's first request in this process; `close` begins them anew.
 
-        Requests, bytes, retries by cause, throttles, hedges, connections, network wait, time to first byte and latency,
-        requests by operation; and the process's engine threads and memory.
+        Returns:
+            `requests`, and of these `retries`, `retries_by_cause`, `throttles` (answers that asked for fewer), `hedges`
+            (sent again as no answer came) and `by_operation`; `bytes_in`, `bytes_out`; `reads_verified`,
+            `reads_unverified` (whole objects in one answer, with a stored checksum and without); `uploads_in_doubt`;
+            `connections_opened`, `connections_reused`, `connections_open`, `in_flight`; `network_wait_s`, summed over
+            requests; `ttfb_s` and `latency_s`, lists of (seconds at most, how many). Of the whole process: `lanes`
+            (engine threads), `memory_limit_bytes` (the byte budget), `memory_in_use_bytes`, `memory_pooled_bytes`.
         """
         engine = self._engine
-        if engine is None:
-            return {}
-        return {**engine.native.stats(), **_native.process_stats()}
+        counted = _nothing_counted() if engine is None else engine.native.stats()
+        return {**counted, **_native.process_stats()}
 
     def close(self) -> None:
         """Closes idle connections. Queues that are open go on, and the next request opens what it needs anew."""

@@ -44,7 +44,7 @@ class Counters:
     dataset the thread serves, to the consumer.
 
     Args:
-        client_stats: Gives the client's totals in this process, {} before its first request.
+        client_stats: Gives the client's totals in this process.
     """
 
     __slots__ = (

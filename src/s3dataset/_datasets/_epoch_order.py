@@ -137,7 +137,7 @@ class EpochOrder:
             window_bytes: What may be held and under way.
         """
         order, block_bytes = self._order, self._state.block_bytes
-        if isinstance(order, SampleOrder) and block_bytes is not None and not self._state.segments:
+        if isinstance(order, SampleOrder) and len(order) and block_bytes is not None and not self._state.segments:
             at_once = 2 if plan is None else -(-plan.streams // readers)
             alone = plan is None or plan.streams % readers == 0
             if alone and (shards.has_frames(0) or self._mean_bytes <= SMALL_SAMPLE_BYTES):

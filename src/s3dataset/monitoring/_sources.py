@@ -45,9 +45,10 @@ def _stats_of(read: "Stats | Mapping[str, Any]") -> Stats:
     """A dataset's as they are; a client's, which knows nothing of samples, under the same names."""
     if isinstance(read, Stats):
         return read
-    counts = {name: int(read.get(name, 0)) for name in ("bytes", "requests", "retries", "throttles", "hedges")}
+    counts = {name: int(read.get(name, 0)) for name in ("requests", "retries", "throttles", "hedges")}
     histogram: Histogram = tuple((float(bound), int(count)) for bound, count in read.get("ttfb_s", ()))
-    return Stats(**counts, network_wait_s=float(read.get("network_wait_s", 0.0)), ttfb_histogram=histogram)
+    waited_s = float(read.get("network_wait_s", 0.0))
+    return Stats(bytes=int(read.get("bytes_in", 0)), **counts, network_wait_s=waited_s, ttfb_histogram=histogram)
 
 
 def needed(module: str, who: str, extra: str) -> Any:

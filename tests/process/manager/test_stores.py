@@ -45,6 +45,20 @@ def test_other_stores(server: LocalS3, variant: str, monkeypatch: pytest.MonkeyP
         assert "the later one wins" in said
 
 
+def test_what_is_known_of_a_store_is_not_taken_for_another_that_the_environment_names() -> None:
+    for variant in ("refuse_write_conditions", "ignore_write_conditions"):
+        with (
+            LocalS3("two-stores", variant={variant: True}) as server,
+            CheckpointManager("s3://two-stores/run") as manager,
+            pytest.warns(WeakConditionsWarning, match=rf"{server.endpoint}\) {variant.split('_')[0]}s? "),
+        ):
+            manager.save(1, state(1.0))
+    with LocalS3("two-stores") as server, CheckpointManager("s3://two-stores/run") as manager:
+        manager.save(1, state(1.0))
+        commits = [request for request in server.requests("PutObject") if "/commits/" in request.key]
+        assert commits[0].headers["if-none-match"] == "*"
+
+
 def test_a_store_without_conditions_still_looks_before_it_commits(
     server: LocalS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,22 +81,6 @@ def test_a_store_without_conditions_still_looks_before_it_commits(
         restored = manager.restore()
         assert restored is not None
         assert restored.state["weights"][0] == 2.5
-
-
-def test_two_stores_that_the_environment_names_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one of them cannot is not believed of the other."""
-    monkeypatch.setattr(_conditions, "_known", {})
-    for can in (False, True):
-        with LocalS3("runs") as store:
-            store.configure(variant="s3" if can else {"refuse_write_conditions": True})
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                with CheckpointManager("s3://runs/a") as manager:
-                    manager.save(1, state(1.0))
-            weak = [warning for warning in caught if warning.category is WeakConditionsWarning]
-            assert len(weak) == (0 if can else 1)
-            assert can or store.endpoint in str(weak[0].message)
-            assert ("honoured" in _conditions._known.values()) is can
 
 
 def test_directory_buckets(running: LocalS3) -> None:

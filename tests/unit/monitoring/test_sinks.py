@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from s3dataset import Stats
+from s3dataset import S3Client, Stats
 from s3dataset.monitoring import OpenTelemetrySink, PrometheusCollector, TensorBoardSink
+from s3dataset.testing import LocalS3
 
 EARLY = Stats(samples=100, bytes=10**6, requests=110, network_wait_s=3.0, loop_wait_s=1.0, ttfb_histogram=((0.02, 90),))
 LATE = Stats(
@@ -190,12 +191,16 @@ def test_a_second_collector_in_one_registry_is_refused() -> None:
 
 
 def test_a_client_gives_what_it_knows() -> None:
-    said = {"requests": 7, "bytes": 900, "retries": 1, "network_wait_s": 0.5, "ttfb_s": [(0.01, 7)], "lanes": 2}
-    found = scraped(Source(said))
+    with LocalS3("bucket") as server:
+        server.put("bucket", "key", bytes(900))
+        client = S3Client()
+        assert scraped(client)["s3dataset_requests_total{dataset=}"] == 0
+        list(client.get_many(["s3://bucket/key"] * 7))
+        found = scraped(client)
     assert found["s3dataset_requests_total{dataset=}"] == 7
-    assert found["s3dataset_bytes_total{dataset=}"] == 900
+    assert found["s3dataset_bytes_total{dataset=}"] == 6300
     assert found["s3dataset_samples_total{dataset=}"] == 0
-    assert found["s3dataset_first_byte_seconds_bucket{dataset=,le=0.01}"] == 7
+    assert found["s3dataset_first_byte_seconds_bucket{dataset=,le=+Inf}"] == 7
 
 
 # -- OpenTelemetry ---------------------------------------------------------------------------------------------------
