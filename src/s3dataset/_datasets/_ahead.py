@@ -131,7 +131,7 @@ class FetchAhead(Generic[T]):
     # -- Iterating ---------------------------------------------------------------------------------------------------
 
     def _on_demand(self) -> Iterator[T]:
-        self._asked = self._counters.asked()
+        self._asked = self._counters.begun()
         try:
             while self._fill_rows(1):
                 yield from self._without_body(self._rows.popleft())
@@ -150,7 +150,7 @@ class FetchAhead(Generic[T]):
         sent = self._sent
         with self._client.queue() as queue:
             head = 0  # index of the next result
-            self._asked = self._counters.asked()
+            self._asked = self._counters.begun()
             try:
                 while True:
                     chosen = self._next_requests(len(sent))
@@ -174,7 +174,7 @@ class FetchAhead(Generic[T]):
     def _samples_as_they_arrive(self) -> Iterator[T]:
         sent = self._sent_by_index
         with self._client.queue() as queue:
-            self._asked = self._counters.asked()
+            self._asked = self._counters.begun()
             try:
                 while True:
                     chosen = self._next_requests(len(sent))

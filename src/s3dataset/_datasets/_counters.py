@@ -75,6 +75,11 @@ class Counters:
             # atexit does not run in multiprocessing's children.
             multiprocessing.util.Finalize(None, _publish_last, args=(weakref.ref(self),), exitpriority=10)
 
+    def begun(self) -> Asked:
+        """An iteration begins with this thread's being asked: what it did before is nobody's waiting for it."""
+        self.pause()
+        return self.asked()
+
     def asked(self) -> Asked:
         """A sample is wanted from this thread; the result goes to `made`."""
         now = time.perf_counter()

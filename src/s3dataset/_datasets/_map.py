@@ -116,6 +116,7 @@ class S3MapDataset(MapConstructors[T_co], S3Dataset[T_co], Dataset[T_co]):
         asked = self._count.asked()
         sample = self._maker_drawing(0, 0).make(self._maker.client, row)
         self._count.made(asked)
+        self._count.pause()  # nobody said that there will be another
         return sample
 
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:

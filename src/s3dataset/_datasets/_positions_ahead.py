@@ -160,7 +160,7 @@ class PositionsAhead(Generic[T_co]):
                 if begins:
                     self._send_for(store, coming)
                     yield cast("T_co", None)
-                asked = counters.asked()
+                asked = counters.begun()
                 while True:
                     while self._has_room(store, len(coming)) and self._send_for(store, coming):
                         pass

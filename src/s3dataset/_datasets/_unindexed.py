@@ -156,7 +156,7 @@ class UnindexedEpoch(Generic[T_co]):
         draws = Draws(self._begin.seed, self._begin.epoch, name_of_unindexed)
         with ShardOpener(self._maker.client, self._manifest, self._constructor) as self._opener:
             try:
-                asked = counters.asked()
+                asked = counters.begun()
                 while given:
                     number = next_stream([(count, stream) for stream, count in given.items()], self._batch_size)
                     stream = self._streams[number]

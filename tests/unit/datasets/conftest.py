@@ -118,6 +118,8 @@ class FakeCounters:
     def asked(self) -> int:
         return self.samples
 
+    begun = asked
+
     def made(self, asked: int, samples: int = 1) -> int:
         assert asked == self.samples  # it is asked for each anew, or given what the one before returned
         self.samples += samples

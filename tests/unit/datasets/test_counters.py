@@ -39,6 +39,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Any:
     world = World()
     monkeypatch.setattr(_counters, "time", world)
     monkeypatch.setattr(_counters, "received_by_thread", world.received)
+    world.counters().pause()
     yield world
     world.counters().pause()
 
@@ -93,4 +94,13 @@ def test_between_two_iterations_nobody_waits_for_samples(world: World) -> None:
     counters.pause()
     world.now += 100.0
     counters.made(counters.asked())
+    assert waits(counters.totals()) == (0.0, 0.0, 0.0)
+
+
+def test_what_came_before_an_iteration_is_nobodys(world: World) -> None:
+    """A look at a sample, and minutes later an epoch."""
+    world.counters().made(world.counters().asked())
+    world.now += 100.0
+    counters = world.counters()
+    counters.made(counters.begun())
     assert waits(counters.totals()) == (0.0, 0.0, 0.0)
