@@ -282,6 +282,7 @@ impl Connection {
                         if head.status / 100 != 1 {
                             self.until_close = head.length == Length::UntilClose;
                             self.forwarding.as_ref().map_or(Ok(()), |forwarding| forwarding.check(&head))?;
+                            self.hurry(head.length);
                             return Ok(Some(head));
                         }
                     }
@@ -305,6 +306,19 @@ impl Connection {
                 let begun = self.filled > 0;
                 return if begun { Err(Fault::transport("closed in the middle of a response head")) } else { Ok(None) };
             }
+        }
+    }
+
+    /// Behind a head whose body has not come with it: a service that sends small pieces one at a time (Nagle's algorithm, as
+    /// Ceph's gateway does) sends the next when the last was acknowledged, which the kernel would put off for 40 ms.
+    fn hurry(&self, length: Length) {
+        let is_empty = self.filled < self.head.len();
+        let is_there = match length {
+            Length::Fixed(n) => n <= (self.filled - self.at) as u64,
+            Length::Chunked | Length::UntilClose => false,
+        };
+        if is_empty && !is_there {
+            raw::acknowledge(self.tcp.as_raw_fd());
         }
     }
 
