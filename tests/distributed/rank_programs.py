@@ -94,6 +94,7 @@ def sharding(kind: str) -> Any:
     loader: Any = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", ".*is multi-threaded")  # Python 3.12 and later say so of every fork
         try:
             alone = list(dataset)
             seen = list(loader)

@@ -1,8 +1,9 @@
 """Fetching blocks of a shuffled order whole, or in pieces where memory is short, where samples are small."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from s3dataset._datasets._extent_store import ExtentStore, Holding, Spans
 from s3dataset._datasets._extents import GAP_BYTES, Extent, extents_of
@@ -40,7 +41,7 @@ class BlockSizes:
         sample_bytes: The mean of what a sample takes of its shard.
         block_bytes: Of a block in its shards.
         limit_bytes: That a reader may hold and have under way.
-        at_once: Pieces that it holds at the same time.
+        at_once: Blocks that it takes from at the same time.
         most_bytes: Of a request.
     """
 
@@ -62,7 +63,7 @@ class BlockSizes:
         self.sample_bytes = max(1, int(sample_bytes * growth))
         self.limit_bytes = limit_bytes
         self._at_once = at_once + (at_once < _FEW_STREAMS)
-        self.is_whole = self._at_once * block_bytes * growth <= limit_bytes
+        self.is_whole = min(self._at_once * block_bytes, num_samples * sample_bytes) * growth <= limit_bytes
         self.gap_bytes = GAP_BYTES
         if not self.is_whole:
             self.gap_bytes = min(GAP_BYTES, max(_LEAST_GAP_BYTES, _WASTED_TIMES * sample_bytes))
@@ -80,20 +81,84 @@ class BlockSizes:
         return limit // self._at_once
 
 
+class _Extents:
+    """Extents of samples of a block, each fetched once for all who take of it meanwhile.
+
+    Args:
+        shards: Where the samples are.
+        sizes: What fits.
+        places: The samples'.
+        block: The block's places in the row, where several streams take them.
+        covers: Theirs, then.
+    """
+
+    def __init__(
+        self,
+        shards: IndexedShards[Any],
+        sizes: BlockSizes,
+        places: Iterable["SamplePlace"],
+        block: range = range(0),
+        covers: Sequence[range] = (),
+    ) -> None:
+        places = sorted(places)
+        self.block = block
+        self._shards = shards
+        self._sizes = sizes
+        self._covers = covers
+        self._framed = shards.has_frames(places[0].shard)
+        self.extents, extent_of = extents_of(places, shards.has_frames, sizes.most_bytes, sizes.gap_bytes)
+        self._holdings: list[Holding | None] = [None] * len(self.extents)
+        self._members: list[list[SamplePlace]] = [[] for _ in self.extents]
+        for place, number in zip(places, extent_of, strict=True):
+            self._members[number].append(place)
+        # By shard, and number in it.
+        self._extent_of = {place[:2]: number for place, number in zip(places, extent_of, strict=True)}
+        self.users = 0
+
+    def cover(self, places: range) -> bool:
+        """Whether these places of the row are among them."""
+        return any(covered.start <= places.start and places.stop <= covered.stop for covered in self._covers)
+
+    def of(self, places: Iterable["SamplePlace"]) -> Counter[int]:
+        """Which extents these samples take, and how many samples of each."""
+        return Counter(self._extent_of[place[:2]] for place in places)
+
+    def hold(self, number: int, count: int, store: ExtentStore[Any]) -> Holding:
+        """An extent of which so many samples more will be made."""
+        holding = self._holdings[number]
+        if holding is not None and holding.left:
+            holding.left += count
+            return holding
+        extent, members = self.extents[number], self._members[number]
+        wanted = sum(cost_of(place, self._sizes, framed=self._framed) for place in members)
+        spans = None
+        if 2 * wanted <= extent.stop - extent.start or (self._framed and not self._sizes.is_whole):
+            spans = Spans(members, [self._shards.span(place, extent) for place in members])
+        cost = wanted if self._framed or spans is not None else extent.stop - extent.start
+        holding = self._holdings[number] = store.want(extent, count, cost, spans)
+        return holding
+
+
+def cost_of(place: "SamplePlace", sizes: BlockSizes, *, framed: bool) -> int:
+    """Bytes of a sample at hand."""
+    return max(place.end - place.offset, sizes.sample_bytes) if framed else place.stop - place.start
+
+
 class _Piece:
     """Extents of samples of a block, and where each sample is in them.
 
     Attributes:
         places: Of its samples in the row.
         left: So many of them, the last ones, were not planned yet.
+        extents: What it takes them from, where others do so too.
     """
 
-    __slots__ = ("cost", "framed", "holdings", "left", "places", "starts")
+    __slots__ = ("extents", "framed", "holdings", "left", "places", "starts")
 
-    def __init__(self, places: range, count: int) -> None:
+    def __init__(self, places: range, count: int, extents: _Extents | None = None) -> None:
         self.places = places
         self.left = count
-        self.cost = 0
+        self.extents = extents
         self.holdings: list[Holding] = []
         self.starts: list[tuple[int, int]] = []
         self.framed: dict[Extent, Holding] = {}
@@ -123,11 +188,10 @@ class _Blocks:
         """How many of so many samples are looked at for a piece, which are more than will be taken."""
         return count if self._sizes.is_whole else min(count, 5 * limit // (4 * self._sizes.sample_bytes) + 1)
 
-    def _cost(self, place: "SamplePlace", framed: bool) -> int:
-        return max(place.end - place.offset, self._sizes.sample_bytes) if framed else place.stop - place.start
-
-    def _begin(self, row_places: Sequence[int], limit: int, store: ExtentStore[Any]) -> _Piece:
-        """Asks for the samples at as many of these places as fit."""
+    def _begin(
+        self, row_places: Sequence[int], limit: int, store: ExtentStore[Any], extents: _Extents | None = None
+    ) -> _Piece:
+        """Asks for the samples at as many of these places as fit; of `extents`, where others take of them too."""
         shards = self._shards
         places = shards.places(self._order.take(row_places))
         framed = shards.has_frames(places[0].shard)
@@ -135,24 +199,15 @@ class _Blocks:
         if not self._sizes.is_whole or count * self._sizes.sample_bytes > limit:
             total = 0
             for number, place in enumerate(places):
-                total += self._cost(place, framed)
+                total += cost_of(place, self._sizes, framed=framed)
                 if total > limit and number:
                     count = number
                     break
-        piece = _Piece(range(row_places[0], row_places[count - 1] + 1), count)
-        places = sorted(places[:count])
-        extents, extent_of = extents_of(places, shards.has_frames, self._sizes.most_bytes, self._sizes.gap_bytes)
-        members: list[list[SamplePlace]] = [[] for _ in extents]
-        for place, number in zip(places, extent_of, strict=True):
-            members[number].append(place)
-        for extent, mine in zip(extents, members, strict=True):
-            wanted = sum(self._cost(place, framed) for place in mine)
-            spans = None
-            if 2 * wanted <= extent.stop - extent.start or (framed and not self._sizes.is_whole):
-                spans = Spans(mine, [shards.span(place, extent) for place in mine])
-            cost = wanted if framed or spans is not None else extent.stop - extent.start
-            holding = store.want(extent, len(mine), cost, spans)
-            piece.cost += cost
+        piece = _Piece(range(row_places[0], row_places[count - 1] + 1), count, extents)
+        places = places[:count]
+        extents = extents or _Extents(shards, self._sizes, places)
+        for number, wanted in sorted(extents.of(places).items()):
+            extent, holding = extents.extents[number], extents.hold(number, wanted, store)
             if framed:
                 piece.framed[extent] = holding
             else:
@@ -161,18 +216,29 @@ class _Blocks:
         return piece
 
 
+class Share(Protocol):
+    """Says what a reader takes of a block."""
+
+    def of(self, place: int, block: range) -> range:
+        """The block's places that are in the same stream as this one."""
+
+    def beside(self, place: int, block: range) -> list[range]:
+        """What other streams of the same reader take of the block while that one goes through it from this place on."""
+
+
 class WholeBlocks(_Blocks):
     """An `ExtentPlan` that asks for a reader's whole share of a block when its first sample is due.
 
     All samples of a block come soon after one another, in whatever order: so its bytes are fetched once, in large
-    pieces, and kept until the last of them was made. Where the blocks of all streams of a reader do not fit into its
-    memory, the samples that come first are asked for first, as many as fit, and the others when those were made. The
-    order is the same.
+    pieces, and kept until the last of them was made. Streams of one reader that take of a block at the same time, as
+    they do where blocks are fewer than streams, share them. Where the blocks of all streams of a reader do not fit into
+    its memory, the samples that come first are asked for first, as many as fit, and the others when those were made.
+    The order is the same.
 
     Args:
         shards: Where the samples are.
         order: The epoch's row.
-        share: Which of a block's places this reader takes, given one of them.
+        share: Which of a block's places this reader takes.
         sizes: What fits.
     """
 
@@ -180,12 +246,13 @@ class WholeBlocks(_Blocks):
         self,
         shards: IndexedShards[Any],
         order: "SampleOrder",
-        share: Callable[[int, range], range],
+        share: Share,
         sizes: BlockSizes,
     ) -> None:
         super().__init__(shards, order, sizes)
-        self._share_of = share
+        self._share = share
         self._pieces: dict[range, _Piece] = {}
+        self._shared: dict[range, _Extents] = {}  # by the block
 
     def __call__(self, coming: "RowPlaces", count: int, store: ExtentStore[Any], *, busy: bool) -> "list[Planned]":
         """See `ExtentPlan`."""
@@ -195,7 +262,8 @@ class WholeBlocks(_Blocks):
         piece = _Piece(mine, 0)
         for row_place, place in zip(row_places, self._shards.places(self._order.take(row_places)), strict=True):
             if not piece.left or row_place not in piece.places:
-                mine = self._share_of(row_place, self._order.block(row_place).places)
+                block = self._order.block(row_place).places
+                mine = self._share.of(row_place, block)
                 known = self._pieces.get(mine)
                 if known is None:
                     left = range(row_place, mine.stop)
@@ -203,7 +271,9 @@ class WholeBlocks(_Blocks):
                     if (busy or planned) and not self._fits(len(left), limit):
                         coming.give_back(row_places[len(planned) :])
                         break
-                    known = self._pieces[mine] = self._begin(left[: self._most(len(left), limit)], limit, store)
+                    extents = self._together(left, block) if self._sizes.is_whole else None
+                    most = self._most(len(left), limit)
+                    known = self._pieces[mine] = self._begin(left[:most], limit, store, extents)
                 piece = known
             if row_place < piece.places.stop - piece.left:
                 planned.append((row_place, place, self._again(place, store)))
@@ -212,15 +282,37 @@ class WholeBlocks(_Blocks):
             piece.left -= 1
             if not piece.left:
                 del self._pieces[mine]
+                self._leave(piece.extents)
         store.send()
         return planned
+
+    def _together(self, places: range, block: range) -> _Extents | None:
+        """What the streams that take of a block at the same time take of it; None where this one is alone."""
+        extents = self._shared.get(block)
+        if extents is None or not extents.cover(places):
+            beside = self._share.beside(places.start, block)
+            if not beside:
+                return None
+            covers = [places, *beside]
+            samples = self._order.take([place for covered in covers for place in covered])
+            extents = _Extents(self._shards, self._sizes, self._shards.places(samples), block, covers)
+            self._shared[block] = extents
+        extents.users += 1
+        return extents
+
+    def _leave(self, extents: _Extents | None) -> None:
+        if extents is None:
+            return
+        extents.users -= 1
+        if not extents.users and self._shared.get(extents.block) is extents:
+            del self._shared[extents.block]
 
     def _again(self, place: "SamplePlace", store: ExtentStore[Any]) -> Holding:
         """A sample that its piece gave already.
 
         A row that repeats fills its last batch with its first samples, and then begins with them.
         """
-        cost = self._cost(place, self._shards.has_frames(place.shard))
+        cost = cost_of(place, self._sizes, framed=self._shards.has_frames(place.shard))
         return store.want(Extent(place.shard, place.start, place.stop), 1, cost)
 
 

@@ -1,6 +1,6 @@
 """Which samples stand where in an epoch over samples with numbers, and how to fetch them."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -138,23 +138,44 @@ class EpochOrder:
         """
         order, block_bytes = self._order, self._state.block_bytes
         if isinstance(order, SampleOrder) and len(order) and block_bytes is not None and not self._state.segments:
-            at_once = 2 if plan is None else -(-plan.streams // readers)
+            at_once = 2 if plan is None else min(-(-plan.streams // readers), order.num_blocks)
             alone = plan is None or plan.streams % readers == 0
             if alone and (shards.has_frames(0) or self._mean_bytes <= SMALL_SAMPLE_BYTES):
                 sizes = BlockSizes(shards, len(order), self._mean_bytes, block_bytes, window_bytes, at_once, most_bytes)
                 if plan is None:
                     return BlockRuns(shards, order, sizes)
-                return WholeBlocks(shards, order, _Share(plan).of, sizes)
+                return WholeBlocks(shards, order, _Share(plan, readers), sizes)
         return Neighbours(shards, most_bytes, self.take)
 
 
 class _Share:
-    """Which places of a block are in the same stream as one of them."""
+    """What a reader takes of a block: its streams go through theirs in step, a batch each in turn.
 
-    def __init__(self, plan: "BatchPlan") -> None:
+    Args:
+        plan: The epoch's batches.
+        readers: Ranks x workers, which share the streams.
+    """
+
+    def __init__(self, plan: "BatchPlan", readers: int) -> None:
+        self._readers = readers
         self._streams = [places for places in map(plan.stream, range(plan.streams)) if places]
         self._starts = [places.start for places in self._streams]
 
     def of(self, place: int, block: range) -> range:
+        """The block's places that are in the same stream as this one."""
         stream = self._streams[bisect_right(self._starts, place) - 1]
         return range(max(block.start, stream.start), min(block.stop, stream.stop))
+
+    def beside(self, place: int, block: range) -> list[range]:
+        """What other streams of the same reader take of the block while that one goes through it from this place on."""
+        number = bisect_right(self._starts, place) - 1
+        gone = place - self._streams[number].start
+        last = self.of(place, block).stop - self._streams[number].start
+        found = []
+        for other in range(max(0, bisect_right(self._starts, block.start) - 1), bisect_left(self._starts, block.stop)):
+            stream = self._streams[other]
+            places = range(max(block.start, stream.start + gone), min(block.stop, stream.stop))
+            is_other = other != number and (other - number) % self._readers == 0
+            if is_other and places and places.start - stream.start < last:
+                found.append(places)
+        return found
