@@ -87,7 +87,7 @@ INTERNAL = {
     "Manifest": ["num_frames", "open", "path", "places", "publish", "ref", "rows", "shard_ends", "shard_head"],
     "S3Client": [
         *("adopt", "after_fork_in_child", "before_fork", "buffer", "fetch", "loaded", "preload", "queue", "ref"),
-        *("settle", "share_keys", "store", "user_agent_prefix"),
+        *("service", "settle", "share_keys", "user_agent_prefix"),
     ],
     "S3ClientConfig": ["is_left_out"],
     "S3Writer": ["save_held"],
