@@ -59,9 +59,9 @@ def test_without_a_terminal_and_without_yes_it_writes_nothing(server, tmp_path):
     assert server.keys("mine") == ["theirs/precious.txt"]
 
 
-def test_a_bad_uri_is_one_line(tmp_path):
+def test_a_bad_uri_is_wrong_usage(tmp_path):
     done = demo("--uri", "https://mine/", "--yes", "--output", str(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Only s3:// URIs are supported" in done.stderr
     assert "Traceback" not in done.stderr
 
