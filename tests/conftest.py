@@ -17,6 +17,15 @@ _ISOLATION = {
 }
 
 
+_LONGEST = ("test_notebook.py", "test_training_examples.py", "test_soak.py")
+"""Tests in these take up to a minute and a half: they begin first, so that no process is alone with one at the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith(("AWS_", "S3DATASET_"))]:
         del os.environ[name]
