@@ -14,58 +14,18 @@ from typing import Any
 
 import pytest
 from tests import pack_transforms
+from tests.conformance.pack_world import COUNT, DEST, SMALL, SOURCE, expected, filled, shards, streamed, text, writes
 
-from s3dataset import Manifest, S3ClientConfig, S3IterableDataset, S3MapDataset, pack
+from s3dataset import Manifest, S3ClientConfig, S3MapDataset, pack
 from s3dataset.errors import ChecksumMismatchError, DecodeError, ManifestMismatchError, ObjectChangedError, S3Exception
 from s3dataset.formats import Sample, Tar
 from s3dataset.testing import Fault, LocalS3
 from s3dataset.transforms import LabelFromKey
 
-COUNT = 60
-SOURCE, DEST = "s3://source/data/", "s3://dest/packed/"
-SMALL = 20_000
-
-
-def text(number: int) -> bytes:
-    return f"text {number} ".encode() * (50 + number)
-
 
 @pytest.fixture
 def server() -> Iterator[LocalS3]:
-    with LocalS3("source", "dest") as server:
-        for number in range(COUNT):
-            server.put("source", f"data/{'cat' if number < 20 else 'dog'}/{number:03d}.txt", text(number))
-            server.put("source", f"data/{'cat' if number < 20 else 'dog'}/{number:03d}.JSON", b'{"n": %d}' % number)
-        yield server
-
-
-def expected(**more: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "__key__": f"{'cat' if number < 20 else 'dog'}/{number:03d}",
-            "json": b'{"n": %d}' % number,
-            "txt": text(number),
-            **more,
-        }
-        for number in range(COUNT)
-    ]
-
-
-def streamed(format_name: str = "tar", dest: str = DEST) -> list[dict[str, Any]]:
-    dataset = S3IterableDataset.from_prefix(dest, format=format_name)
-    return [{name: value for name, value in sample.items() if name != "__url__"} for sample in dataset]
-
-
-def shards(server: LocalS3) -> list[str]:
-    return [key for key in server.keys("dest", "packed/") if ".s3dataset/" not in key]
-
-
-def writes(server: LocalS3, part: str = "shard-") -> list[str]:
-    return [
-        record.key
-        for record in server.requests()
-        if record.operation in {"PutObject", "CompleteMultipartUpload"} and part in record.key and record.status == 200
-    ]
+    yield from filled()
 
 
 class TestWhatIsMade:
@@ -487,79 +447,6 @@ def test_progress_ends_at_all(server: LocalS3) -> None:
     assert told[0][0] == 0
     assert told[-1][0] == told[-1][1] == Manifest.from_prefix(SOURCE).num_bytes
     assert all(one[0] <= other[0] for one, other in itertools.pairwise(told))
-
-
-@pytest.mark.usefixtures("server")
-class TestSeveralAtOnce:
-    """The other one runs, from its beginning to its end, when the first reports bytes."""
-
-    @staticmethod
-    def meanwhile(do: Any, when: Any = lambda: True) -> Any:
-        todo = [do]
-
-        def tell(done: int, _total: int) -> None:
-            if done and todo and when():
-                todo.pop()()
-
-        return tell
-
-    def test_the_same_pack_twice_makes_one(self, server: LocalS3) -> None:
-        made = []
-
-        def other() -> None:
-            made.append(pack(SOURCE, DEST, shard_size=SMALL))
-
-        manifest = pack(SOURCE, DEST, shard_size=SMALL, progress=self.meanwhile(other))
-        assert [manifest] == made
-        assert streamed() == expected()
-        assert not [key for key in server.keys("dest", "packed/") if "/pack/" in key]
-
-    def test_another_one_that_takes_the_place_is_told(self) -> None:
-        def other() -> None:
-            pack(SOURCE, DEST, shard_size=2 * SMALL, overwrite=True)
-
-        with pytest.raises(ManifestMismatchError, match="another pack") as raised:
-            pack(SOURCE, DEST, shard_size=SMALL, progress=self.meanwhile(other))
-        assert f"shard_size: {2 * SMALL}, and here {SMALL}" in str(raised.value)
-        assert not getattr(raised.value, "__notes__", ())
-
-    def test_the_same_one_that_begins_anew_is_told(self, server: LocalS3) -> None:
-        def other() -> None:
-            def stop(_done: int, _total: int) -> None:
-                raise KeyboardInterrupt
-
-            with pytest.raises(KeyboardInterrupt):
-                pack(SOURCE, DEST, shard_size=SMALL, overwrite=True, progress=stop)
-
-        def is_some_finished() -> bool:
-            return any("/pack/" in key for key in server.keys("dest", "packed/"))
-
-        with pytest.raises(ManifestMismatchError, match="begun anew"):
-            pack(SOURCE, DEST, shard_size=SMALL, progress=self.meanwhile(other, is_some_finished))
-
-    def test_shards_of_nobody_are_told_and_go_with_the_next_call(self, server: LocalS3) -> None:
-        def other() -> None:
-            server.put("dest", "packed/shard-000099.tar", b"")
-
-        with pytest.raises(ManifestMismatchError, match=r"shard-000099.tar came while this pack ran, and is none"):
-            pack(SOURCE, DEST, shard_size=SMALL, progress=self.meanwhile(other))
-        pack(SOURCE, DEST, shard_size=SMALL)
-        assert streamed() == expected()
-
-
-def test_a_pack_that_replaces_another_and_is_stopped_leaves_nothing_of_it(server: LocalS3) -> None:
-    pack(SOURCE, DEST, shard_size=SMALL)
-    before = shards(server)
-
-    def stop(done: int, _total: int) -> None:
-        if done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pack(SOURCE, DEST, shard_size=3 * SMALL, overwrite=True, progress=stop)
-    manifest = pack(SOURCE, DEST, shard_size=3 * SMALL)
-    assert len(manifest) == len(shards(server)) < len(before)
-    assert streamed() == expected()
 
 
 @pytest.mark.usefixtures("server")

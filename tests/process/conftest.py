@@ -30,3 +30,11 @@ def listed() -> Iterator[Manifest]:
 def indexed(listed: Manifest) -> Manifest:
     """The same with an index."""
     return listed.index("tar")
+
+
+@pytest.fixture
+def versioned() -> Iterator[LocalS3]:
+    """A bucket of that name, which keeps versions."""
+    with LocalS3() as server:
+        server.create_bucket("versioned", versioned=True)
+        yield server

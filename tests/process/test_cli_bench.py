@@ -325,12 +325,6 @@ class TestVersions:
 
     WRITING = ("--write", "--sizes", "1KiB,10MiB", *QUICK, "--max-bytes", "1GB", "--yes")
 
-    @pytest.fixture
-    def versioned(self):
-        with LocalS3() as server:
-            server.create_bucket("versioned", versioned=True)
-            yield server
-
     def test_neither_versions_nor_delete_markers_stay(self, versioned, capsys):
         measured(capsys, "s3://versioned/", *self.WRITING)
         assert versioned.versions("versioned") == []

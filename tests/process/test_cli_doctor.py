@@ -72,12 +72,6 @@ def test_a_place_where_all_is_well(server, capsys):
 class TestVersions:
     """In a bucket that keeps them."""
 
-    @pytest.fixture
-    def versioned(self):
-        with LocalS3() as server:
-            server.create_bucket("versioned", versioned=True)
-            yield server
-
     def test_neither_versions_nor_delete_markers_stay(self, versioned, capsys):
         status, checks = examined(capsys, "s3://versioned/", "--write")
         assert status == 0

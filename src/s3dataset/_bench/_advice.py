@@ -4,7 +4,7 @@ from typing import Final, Literal, TypeAlias
 
 from s3dataset._bench._result import Result, Step
 
-__all__ = ["Bottleneck", "advise", "bottleneck_of", "enough"]
+__all__ = ["Bottleneck", "advise", "binary", "bottleneck_of", "enough"]
 
 Bottleneck: TypeAlias = Literal["network", "CPU", "request rate", "latency", "unknown"]
 
@@ -132,11 +132,11 @@ def _about_parts(result: Result, part_size: int) -> list[str]:
     step = enough(large)
     current = min(large, key=lambda one: abs(one.request_bytes - part_size))
     if current.bytes_per_s >= _ENOUGH * step.bytes_per_s:
-        return [f"Ranges of {_binary(current.request_bytes)}, the part_size in use, are as fast as any here: keep it."]
+        return [f"Ranges of {binary(current.request_bytes)}, the part_size in use, are as fast as any here: keep it."]
     return [
         (
-            f"Ranges of {_binary(step.request_bytes)} bring {step.bytes_per_s / current.bytes_per_s:.1f} times as much "
-            f"as those of {_binary(current.request_bytes)}: S3ClientConfig(part_size={step.request_bytes})."
+            f"Ranges of {binary(step.request_bytes)} bring {step.bytes_per_s / current.bytes_per_s:.1f} times as much "
+            f"as those of {binary(current.request_bytes)}: S3ClientConfig(part_size={step.request_bytes})."
         )
     ]
 
@@ -213,5 +213,6 @@ def _readable(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _binary(count: int) -> str:
-    return f"{count / _MIB:g} MiB"
+def binary(count: int) -> str:
+    """The count in MiB or, below one, in KiB."""
+    return f"{count / _MIB:g} MiB" if count >= _MIB else f"{count / 1024:g} KiB"

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
-from s3dataset._bench._advice import advise
+from s3dataset._bench._advice import advise, binary
 from s3dataset._bench._objects import Load, Stored, Temporary, some_objects
 from s3dataset._bench._plan import CONCURRENCIES, Options
 from s3dataset._bench._result import Latencies, Result, Step, WorkerStep, WriteStep
@@ -168,17 +168,17 @@ class Bench:
         for place, (size, load) in enumerate(loads):
             share = self._shared(limit, len(loads) - place)
             if share.seconds < _LEAST_SHARE * fair:
-                self._skip(f"requests of {_binary(size)} and more: raise --seconds")
+                self._skip(f"requests of {binary(size)} and more: raise --seconds")
                 break
             # Of large requests fewer are enough, and the byte budget has no room for more.
             room = min(self._client.memory_limit_bytes, share.bytes // 2) // load.mean_bytes
             concurrency = max(1, min(best.concurrency, room))
             if share.bytes < 2 * load.mean_bytes:
-                self._skip(f"requests of {_binary(size)}: raise --max-bytes")
+                self._skip(f"requests of {binary(size)}: raise --max-bytes")
                 continue
             step = self._step(load, concurrency, share, limit)
             if step is None:
-                self._skip(f"requests of {_binary(size)}: none was answered in time")
+                self._skip(f"requests of {binary(size)}: none was answered in time")
                 continue
             self.result.sizes.append(step)
             tell("sizes", step)
@@ -233,10 +233,6 @@ class Bench:
 
     def _skip(self, why: str) -> None:
         self.result.skipped.append(why)
-
-
-def _binary(size: int) -> str:
-    return f"{size // _MIB} MiB" if size >= _MIB else f"{size // _KIB} KiB"
 
 
 def _listed(numbers: list[int]) -> str:

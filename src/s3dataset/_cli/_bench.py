@@ -13,6 +13,7 @@ from s3dataset._cli._output import (
     HelpLayout,
     Paint,
     bar,
+    binary_bytes,
     columns,
     counted,
     failed,
@@ -282,7 +283,7 @@ def _curve(step: "Step") -> _Row:
 
 
 def _sizes(step: "Step") -> _Row:
-    label = f"{_binary(step.request_bytes):>{_LABEL_WIDTH}}"
+    label = f"{binary_bytes(step.request_bytes):>{_LABEL_WIDTH}}"
     return step.bytes_per_s, label, [*_rates(step), f"  {step.concurrency} at once"]
 
 
@@ -299,7 +300,7 @@ def _workers(step: "WorkerStep") -> _Row:
 
 def _writes(step: "WriteStep") -> _Row:
     figures = [f"{_rate(step.bytes_per_s):>10}", f"  {counted(step.objects, 'object')}"]
-    return step.bytes_per_s, f"{_binary(step.size):>{_LABEL_WIDTH}}", figures
+    return step.bytes_per_s, f"{binary_bytes(step.size):>{_LABEL_WIDTH}}", figures
 
 
 _ROWS: Final[dict[str, Callable[[Any], _Row]]] = {
@@ -361,14 +362,6 @@ def _times(told: "Latencies") -> list[str]:
 
 def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:.1f} ms" if seconds < 0.01 else f"{1e3 * seconds:,.0f} ms"
-
-
-def _binary(count: int) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count} {unit}"
-        count //= 1024
-    return f"{count} GiB"
 
 
 # -- Options -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from s3dataset._cli._output import (
     Paint,
     as_json,
     bar,
+    binary_bytes,
     columns,
     counted,
     noted_warnings,
@@ -188,12 +189,4 @@ def _percent(share: float) -> str:
 
 
 def _label(low: int, high: int) -> str:
-    return "empty" if high == 1 else f"{_binary(low)} – {_binary(high)}"
-
-
-def _binary(count: int) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count} {unit}"
-        count //= 1024
-    return f"{count} TiB"
+    return "empty" if high == 1 else f"{binary_bytes(low)} – {binary_bytes(high)}"

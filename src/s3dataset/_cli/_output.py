@@ -18,6 +18,7 @@ __all__ = [
     "Paint",
     "as_json",
     "bar",
+    "binary_bytes",
     "columns",
     "counted",
     "failed",
@@ -111,6 +112,15 @@ def readable_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} PB"
+
+
+def binary_bytes(count: int) -> str:
+    """The count in whole binary units: 8,388,608 is "8 MiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count} {unit}"
+        count //= 1024
+    return f"{count} TiB"
 
 
 def counted(count: int, noun: str) -> str:

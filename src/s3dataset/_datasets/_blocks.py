@@ -84,6 +84,8 @@ class BlockSizes:
 class _Extents:
     """Extents of samples of a block, each fetched once for all who take of it meanwhile.
 
+    Memory: 24 bytes a sample where these are copied out of longer extents; else a little for each extent.
+
     Args:
         shards: Where the samples are.
         sizes: What fits.
@@ -102,41 +104,48 @@ class _Extents:
     ) -> None:
         places = sorted(places)
         self.block = block
-        self._shards = shards
-        self._sizes = sizes
-        self._covers = covers
-        self._framed = shards.has_frames(places[0].shard)
-        self.extents, extent_of = extents_of(places, shards.has_frames, sizes.most_bytes, sizes.gap_bytes)
-        self._holdings: list[Holding | None] = [None] * len(self.extents)
-        self._members: list[list[SamplePlace]] = [[] for _ in self.extents]
-        for place, number in zip(places, extent_of, strict=True):
-            self._members[number].append(place)
-        # By shard, and number in it.
-        self._extent_of = {place[:2]: number for place, number in zip(places, extent_of, strict=True)}
         self.users = 0
+        self._covers = covers
+        framed = shards.has_frames(places[0].shard)
+        self._extents, extent_of = extents_of(places, shards.has_frames, sizes.most_bytes, sizes.gap_bytes)
+        self._starts = None if framed else [(extent.shard, extent.start) for extent in self._extents]
+        self._numbers = {extent: number for number, extent in enumerate(self._extents)} if framed else {}
+        self._holdings: list[Holding | None] = [None] * len(self._extents)
+        self._costs: list[int] = []
+        self._spans: list[Spans | None] = []
+        members: list[list[SamplePlace]] = [[] for _ in self._extents]
+        for place, number in zip(places, extent_of, strict=True):
+            members[number].append(place)
+        for extent, mine in zip(self._extents, members, strict=True):
+            wanted = sum(cost_of(place, sizes, framed=framed) for place in mine)
+            spans = None
+            if 2 * wanted <= extent.stop - extent.start or (framed and not sizes.is_whole):
+                spans = Spans(mine, [shards.span(place, extent) for place in mine])
+            self._spans.append(spans)
+            self._costs.append(wanted if framed or spans is not None else extent.stop - extent.start)
 
     def cover(self, places: range) -> bool:
         """Whether these places of the row are among them."""
         return any(covered.start <= places.start and places.stop <= covered.stop for covered in self._covers)
 
-    def of(self, places: Iterable["SamplePlace"]) -> Counter[int]:
-        """Which extents these samples take, and how many samples of each."""
-        return Counter(self._extent_of[place[:2]] for place in places)
+    def number(self, place: "SamplePlace") -> int:
+        """In which extent a sample lies."""
+        if self._starts is None:
+            return self._numbers[Extent(place.shard, place.start, place.stop)]
+        return bisect_right(self._starts, (place.shard, place.start)) - 1
 
-    def hold(self, number: int, count: int, store: ExtentStore[Any]) -> Holding:
-        """An extent of which so many samples more will be made."""
-        holding = self._holdings[number]
-        if holding is not None and holding.left:
-            holding.left += count
-            return holding
-        extent, members = self.extents[number], self._members[number]
-        wanted = sum(cost_of(place, self._sizes, framed=self._framed) for place in members)
-        spans = None
-        if 2 * wanted <= extent.stop - extent.start or (self._framed and not self._sizes.is_whole):
-            spans = Spans(members, [self._shards.span(place, extent) for place in members])
-        cost = wanted if self._framed or spans is not None else extent.stop - extent.start
-        holding = self._holdings[number] = store.want(extent, count, cost, spans)
-        return holding
+    def hold(self, places: Iterable["SamplePlace"], store: ExtentStore[Any]) -> dict[int, Holding]:
+        """Asks for these samples -> their extents, by number."""
+        held = {}
+        for number, count in sorted(Counter(map(self.number, places)).items()):
+            holding = self._holdings[number]
+            if holding is not None and holding.left:
+                holding.left += count
+            else:
+                holding = store.want(self._extents[number], count, self._costs[number], self._spans[number])
+                self._holdings[number] = holding
+            held[number] = holding
+        return held
 
 
 def cost_of(place: "SamplePlace", sizes: BlockSizes, *, framed: bool) -> int:
@@ -150,22 +159,23 @@ class _Piece:
     Attributes:
         places: Of its samples in the row.
         left: So many of them, the last ones, were not planned yet.
-        extents: What it takes them from, where others do so too.
+        extents: What it takes them from, alone or beside others; None: nothing.
     """
 
-    __slots__ = ("extents", "framed", "holdings", "left", "places", "starts")
+    __slots__ = ("extents", "holdings", "left", "places")
 
-    def __init__(self, places: range, count: int, extents: _Extents | None = None) -> None:
+    def __init__(
+        self, places: range, count: int, extents: _Extents | None = None, holdings: dict[int, Holding] | None = None
+    ) -> None:
         self.places = places
         self.left = count
         self.extents = extents
-        self.holdings: list[Holding] = []
-        self.starts: list[tuple[int, int]] = []
-        self.framed: dict[Extent, Holding] = {}
+        self.holdings = holdings or {}
 
     def holding(self, place: "SamplePlace") -> Holding:
-        framed = self.framed.get(Extent(place.shard, place.start, place.stop))
-        return framed or self.holdings[bisect_right(self.starts, (place.shard, place.start)) - 1]
+        if self.extents is None:
+            raise RuntimeError("a piece of no samples has no extents")
+        return self.holdings[self.extents.number(place)]
 
 
 class _Blocks:
@@ -203,17 +213,10 @@ class _Blocks:
                 if total > limit and number:
                     count = number
                     break
-        piece = _Piece(range(row_places[0], row_places[count - 1] + 1), count, extents)
         places = places[:count]
         extents = extents or _Extents(shards, self._sizes, places)
-        for number, wanted in sorted(extents.of(places).items()):
-            extent, holding = extents.extents[number], extents.hold(number, wanted, store)
-            if framed:
-                piece.framed[extent] = holding
-            else:
-                piece.holdings.append(holding)
-                piece.starts.append((extent.shard, extent.start))
-        return piece
+        mine = range(row_places[0], row_places[count - 1] + 1)
+        return _Piece(mine, count, extents, extents.hold(places, store))
 
 
 class Share(Protocol):

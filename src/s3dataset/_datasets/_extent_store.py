@@ -4,6 +4,9 @@ from array import array
 from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from copy import copy
+from itertools import accumulate
+from operator import sub
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from s3dataset._datasets._extents import Extent
@@ -37,23 +40,22 @@ class Spans:
         self.starts = array("Q", [start for start, _ in spans])
         self.stops = array("Q", [stop for _, stop in spans])
 
-    def copied(self, content: Any) -> Any:
-        """The samples alone, end to end, from now on at these places; the content where that is not worth it."""
+    def copied(self, content: Any) -> "tuple[Any, Spans]":
+        """The samples alone, end to end, and where they lie then; the content where that is not worth it."""
         wanted = sum(self.stops) - sum(self.starts)
         take = getattr(content, "take", None)
         length = content.num_rows if take is not None else len(content)
         if _WASTEFUL * wanted > length:
-            return content
+            return content, self
         if take is not None:  # a table: rows
             content = take([row for i in range(len(self.starts)) for row in range(self.starts[i], self.stops[i])])
         else:
             pieces = [content[start:stop] for start, stop in zip(self.starts, self.stops, strict=True)]
             content = memoryview(b"".join(pieces))
-        at = 0
-        for i, (start, stop) in enumerate(zip(self.starts, self.stops, strict=True)):
-            self.starts[i], self.stops[i] = at, at + stop - start
-            at += stop - start
-        return content
+        ends = array("Q", accumulate(map(sub, self.stops, self.starts), initial=0))
+        copied = copy(self)  # who else has these spans fetches the extent anew
+        copied.starts, copied.stops = ends[:-1], ends[1:]
+        return content, copied
 
     def of(self, number: int) -> tuple[int, int]:
         """Where a sample lies."""
@@ -224,7 +226,9 @@ class ExtentStore(Generic[T_co]):
         try:
             content = self._shards.content(extent, body)
             del body
-            holding.content = content if holding.spans is None else holding.spans.copied(content)
+            if holding.spans is not None:
+                content, holding.spans = holding.spans.copied(content)
+            holding.content = content
         except Exception as error:  # noqa: BLE001 - it is raised for each of its samples
             holding.error = error
             return

@@ -166,7 +166,7 @@ class UnindexedEpoch(Generic[T_co]):
                             del given[number]
                             break
                         given[number] += 1
-                        sample, place, _ = read
+                        sample, place = read
                         try:
                             made = transformed(sample, place, draws, (sample["__url__"], place))
                         except Exception as error:
@@ -189,7 +189,7 @@ class UnindexedEpoch(Generic[T_co]):
         """Makes what opens a shard of a stream."""
         place_of: dict[int, int] = {}
 
-        def open_shard(position: ShardPosition) -> Iterator[ReadSample[tuple[Sample, int, int]]]:
+        def open_shard(position: ShardPosition) -> Iterator[ReadSample[tuple[Sample, int]]]:
             if not place_of:
                 place_of.update((shard, place) for place, shard in enumerate(shards))
             place = place_of[position.shard]
@@ -197,7 +197,7 @@ class UnindexedEpoch(Generic[T_co]):
 
         return open_shard
 
-    def _read(self, position: ShardPosition, following: Sequence[int]) -> Iterator[ReadSample[tuple[Sample, int, int]]]:
+    def _read(self, position: ShardPosition, following: Sequence[int]) -> Iterator[ReadSample[tuple[Sample, int]]]:
         opener = self._opener
         if opener is None:
             raise RuntimeError("the iteration has not begun")
@@ -215,4 +215,4 @@ class UnindexedEpoch(Generic[T_co]):
             ):
                 nbytes = cursor.offset - before
                 before = cursor.offset
-                yield ReadSample((sample, cursor.number - 1, nbytes), nbytes, cursor.number, before)
+                yield ReadSample((sample, cursor.number - 1), nbytes, cursor.number, before)
