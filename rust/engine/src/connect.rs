@@ -5,15 +5,17 @@ use crate::engine::Engine;
 use crate::failure::{Fault, Kind, Retry};
 use crate::http::Connection;
 use crate::proxy::{Forwarding, Proxy};
-use crate::raw::SocketEntry;
+use crate::raw::{Listed, SocketEntry, hold_forks};
 use crate::slot::{Phase, Slot};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -68,7 +70,7 @@ impl Connections {
             Some(proxy) => {
                 self.reach(proxy, client, tls, place, avoid, slot).await.map_err(|fault| proxy.blame(fault))?
             }
-            None => connected(self.connect(&place.host, place.port, avoid, slot).await?),
+            None => self.connect(&place.host, place.port, avoid, slot).await?,
         };
         if tls {
             connection.handshake(engine.tls_of(client)?, &place.host, slot).await?;
@@ -113,7 +115,7 @@ impl Connections {
         avoid: Option<SocketAddr>,
         slot: &Slot,
     ) -> Result<Connection, Fault> {
-        let mut connection = connected(self.connect(&proxy.host, proxy.port, avoid, slot).await?);
+        let mut connection = self.connect(&proxy.host, proxy.port, avoid, slot).await?;
         if tls {
             let request = proxy.connect_request(&place.host, place.port, &client.settings.user_agent);
             let answer = connection.open_tunnel(slot, &request).await?;
@@ -130,16 +132,16 @@ impl Connections {
         port: u16,
         avoid: Option<SocketAddr>,
         slot: &Slot,
-    ) -> Result<(TcpStream, SocketEntry), Fault> {
+    ) -> Result<Connection, Fault> {
         let mut addresses = watched(slot, self.resolve(host, port)).await?;
         addresses.sort_by_key(|address| avoid == Some(*address));
         let result = watched(slot, happy_eyeballs(&self.addresses, &addresses)).await;
         if result.is_err() {
             self.addresses.borrow_mut().doubt(host, port, Instant::now());
         }
-        let (stream, entry) = result.map_err(|e| Fault { message: format!("{host}:{port}: {}", e.message), ..e })?;
+        let stream = result.map_err(|e| Fault { message: format!("{host}:{port}: {}", e.message), ..e })?;
         stream.set_nodelay(true).map_err(Fault::transport)?;
-        Ok((stream, entry))
+        Ok(Connection::new(stream))
     }
 
     /// The name's addresses, in the order in which they are to be tried.
@@ -172,17 +174,40 @@ impl Connections {
     }
 }
 
-fn connected((stream, entry): (TcpStream, SocketEntry)) -> Connection {
-    let connection = Connection::new(stream);
-    drop(entry); // the connection has its own
-    connection
+/// A socket that is being connected. Its descriptor is in the list that a forked child closes from before a fork can see it,
+/// and leaves it when it is closed.
+struct Opening(Option<(SocketEntry, Pin<Box<dyn Future<Output = std::io::Result<TcpStream>>>>)>);
+
+impl Opening {
+    fn to(address: SocketAddr) -> std::io::Result<Opening> {
+        let _hold = hold_forks();
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let entry = SocketEntry::new(socket.as_raw_fd());
+        Ok(Opening(Some((entry, Box::pin(socket.connect(address))))))
+    }
 }
 
-/// A socket that a forked child closes, from before it is connected.
-async fn open(address: SocketAddr) -> std::io::Result<(TcpStream, SocketEntry)> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    let entry = SocketEntry::new(socket.as_raw_fd());
-    Ok((socket.connect(address).await?, entry))
+impl Future for Opening {
+    type Output = std::io::Result<Listed<TcpStream>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let _hold = hold_forks(); // a socket that could not be connected is closed in here
+        let Some((_, connecting)) = &mut self.0 else { return Poll::Pending };
+        let result = ready!(connecting.as_mut().poll(cx));
+        let Some((entry, _)) = self.0.take() else { unreachable!("looked at above") };
+        Poll::Ready(result.map(|stream| Listed::new(entry, stream)))
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let _hold = hold_forks();
+        self.0 = None;
+    }
+}
+
+async fn open(address: SocketAddr) -> std::io::Result<Listed<TcpStream>> {
+    Opening::to(address)?.await
 }
 
 /// Addresses that connections were begun to. Those that failed, or did not answer for long, are avoided from its end on.
@@ -220,10 +245,7 @@ impl Drop for Begun<'_> {
 }
 
 /// The first address that answers; each gets a head start over the next.
-async fn happy_eyeballs(
-    book: &RefCell<Addresses>,
-    addresses: &[SocketAddr],
-) -> Result<(TcpStream, SocketEntry), Fault> {
+async fn happy_eyeballs(book: &RefCell<Addresses>, addresses: &[SocketAddr]) -> Result<Listed<TcpStream>, Fault> {
     if let [only] = addresses {
         return open(*only).await.map_err(Fault::transport);
     }
@@ -336,8 +358,7 @@ mod tests {
         let connections = Connections::default();
         connections.addresses.borrow_mut().learn("h", quiet.port(), vec![refused, quiet, good], Instant::now());
         on_lane(async {
-            let (stream, _entry) =
-                happy_eyeballs(&connections.addresses, &[refused, quiet, good]).await.expect("one answers");
+            let stream = happy_eyeballs(&connections.addresses, &[refused, quiet, good]).await.expect("one answers");
             assert_eq!(stream.peer_addr().unwrap(), good);
             for _ in 0..6 {
                 let order = connections.resolve("h", quiet.port()).await.unwrap();

@@ -2,7 +2,7 @@
 use crate::failure::Fault;
 use crate::head::{Head, Length, parse_head};
 use crate::proxy::Forwarding;
-use crate::raw::{self, SocketEntry, Span};
+use crate::raw::{self, Listed, Span};
 use crate::slot::Slot;
 use crate::tls::Tls;
 use std::future::poll_fn;
@@ -23,9 +23,7 @@ const MAX_HEAD: usize = 64 << 10;
 const SCRATCH: usize = 64 << 10;
 
 pub struct Connection {
-    /// Dropped before the socket is closed: its number may be another file's at once, which a forked child must not close.
-    _entry: SocketEntry,
-    tcp: TcpStream,
+    tcp: Listed<TcpStream>,
     tls: Option<Box<Tls>>,
     /// It leads to a proxy that forwards each request.
     forwarding: Option<Box<Forwarding>>,
@@ -51,8 +49,7 @@ fn io_fault(error: &io::Error, what: &str) -> Fault {
 }
 
 impl Connection {
-    pub fn new(tcp: TcpStream) -> Connection {
-        let entry = SocketEntry::new(tcp.as_raw_fd());
+    pub fn new(tcp: Listed<TcpStream>) -> Connection {
         Connection {
             tcp,
             tls: None,
@@ -63,7 +60,6 @@ impl Connection {
             filled: 0,
             uses: 0,
             idle_since: Instant::now(),
-            _entry: entry,
         }
     }
 

@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 mod fork;
 mod pool;
 
-pub use fork::{SocketEntry, after_fork_in_child, generation, watch_forks};
+pub use fork::{Listed, SocketEntry, after_fork_in_child, generation, hold_forks, watch_forks};
 pub use pool::{Pool, PooledBuffer};
 
 const HUGE_PAGE: usize = 2 << 20;

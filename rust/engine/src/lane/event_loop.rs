@@ -4,7 +4,7 @@ use crate::attempt::{catch_unwind, text_of};
 use crate::connect::Connections;
 use crate::engine::{Engine, Task};
 use crate::lane::Running;
-use crate::raw::SocketEntry;
+use crate::raw::{SocketEntry, hold_forks};
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -37,6 +37,7 @@ impl EventLoop {
     /// Made by whoever starts the engine, since it may fail.
     pub fn new(engine: &Arc<Engine>) -> std::io::Result<EventLoop> {
         let engine = engine.clone();
+        let _hold = hold_forks();
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()

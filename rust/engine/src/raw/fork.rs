@@ -1,7 +1,10 @@
 //! Forks: which process this is, and the descriptors that a child has to close.
-use std::os::fd::RawFd;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::*};
+use std::time::{Duration, Instant};
 
 /// How often this process was born by a fork since the engine was loaded. What was made under another number belongs to a parent.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
@@ -35,6 +38,100 @@ impl Drop for SocketEntry {
     }
 }
 
+/// A socket with its entry. They end together, which no fork comes between.
+#[derive(Debug)]
+pub struct Listed<T> {
+    entry: ManuallyDrop<SocketEntry>,
+    socket: ManuallyDrop<T>,
+}
+
+impl<T> Listed<T> {
+    pub fn new(entry: SocketEntry, socket: T) -> Listed<T> {
+        Listed { entry: ManuallyDrop::new(entry), socket: ManuallyDrop::new(socket) }
+    }
+
+    pub fn of(socket: T) -> Listed<T>
+    where
+        T: AsRawFd,
+    {
+        Listed::new(SocketEntry::new(socket.as_raw_fd()), socket)
+    }
+}
+
+impl<T> Deref for Listed<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.socket
+    }
+}
+
+impl<T> DerefMut for Listed<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.socket
+    }
+}
+
+impl<T> Drop for Listed<T> {
+    fn drop(&mut self) {
+        let _hold = hold_forks();
+        // SAFETY: dropped once, here, and not used afterwards. The entry first: a number that is closed may be another file's.
+        unsafe {
+            ManuallyDrop::drop(&mut self.entry);
+            ManuallyDrop::drop(&mut self.socket);
+        }
+    }
+}
+
+/// Forks wait so long for those who hold them off, which is a matter of microseconds; a thread that does not run is not waited for.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// A fork of a process with much memory takes so long at most.
+const LONGEST_FORK: Duration = Duration::from_secs(5);
+const NAP: Duration = Duration::from_micros(50);
+
+/// How many threads hold forks off, and how many fork.
+static HOLDING: AtomicUsize = AtomicUsize::new(0);
+static FORKING: AtomicUsize = AtomicUsize::new(0);
+
+/// As long as it lives no fork begins, nor does it begin during one.
+#[derive(Debug)]
+#[must_use]
+pub struct Hold(());
+
+/// Needed where a descriptor and its entry come or go. The kernel copies a process's descriptors first and its memory some
+/// milliseconds later, while other threads run on: what is closed between the two is open in the child, and in no list.
+/// A thread holds one at a time.
+pub fn hold_forks() -> Hold {
+    let mut until = None;
+    loop {
+        HOLDING.fetch_add(1, SeqCst);
+        if FORKING.load(SeqCst) == 0 || until.is_some_and(|until| Instant::now() >= until) {
+            return Hold(());
+        }
+        HOLDING.fetch_sub(1, SeqCst);
+        until = until.or_else(|| Some(Instant::now() + LONGEST_FORK));
+        std::thread::sleep(NAP);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        HOLDING.fetch_sub(1, SeqCst);
+    }
+}
+
+extern "C" fn about_to_fork() {
+    FORKING.fetch_add(1, SeqCst);
+    let until = Instant::now() + PATIENCE;
+    while HOLDING.load(SeqCst) != 0 && Instant::now() < until {
+        std::thread::sleep(NAP);
+    }
+}
+
+/// In the parent, also when there is no child.
+extern "C" fn done_forking() {
+    FORKING.fetch_sub(1, SeqCst);
+}
+
 /// The process that the current generation belongs to.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 
@@ -46,7 +143,7 @@ pub fn watch_forks() {
         // SAFETY: getpid has no preconditions; the handler makes only calls that a forked child may make.
         unsafe {
             OWNER.store(libc::getpid(), SeqCst);
-            libc::pthread_atfork(None, None, Some(forked));
+            libc::pthread_atfork(Some(about_to_fork), Some(done_forking), Some(forked));
         }
     });
 }
@@ -65,6 +162,8 @@ extern "C" fn forked() {
     // SAFETY: no preconditions.
     OWNER.store(unsafe { libc::getpid() }, SeqCst);
     GENERATION.fetch_add(1, SeqCst);
+    HOLDING.store(0, SeqCst); // the thread that forked is the only one here, and holds none
+    FORKING.store(0, SeqCst);
     for entry in &OPEN_SOCKETS {
         let fd = entry.swap(-1, AcqRel);
         if fd >= 0 {

@@ -9,7 +9,7 @@ use crate::http::Connection;
 use crate::lane::{EventLoop, Lane, Signers, hand_over, serve};
 use crate::proxy::{Forwarding, Proxies};
 use crate::queue::{Completed, Pending, Queue};
-use crate::raw::span_of_mut;
+use crate::raw::{Listed, span_of_mut};
 use crate::request::{Call, CallKind, Check, Fetch, Job, Op, Outcome, Payload, Target, What, headers_of};
 use crate::sign::Credentials;
 use std::cell::{Cell, RefCell};
@@ -214,7 +214,7 @@ impl Exam {
             let connections = Connections::default();
             for _ in 0..CONNECTIONS {
                 let (ours, theirs) = UnixStream::pair().expect("two sockets");
-                let mut connection = Connection::new(tokio_stream(ours));
+                let mut connection = Connection::new(Listed::of(tokio_stream(ours)));
                 if let Some(proxy) = proxies.to(&place.host, place.port) {
                     connection.forward_by(Forwarding::new(proxy, &place.authority));
                 }

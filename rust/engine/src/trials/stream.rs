@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::head::{Length, MAX_HEADERS, parse_head};
 use crate::http::{Connection, Reading};
 use crate::queue::Queue;
-use crate::raw::span_of_mut;
+use crate::raw::{Listed, span_of_mut};
 use crate::slot::Slot;
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -91,7 +91,7 @@ fn read(bytes: &[u8], step: usize, is_head: bool, how: &How) -> Read {
     ours.set_nonblocking(true).expect("not blocking");
     let answer = async {
         let ours = tokio::net::TcpStream::from_std(TcpStream::from(OwnedFd::from(ours))).expect("a stream");
-        let mut connection = Connection::new(ours);
+        let mut connection = Connection::new(Listed::of(ours));
         let slot = Slot::new(QUEUE.with(Arc::clone), 0);
         let head = connection.read_head(&slot, is_head).await.ok()??;
         let body = read_body(&mut connection, &slot, head.length, how).await;
