@@ -147,7 +147,7 @@ def test_idle_connections_survive_children(server: LocalS3) -> None:
 
 
 def test_connections_that_come_and_go_during_a_fork_stay_out_of_the_child(server: LocalS3) -> None:
-    """The kernel copies descriptors first and memory, with the list of what to close, later: the more there is, the later."""
+    """The kernel copies descriptors first and memory, with the list of what to close, later: the more, the later."""
     ballast = bytearray(os.urandom(MIB) * 512)
     stop = threading.Event()
 
