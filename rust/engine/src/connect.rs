@@ -174,9 +174,11 @@ impl Connections {
     }
 }
 
+type Connecting = Pin<Box<dyn Future<Output = std::io::Result<TcpStream>>>>;
+
 /// A socket that is being connected. Its descriptor is in the list that a forked child closes from before a fork can see it,
 /// and leaves it when it is closed.
-struct Opening(Option<(SocketEntry, Pin<Box<dyn Future<Output = std::io::Result<TcpStream>>>>)>);
+struct Opening(Option<(SocketEntry, Connecting)>);
 
 impl Opening {
     fn to(address: SocketAddr) -> std::io::Result<Opening> {
