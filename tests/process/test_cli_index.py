@@ -111,7 +111,7 @@ class TestIndex:
             begin = time.monotonic()
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=TIMEOUT_S)
-            assert time.monotonic() - begin < 5
+            assert time.monotonic() - begin < 20  # the shard that is not done would take 30
         finally:
             process.kill()
         assert process.returncode == 130
