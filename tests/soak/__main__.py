@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.soak.measure import Sampler
-from tests.soak.verdict import SERIES, growth, problems
+from tests.soak.verdict import LEAST_AT_REST, SERIES, growth, problems
 from tests.soak.weather import Weather
 from tests.soak.work import Work
 from tests.soak.world import BUCKET, CONFIG, World
@@ -94,7 +94,10 @@ class Soak:
     def _work(self, work: Work, began: float) -> None:
         waiting: list[str] = []
         rounds = 0
-        while (elapsed := time.monotonic() - began) < self._seconds and len(self.wrong) < _MOST_ERRORS:
+        while len(self.wrong) < _MOST_ERRORS:
+            elapsed = time.monotonic() - began
+            if elapsed >= self._seconds and self.done.total() >= 2 * LEAST_AT_REST:
+                break
             if not waiting:
                 waiting = [name for name in work.pieces if name not in work.rare or (rounds + 1) % 4 == 0]
                 self.world.random.shuffle(waiting)

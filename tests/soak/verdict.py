@@ -7,8 +7,10 @@ from typing import Final
 
 from tests.soak.measure import Sample
 
-__all__ = ["SERIES", "Series", "growth", "problems"]
+__all__ = ["LEAST_AT_REST", "SERIES", "Series", "growth", "problems"]
 
+LEAST_AT_REST: Final = 8
+"""Of fewer samples between two pieces of work nothing can be said."""
 _JUDGED_FROM_S: Final = 240.0
 """Memory is judged in runs that last longer. It takes minutes until every path was taken, and pools are full."""
 _POINTS: Final = 300
@@ -63,9 +65,9 @@ def growth(samples: Sequence[Sample], series: Series) -> tuple[float, float, flo
     The slope is Theil's and Sen's, the median over all pairs: what a single peak does to it is nothing.
     """
     rest = [sample for sample in samples if sample.at_rest]
-    end = rest[-1].at_s
-    quarters = [[series.of(s) for s in rest if end * q / 4 <= s.at_s <= end * (q + 1) / 4] for q in range(4)]
-    late = [sample for sample in rest if sample.at_s >= end / 4]
+    count = len(rest)
+    quarters = [[series.of(s) for s in rest[count * q // 4 : count * (q + 1) // 4]] for q in range(4)]
+    late = rest[count // 4 :]
     step = max(1, len(late) // (_LOWEST_POINTS if series.lowest else _POINTS))
     groups = [late[i : i + step] for i in range(0, len(late), step)]
     points = [
@@ -83,7 +85,7 @@ def _typical(values: Sequence[float], series: Series) -> float:
 def problems(samples: Sequence[Sample]) -> list[str]:
     """What is not flat, in words; [] when nothing grew."""
     rest = [sample for sample in samples if sample.at_rest]
-    if len(rest) < 8:
+    if len(rest) < LEAST_AT_REST:
         return [f"only {len(rest)} samples at rest: nothing can be said of growth"]
     duration_s = rest[-1].at_s
     found = []
