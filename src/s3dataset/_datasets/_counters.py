@@ -2,6 +2,7 @@
 
 import multiprocessing
 import multiprocessing.util
+import os
 import threading
 import time
 import weakref
@@ -66,6 +67,7 @@ class Counters:
         "_loop_wait_s",
         "_network_wait_s",
         "_page",
+        "_process",
         "_published_at",
         "_samples",
         "_transform_s",
@@ -74,6 +76,7 @@ class Counters:
     def __init__(self, page: Callable[[], "Page"], client_stats: Callable[[], Mapping[str, Any]]) -> None:
         self._page = page
         self._client_stats = client_stats
+        self._process = os.getpid()
         self._client_seen = _client_counts(client_stats())
         self._published_at = self._client_published_at = time.perf_counter()
         self._samples = self._bytes = 0
@@ -136,25 +139,31 @@ class Counters:
         Args:
             client: Include the client's counts, however short the time since they were read last.
         """
+        if self._process != os.getpid():
+            return  # a forked child collects an iterator that it inherited: its parent publishes that
         with self._lock:
-            now = time.perf_counter()
+            # Taken and set to zero first: in any call below a collected iterator may publish.
+            samples, self._samples = self._samples, 0
+            nbytes, self._bytes = self._bytes, 0
+            network_s, self._network_wait_s = self._network_wait_s, 0.0
+            transform_s, self._transform_s = self._transform_s, 0.0
+            consumer_s, self._consumer_wait_s = self._consumer_wait_s, 0.0
+            loop_s, self._loop_wait_s = self._loop_wait_s, 0.0
+            now = self._published_at = time.perf_counter()
             deltas = {
-                "samples": self._samples,
-                "bytes": self._bytes,
-                "network_wait_ns": round(self._network_wait_s * 1e9),
-                "transform_ns": round(self._transform_s * 1e9),
-                "consumer_wait_ns": round(self._consumer_wait_s * 1e9),
-                "loop_wait_ns": round(self._loop_wait_s * 1e9),
+                "samples": samples,
+                "bytes": nbytes,
+                "network_wait_ns": round(network_s * 1e9),
+                "transform_ns": round(transform_s * 1e9),
+                "consumer_wait_ns": round(consumer_s * 1e9),
+                "loop_wait_ns": round(loop_s * 1e9),
             }
-            self._samples = self._bytes = 0
-            self._network_wait_s = self._transform_s = self._consumer_wait_s = self._loop_wait_s = 0.0
-            self._published_at = now
             if client or now - self._client_published_at > _CLIENT_EVERY_S:
                 self._client_published_at = now
                 counts = _client_counts(self._client_stats())
+                seen, self._client_seen = self._client_seen, counts
                 for name, count in counts.items():
-                    deltas[name] = count - self._client_seen.get(name, 0)
-                self._client_seen = counts
+                    deltas[name] = count - seen.get(name, 0)
         deltas = {name: delta for name, delta in deltas.items() if delta}
         if deltas:
             self._page().add_many(deltas)
