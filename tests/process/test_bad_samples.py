@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -195,6 +196,29 @@ def test_denied_access_is_not_skipped() -> None:
         manifest = s3dataset.Manifest.from_objects(["s3://bucket/objects/0", "s3://bucket/objects/1"])
         with pytest.raises(s3dataset.AccessDeniedError):
             list(stream(manifest, on_error="skip"))
+
+
+@pytest.mark.parametrize("kind", ["unindexed", "indexed", "objects"])
+@pytest.mark.parametrize("on_error", ["skip", "replace"])
+def test_statistics_count_what_was_handed_over_and_the_time_of_all(manifests: Any, kind: str, on_error: str) -> None:
+    if (kind, on_error) == ("unindexed", "replace"):
+        pytest.skip("what has no numbers has no neighbours")
+
+    def slowly(sample: Any) -> int:
+        began = time.perf_counter()
+        try:
+            time.sleep(0.002)
+            return number(sample)
+        finally:
+            spent.append(time.perf_counter() - began)
+
+    spent: list[float] = []
+    dataset = stream(manifests[kind], transform=slowly, on_error=on_error)
+    handed_over = len(list(dataset))
+    stats = dataset.stats()
+    assert handed_over == len(GOOD if on_error == "skip" else EVERYTHING)
+    assert stats.samples == handed_over
+    assert stats.transform_s >= sum(spent)
 
 
 class TestInStates:

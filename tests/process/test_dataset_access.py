@@ -5,9 +5,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from tests.process.shard_world import put_shards
 
 import s3dataset
 from s3dataset import S3ClientConfig, S3IterableDataset, S3MapDataset
@@ -229,3 +231,40 @@ def test_a_forked_worker_inherits_what_the_parent_could_read(server: LocalS3) ->
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("on_error", ["raise", "replace"])
+@pytest.mark.parametrize("in_thread", [False, True], ids=["itself", "by a thread"])
+@pytest.mark.parametrize("kind", ["few", "mid", "shards"])
+def test_a_transform_asks_its_own_dataset(server: LocalS3, kind: str, in_thread: bool, on_error: Any) -> None:
+    """Mosaics, mixup and the like take other samples of the same data."""
+
+    def length(sample: Any) -> int:
+        return len(sample["text"] if kind == "shards" else sample.read())
+
+    def with_another(sample: Any) -> tuple[int, int, list[int]]:
+        if alone:
+            return (length(sample), 0, [])
+        alone.append(True)
+
+        def another() -> tuple[int, int, list[int]]:
+            return length(sample), dataset[5][0], [n for n, *_ in dataset[2:4]]
+
+        with ThreadPoolExecutor(1) as threads:
+            taken = threads.submit(another).result() if in_thread else another()
+        alone.clear()
+        return taken
+
+    alone: list[bool] = []
+    if kind == "shards":
+        put_shards(server, "shards/", "jsonl", [5, 7], nbytes=1000)
+    manifest = s3dataset.Manifest.from_prefix(f"s3://{BUCKET}/{kind}/")
+    manifest = manifest.index("jsonl") if kind == "shards" else manifest
+    dataset = S3MapDataset.from_manifest(
+        manifest, transform=with_another, on_error=on_error, s3client_config=S3ClientConfig(memory_limit_bytes=2 * MIB)
+    )
+    n = {"few": 8, "mid": MIB, "shards": 1000}[kind]
+    whole = (n, n, [n, n])
+    assert dataset[0] == whole
+    assert dataset[:9] == [whole] * 9
+    assert dataset.__getitems__(list(range(9))) == [whole] * 9

@@ -1,6 +1,7 @@
 """Forks, signals and exits in the midst of requests: what each side keeps, and that nothing hangs."""
 
 import _thread
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -167,6 +168,86 @@ def test_connections_that_come_and_go_during_a_fork_stay_out_of_the_child(server
         going.result(TIMEOUT_S)
     assert len(ballast) == 512 * MIB
     assert [kept for kept in inherited if kept] == []
+
+
+WITH_HANDLER = f"""
+import ctypes
+libc = ctypes.PyDLL(None)
+before_fork = []
+
+@ctypes.CFUNCTYPE(None)
+def handler():
+    if before_fork:
+        before_fork.pop()()
+
+libc["__register_atfork"](handler, None, None, None)  # before the engine's, so that it runs behind that
+
+import os, threading
+from s3dataset._client import Client
+client = Client()
+
+def read():
+    for _ in range(3):
+        fresh = Client()
+        assert [bytes(body) for _, body in fresh.get_many([("{BUCKET}", "k")] * 16)] == [b"hello"] * 16
+        fresh.close()
+
+read()
+"""
+
+
+def run_with_handler(text: str, server: LocalS3) -> None:
+    if not hasattr(ctypes.CDLL(None), "__register_atfork"):
+        pytest.skip("glibc's way to register a handler from here")
+    environment = {**os.environ, **server.environment, "PYTHONWARNINGS": "ignore"}
+    # A session of its own: where a child hangs, it ends with this.
+    with subprocess.Popen(
+        [sys.executable, "-c", WITH_HANDLER + textwrap.dedent(text)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert (process.returncode, output) == (0, "")
+
+
+def test_a_child_of_a_fork_within_another_librarys_handler_goes_on(server: LocalS3) -> None:
+    run_with_handler(
+        """
+        before_fork.append(libc.fork)
+        children = [os.fork()]  # by two processes
+        read()
+        if children[0] == 0:
+            os._exit(0)
+        read()
+        while True:
+            try:
+                assert os.wait()[1] == 0
+            except ChildProcessError:
+                break
+        """,
+        server,
+    )
+
+
+def test_a_fork_that_never_ends_holds_connections_up_once(server: LocalS3) -> None:
+    run_with_handler(
+        """
+        inside = threading.Event()
+        before_fork.append(lambda: (inside.set(), threading.Event().wait()))
+        threading.Thread(target=ctypes.CDLL(None).fork, daemon=True).start()
+        inside.wait()
+        read()
+        os._exit(0)
+        """,
+        server,
+    )
 
 
 def test_a_child_drops_what_it_inherited(server: LocalS3) -> None:

@@ -1,5 +1,8 @@
 """Shuffled shards with fewer blocks than streams: streams of a reader that take of one block fetch it once."""
 
+import gc
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +10,7 @@ import pytest
 from tests.process.shard_world import batches_of, flat, number, put_shards
 
 import s3dataset
+from s3dataset._datasets._held import HeldBytes
 from s3dataset.testing import LocalS3
 
 COUNTS = [700, 1, 300, 0, 999]
@@ -73,3 +77,23 @@ def test_the_order_is_that_of_every_number_of_workers_and_goes_on_anywhere(
         then = loader_of(manifest, workers, **blocks(share))
         then.load_state_dict(first.state_dict())
         assert begun + batches_of(then) == whole
+
+
+@pytest.mark.filterwarnings("ignore:This process .*multi-threaded:DeprecationWarning")
+def test_a_forked_child_collects_an_iteration_of_its_parents(
+    manifest: s3dataset.Manifest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = s3dataset.S3IterableDataset.from_manifest(manifest, transform=number, shuffle=s3dataset.Shuffle(seed=1))
+    iteration = iter(dataset)
+    begun = [next(iteration) for _ in range(40)]
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        del iteration
+        gc.collect()
+        os._exit(HeldBytes.of_process().total() != 0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert dataset.stats().samples == 40
+    assert sorted([*begun, *iteration]) == list(range(TOTAL))
+    assert (dataset.stats().samples, HeldBytes.of_process().total()) == (TOTAL, 0)
+    assert capfd.readouterr().err == ""

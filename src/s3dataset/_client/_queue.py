@@ -5,11 +5,12 @@ look into a dictionary, one test of a type.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from s3dataset._client._failures import exception_of
-from s3dataset._native import Body, Failure, ListPage, Reply
+from s3dataset._native import Body, Failure, ForeignProcessError, ListPage, Reply
 from s3dataset._object_headers import ENCRYPTION_PREFIX, TAGGING, Headers
 from s3dataset._uri import S3Uri, is_arn, is_directory_bucket
 from s3dataset.errors import S3Exception
@@ -64,7 +65,8 @@ class RequestQueue:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._native.close()
+        with suppress(ForeignProcessError):  # a forked child collects what it inherited: its parent's requests go on
+            self._native.close()
 
     # -- Many at once ------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from s3dataset._datasets._bad_samples import SKIPPED
 from s3dataset._datasets._samples import Ledger, Row, SampleMaker
 from s3dataset._datasets._trace import WAIT_FOR_NETWORK, ranged
 from s3dataset.errors import S3Exception
@@ -213,8 +214,10 @@ class FetchAhead(Generic[T]):
             except Exception as error:
                 if self._bad is None or self._position_of is None:
                     raise
-                yield from self._bad.settle(error, f"s3://{row[0]}/{row[1]}", 0, self._position_of(row))
-                self._asked = counters.asked()
+                for other in self._bad.settle(error, f"s3://{row[0]}/{row[1]}", 0, self._position_of(row)):
+                    counters.made(self._asked, int(other is not SKIPPED))
+                    yield other
+                    self._asked = counters.asked()
                 continue
             finally:
                 del body

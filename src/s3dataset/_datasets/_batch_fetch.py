@@ -33,7 +33,7 @@ class _Sent(Generic[T]):
 
 
 class BatchFetcher(Generic[T]):
-    """Makes batches of samples. Safe between threads, which take turns; belongs to one process.
+    """Makes batches of samples. Belongs to one process; safe between threads, and in transforms that ask for samples.
 
     Requests of a batch go out together. Those of the batches named ahead follow, as many as fit into the byte budget's
     share, and wait in the engine. When what comes is not what was named, the requests are cancelled; after two such
@@ -66,16 +66,23 @@ class BatchFetcher(Generic[T]):
         drawn = getattr(indices, "drawn", (0, 0))
         wanted: list[int] = DrawnBatch(indices, drawn)
         ahead: list[list[int]] = [DrawnBatch(batch, drawn) for batch in getattr(indices, "ahead", ())]
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            # A transform of the batch in hand asks, or a thread that it waits for: neither may wait for that batch.
+            other = BatchFetcher(self._client, self._plan, self._counters)
             try:
-                self._begin_iteration(getattr(indices, "iteration", 0))
-                return self._fetch(wanted, ahead, self._counters.asked())
-            except BaseException:
-                self.close()
-                raise
+                return other.fetch(wanted)
             finally:
-                # With nothing under way this batch may be the last for long, and the totals are to be complete.
-                self._counters.publish(client=not self._sent)
+                other.close()
+        try:
+            self._begin_iteration(getattr(indices, "iteration", 0))
+            return self._fetch(wanted, ahead, self._counters.asked())
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._lock.release()
+            # With nothing under way this batch may be the last for long, and the totals are to be complete.
+            self._counters.publish(client=not self._sent)
 
     def close(self) -> None:
         """Cancels what is under way."""

@@ -72,12 +72,12 @@ class BlockSizes:
 
     def room(self) -> int:
         """Bytes that may be held beside what this process holds already."""
-        return self.limit_bytes - HeldBytes.total()
+        return self.limit_bytes - HeldBytes.of_process().total()
 
     def piece_bytes(self, held: int) -> int:
         """Of a piece that is begun now, by a reader that holds so much itself."""
         limit = self.limit_bytes if self.is_whole else 3 * self.limit_bytes // 4
-        limit = max(limit - (HeldBytes.total() - held), limit // _LEAST_SHARE)
+        limit = max(limit - (HeldBytes.of_process().total() - held), limit // _LEAST_SHARE)
         return limit // self._at_once
 
 

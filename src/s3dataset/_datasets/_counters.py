@@ -2,6 +2,7 @@
 
 import multiprocessing
 import multiprocessing.util
+import os
 import threading
 import time
 import weakref
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "Counters"]
 
 Asked: TypeAlias = tuple[float, float, int]
-"""When a sample was asked for, how long this thread had waited for S3 by then, and the bytes that it had received."""
+"""When a sample was asked for, how long this thread had waited for S3 by then, and the bytes that it had received: each
+less what counters had taken by then."""
 
 _PUBLISH_EVERY_S: Final = 0.05
 _CLIENT_EVERY_S: Final = 0.25  # the client's histograms cost more to read
@@ -25,9 +27,16 @@ _TTFB: Final = "ttfb_us<="
 
 
 class _Thread(threading.local):
-    """When this thread handed over a sample, of whatever dataset, if nobody asked it for another since."""
+    """What the counters of all datasets know of this thread.
+
+    Attributes:
+        handed_over: When it handed over a sample, of whatever dataset, if nobody asked it for another since.
+        counted: Its seconds, those that it waited for S3, and the bytes, that counters have taken. What a transform
+            takes of a dataset, its own or another, is counted there, and not once more around it.
+    """
 
     handed_over: float | None = None
+    counted: tuple[float, float, int] = 0.0, 0.0, 0
 
 
 _thread: Final = _Thread()
@@ -58,6 +67,7 @@ class Counters:
         "_loop_wait_s",
         "_network_wait_s",
         "_page",
+        "_process",
         "_published_at",
         "_samples",
         "_transform_s",
@@ -66,6 +76,7 @@ class Counters:
     def __init__(self, page: Callable[[], "Page"], client_stats: Callable[[], Mapping[str, Any]]) -> None:
         self._page = page
         self._client_stats = client_stats
+        self._process = os.getpid()
         self._client_seen = _client_counts(client_stats())
         self._published_at = self._client_published_at = time.perf_counter()
         self._samples = self._bytes = 0
@@ -83,11 +94,15 @@ class Counters:
     def asked(self) -> Asked:
         """A sample is wanted from this thread; the result goes to `made`."""
         now = time.perf_counter()
+        counted_s, counted_wait_s, counted_bytes = _thread.counted
         since, _thread.handed_over = _thread.handed_over, None
         if since is not None:
             with self._lock:
                 self._consumer_wait_s += now - since
-        return now, *received_by_thread()
+            counted_s += now - since
+            _thread.counted = counted_s, counted_wait_s, counted_bytes
+        waited_s, nbytes = received_by_thread()
+        return now - counted_s, waited_s - counted_wait_s, nbytes - counted_bytes
 
     def made(self, asked: Asked, samples: int = 1) -> Asked:
         """This thread made samples since it was asked, and hands them over. Publishes the totals if it is time.
@@ -97,15 +112,17 @@ class Counters:
         """
         (began, waited_before, bytes_before), (waited_s, nbytes) = asked, received_by_thread()
         now = _thread.handed_over = time.perf_counter()
-        network_s = waited_s - waited_before
+        counted_s, counted_wait_s, counted_bytes = _thread.counted
+        _thread.counted = now - began, waited_s - waited_before, nbytes - bytes_before
+        network_s = waited_s - counted_wait_s - waited_before
         with self._lock:
             self._samples += samples
-            self._bytes += nbytes - bytes_before
+            self._bytes += nbytes - counted_bytes - bytes_before
             self._network_wait_s += network_s
-            self._transform_s += max(0.0, now - began - network_s)
+            self._transform_s += max(0.0, now - counted_s - began - network_s)
         if now - self._published_at > _PUBLISH_EVERY_S:
             self.publish(client=False)
-        return now, waited_s, nbytes
+        return asked
 
     def pause(self) -> None:
         """Nobody waits for this thread's next sample: an iteration ended, or another begins."""
@@ -122,25 +139,31 @@ class Counters:
         Args:
             client: Include the client's counts, however short the time since they were read last.
         """
+        if self._process != os.getpid():
+            return  # a forked child collects an iterator that it inherited: its parent publishes that
         with self._lock:
-            now = time.perf_counter()
+            # Taken and set to zero first: in any call below a collected iterator may publish.
+            samples, self._samples = self._samples, 0
+            nbytes, self._bytes = self._bytes, 0
+            network_s, self._network_wait_s = self._network_wait_s, 0.0
+            transform_s, self._transform_s = self._transform_s, 0.0
+            consumer_s, self._consumer_wait_s = self._consumer_wait_s, 0.0
+            loop_s, self._loop_wait_s = self._loop_wait_s, 0.0
+            now = self._published_at = time.perf_counter()
             deltas = {
-                "samples": self._samples,
-                "bytes": self._bytes,
-                "network_wait_ns": round(self._network_wait_s * 1e9),
-                "transform_ns": round(self._transform_s * 1e9),
-                "consumer_wait_ns": round(self._consumer_wait_s * 1e9),
-                "loop_wait_ns": round(self._loop_wait_s * 1e9),
+                "samples": samples,
+                "bytes": nbytes,
+                "network_wait_ns": round(network_s * 1e9),
+                "transform_ns": round(transform_s * 1e9),
+                "consumer_wait_ns": round(consumer_s * 1e9),
+                "loop_wait_ns": round(loop_s * 1e9),
             }
-            self._samples = self._bytes = 0
-            self._network_wait_s = self._transform_s = self._consumer_wait_s = self._loop_wait_s = 0.0
-            self._published_at = now
             if client or now - self._client_published_at > _CLIENT_EVERY_S:
                 self._client_published_at = now
                 counts = _client_counts(self._client_stats())
+                seen, self._client_seen = self._client_seen, counts
                 for name, count in counts.items():
-                    deltas[name] = count - self._client_seen.get(name, 0)
-                self._client_seen = counts
+                    deltas[name] = count - seen.get(name, 0)
         deltas = {name: delta for name, delta in deltas.items() if delta}
         if deltas:
             self._page().add_many(deltas)

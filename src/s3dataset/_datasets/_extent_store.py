@@ -111,6 +111,7 @@ class ExtentStore(Generic[T_co]):
         self._queue = queue
         self._keep_bytes = keep_bytes
         self._limit_bytes = limit_bytes
+        self._process_holds = HeldBytes.of_process()
         self._held: dict[Extent, Holding] = {}
         self._idle: OrderedDict[Extent, Holding] = OrderedDict()
         self._idle_bytes = 0
@@ -149,7 +150,7 @@ class ExtentStore(Generic[T_co]):
     def _hold(self, holding: Holding) -> None:
         self.nbytes += holding.cost
         if self._limit_bytes is not None:
-            HeldBytes.add(holding.cost)
+            self._process_holds.add(holding.cost)
 
     def send(self, *, least: int = 0) -> None:
         """Sends for what waits, as far as the limit allows, and for so many at least."""
@@ -238,7 +239,7 @@ class ExtentStore(Generic[T_co]):
             return
         self.nbytes += holding.nbytes - holding.cost  # only now is known what it decodes to
         if self._limit_bytes is not None:
-            HeldBytes.add(holding.nbytes - holding.cost)
+            self._process_holds.add(holding.nbytes - holding.cost)
         holding.cost = holding.nbytes
 
     def done(self, holding: Holding) -> None:
@@ -251,7 +252,7 @@ class ExtentStore(Generic[T_co]):
             del self._held[extent]
         self.nbytes -= holding.cost
         if self._limit_bytes is not None:
-            HeldBytes.add(-holding.cost)
+            self._process_holds.add(-holding.cost)
         keeps = holding.error is None and holding.spans is None and self._shards.has_frames(extent.shard)
         if not keeps or holding.nbytes > self._keep_bytes:
             self._let_go(holding)
@@ -271,5 +272,5 @@ class ExtentStore(Generic[T_co]):
     def close(self) -> None:
         """Nothing is held any more."""
         if self._limit_bytes is not None:
-            HeldBytes.add(-self.nbytes)
+            self._process_holds.add(-self.nbytes)
         self.nbytes = 0

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from s3dataset._datasets._ahead import bytes_ahead
+from s3dataset._datasets._bad_samples import SKIPPED
 from s3dataset._datasets._extent_store import ExtentStore, Holding
 from s3dataset._datasets._shard_samples import IndexedShards
 
@@ -176,8 +177,10 @@ class PositionsAhead(Generic[T_co]):
                             if bad is None:
                                 raise
                             store.done(holding)
-                            yield from bad.settle(error, self._shards.url(place), place.number, row_place)
-                            asked = counters.asked()
+                            for other in bad.settle(error, self._shards.url(place), place.number, row_place):
+                                counters.made(asked, int(other is not SKIPPED))
+                                yield other
+                                asked = counters.asked()
                             continue
                         if bad is not None:
                             bad.good()

@@ -104,3 +104,43 @@ def test_what_came_before_an_iteration_is_nobodys(world: World) -> None:
     counters = world.counters()
     counters.made(counters.begun())
     assert waits(counters.totals()) == (0.0, 0.0, 0.0)
+
+
+def test_what_a_transform_takes_of_a_dataset_counts_once(world: World) -> None:
+    outer, inner = world.counters(), world.counters()
+    asked = outer.asked()
+    world.fetch(1.0, 10)
+    for _ in range(2):
+        within = inner.asked()
+        world.fetch(2.0, 5)
+        world.now += 1.0
+        inner.made(within)
+        world.now += 0.5
+    inner.pause()
+    world.now += 3.0
+    outer.made(asked)
+    outer.pause()
+    assert waits(outer.totals()) == (1.0, 3.5, 0.0)
+    assert waits(inner.totals()) == (4.0, 2.0, 0.5)
+    assert (outer.totals().bytes, inner.totals().bytes) == (10, 10)
+
+
+def test_an_iterator_that_is_collected_meanwhile_publishes_nothing_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = world.counters()
+
+    def rounded(value: float) -> int:
+        """The collector may run in any call, and end an iterator there, which publishes."""
+        if not within:
+            within.append(True)
+            counters.publish()
+        return round(value)
+
+    within: list[bool] = []
+    monkeypatch.setattr(_counters, "round", rounded, raising=False)
+    asked = counters.asked()
+    world.fetch(1.0, 100)
+    counters.made(asked)
+    total = counters.totals()
+    assert (total.samples, total.bytes, waits(total)) == (1, 100, (1.0, 0.0, 0.0))

@@ -104,7 +104,13 @@ pub fn hold_forks() -> Hold {
     let mut until = None;
     loop {
         HOLDING.fetch_add(1, SeqCst);
-        if FORKING.load(SeqCst) == 0 || until.is_some_and(|until| Instant::now() >= until) {
+        let forking = FORKING.load(SeqCst);
+        if forking == 0 {
+            return Hold(());
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            // Nobody else waits for it: another library's handler may never return.
+            let _ended_meanwhile = FORKING.compare_exchange(forking, 0, SeqCst, SeqCst);
             return Hold(());
         }
         HOLDING.fetch_sub(1, SeqCst);
@@ -127,9 +133,9 @@ extern "C" fn about_to_fork() {
     }
 }
 
-/// In the parent, also when there is no child.
+/// In the parent, also when there is no child. It may not be counted any more: in a child of a fork within this one, or after long.
 extern "C" fn done_forking() {
-    FORKING.fetch_sub(1, SeqCst);
+    let _none = FORKING.fetch_update(SeqCst, SeqCst, |forking| forking.checked_sub(1));
 }
 
 /// The process that the current generation belongs to.
