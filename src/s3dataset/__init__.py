@@ -176,6 +176,7 @@ _MODULES: Final = frozenset(
         "_s3client",
         "_s3dataset_common",
         "_user_agent",
+        "_version",
         "dcp",
         "errors",
         "fsspec",

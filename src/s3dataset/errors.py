@@ -84,6 +84,7 @@ class S3Exception(Exception):  # noqa: N818 - the name is the one that programs 
 
     Args:
         message: What happened, to what, and what to try next.
+        *more: Kept in `args`, as any exception does.
         operation: The operation as S3 names it ("GetObject"), "" when none was involved.
         uri: What it was about, "s3://bucket/key", "" when nothing was.
         status: HTTP status of the last answer, 0 when there was none.
@@ -106,7 +107,7 @@ class S3Exception(Exception):  # noqa: N818 - the name is the one that programs 
     def __init__(
         self,
         message: str = "",
-        *,
+        *more: object,
         operation: str = "",
         uri: str = "",
         status: int = 0,
@@ -115,7 +116,7 @@ class S3Exception(Exception):  # noqa: N818 - the name is the one that programs 
         attempts: int = 0,
         elapsed_s: float = 0.0,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, *more)
         if self._errno is not None:
             # Without `strerror` beside it the message stays as it is, and programs that look at `errno` find it.
             object.__setattr__(self, "errno", self._errno)
@@ -129,14 +130,14 @@ class S3Exception(Exception):  # noqa: N818 - the name is the one that programs 
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {name: getattr(self, name) for name in _FIELDS}
-        return _rebuild, (type(self), str(self), fields, list(getattr(self, "__notes__", ())))
+        return _rebuild, (type(self), self.args, fields, list(getattr(self, "__notes__", ())))
 
 
 S3DatasetException = S3Exception
 
 
-def _rebuild(cls: type[S3Exception], message: str, fields: dict[str, Any], notes: list[str]) -> S3Exception:
-    exception = cls(message, **fields)
+def _rebuild(cls: type[S3Exception], args: tuple[Any, ...], fields: dict[str, Any], notes: list[str]) -> S3Exception:
+    exception = cls(*args, **fields)
     for note in notes:
         exception.add_note(note)
     return exception

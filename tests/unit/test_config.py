@@ -5,7 +5,9 @@ import dataclasses
 import inspect
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from s3dataset._config import S3ClientConfig, environment, open_session, resolved
@@ -88,6 +90,14 @@ class TestRefusals:
             ({"part_size": "8MB"}, "part_size must be a whole number, not '8MB'"),
             ({"part_size": 8e6}, "part_size must be a whole number, not 8000000.0"),
             ({"stall_timeout_s": "15"}, "stall_timeout_s must be a number, not '15'"),
+            ({"part_size": None}, "part_size must be a whole number, not None"),
+            ({"max_attempts": None}, "max_attempts must be a whole number, not None"),
+            ({"throughput_target_gbps": None}, "throughput_target_gbps must be a number, not None"),
+            ({"retry_max_elapsed_s": None}, "retry_max_elapsed_s must be a number, not None"),
+            ({"unsigned": None}, "unsigned must be True or False, not None"),
+            ({"force_path_style": "no"}, "force_path_style must be True or False, not 'no'"),
+            ({"ca_bundle": 3}, "ca_bundle must be a path or PEM text as bytes, not 3"),
+            ({"proxy": 3128}, "proxy must be a URL, not int"),
             ({"requester_pays": True, "unsigned": True}, "requester_pays with unsigned"),
             ({"credentials": ("a", "b"), "unsigned": True}, "credentials with unsigned"),
             ({"addressing_style": "dns"}, "addressing_style must be one of auto, path, virtual, not 'dns'"),
@@ -109,6 +119,12 @@ class TestRefusals:
         with pytest.raises(ValueError, match=says) as caught:
             S3ClientConfig(**fields)
         assert isinstance(caught.value, InvalidConfigError)
+
+    @pytest.mark.parametrize("value", [1, 0, np.True_, np.False_])
+    def test_switches_are_true_or_false_however_they_are_written(self, value: Any) -> None:
+        config = S3ClientConfig(unsigned=value, force_path_style=value)
+        assert config.unsigned is config.force_path_style is bool(value)
+        assert config == S3ClientConfig(unsigned=bool(value), force_path_style=bool(value))
 
     def test_an_odd_part_size_is_the_uploads_affair(self) -> None:
         assert S3ClientConfig(part_size=756).part_size == 756

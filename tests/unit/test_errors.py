@@ -37,6 +37,16 @@ def test_pickling_keeps_class_message_fields_and_notes(cls: type[S3Exception]) -
 
 
 @pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("args", [("what", 7), ("what", {"shard": 3})])
+def test_more_arguments_are_kept(cls: type[S3Exception], args: tuple[object, ...]) -> None:
+    exception = cls(*args, status=404)
+    for one in (exception, pickle.loads(pickle.dumps(exception)), copy.copy(exception)):
+        assert type(one) is cls
+        assert one.args == args
+        assert one.status == 404
+
+
+@pytest.mark.parametrize("cls", ALL)
 def test_a_message_alone_makes_one(cls: type[S3Exception]) -> None:
     assert str(cls("Caught in worker 3")) == "Caught in worker 3"
     assert not getattr(cls, "message", None), "PyTorch calls cls(message=...) for classes with this attribute"

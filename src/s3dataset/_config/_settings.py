@@ -29,6 +29,8 @@ _NUMBERS: Final = (
     "stall_timeout_s",
     "retry_max_elapsed_s",
 )
+_OPTIONAL_NUMBERS: Final = ("memory_limit_bytes", "max_connections", "first_byte_timeout_s")
+_SWITCHES: Final = ("unsigned", "force_path_style", "requester_pays", "bucket_key")
 _HEADERS: Final = ("expected_bucket_owner", "storage_class", "sse", "kms_key_id", "kms_context", "tags")
 _CHECKSUMS: Final = ("CRC64NVME", "CRC32C", "CRC32", None)
 
@@ -157,6 +159,8 @@ class S3ClientConfig:
             set_field(self, "ca_bundle", os.fspath(self.ca_bundle))
         if isinstance(self.proxy, str):
             set_field(self, "proxy", ProxyUrl(self.proxy))
+        for name in _SWITCHES:
+            set_field(self, name, _switch(name, getattr(self, name)))
         self._check()
 
     def __repr__(self) -> str:
@@ -170,7 +174,7 @@ class S3ClientConfig:
     def _check(self) -> None:
         for name in (*_WHOLE_NUMBERS, *_NUMBERS):
             value: Any = getattr(self, name)
-            if value is None:
+            if value is None and name in _OPTIONAL_NUMBERS:
                 continue
             if not issubclass(type(value), Integral if name in _WHOLE_NUMBERS else Real):
                 called = "a whole number" if name in _WHOLE_NUMBERS else "a number"
@@ -179,6 +183,10 @@ class S3ClientConfig:
                 check_max_attempts(value, name)
             elif not value > 0:
                 raise InvalidConfigError(f"{name} must be greater than 0, not {value!r}")
+        if not (self.ca_bundle is None or isinstance(self.ca_bundle, str | bytes)):
+            raise InvalidConfigError(f"ca_bundle must be a path or PEM text as bytes, not {self.ca_bundle!r}")
+        if not (self.proxy is None or isinstance(self.proxy, ProxyUrl)):
+            raise InvalidConfigError(f"proxy must be a URL, not {type(self.proxy).__name__}")
         for name in _HEADERS:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
@@ -211,6 +219,15 @@ for _field in fields(S3ClientConfig):
     # The constructor keeps the stand-ins; whoever looks at the class sees plain defaults.
     if isinstance(_field.default, _LeftOut):
         setattr(S3ClientConfig, _field.name, _field.default.default)
+
+
+def _switch(name: str, value: Any) -> bool | None:
+    """-> True or False, also of 0, 1 and what numpy has; None where that means a default."""
+    if value is None and name == "bucket_key":
+        return None
+    if value not in (True, False):
+        raise InvalidConfigError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
 
 
 def check_max_attempts(value: int, source: str) -> int:

@@ -25,6 +25,7 @@ PATHS = {
     "s3dataset._s3client.s3client_config": ["S3ClientConfig"],
     "s3dataset._s3dataset_common": ["parse_s3_uri"],
     "s3dataset._user_agent": ["UserAgent"],
+    "s3dataset._version": ["__version__"],
     "s3dataset.dcp.s3_file_system": ["S3FileSystem", "S3StorageReader", "S3StorageWriter"],
     "s3dataset.dcp.s3_prefix_strategy": [
         "BinaryPrefixStrategy",
@@ -95,6 +96,7 @@ def test_every_path_is_in_the_table():
         *root.glob("s3*.py"),
         *root.glob("_s3*.py"),
         root / "_user_agent.py",
+        root / "_version.py",
         *root.glob("s3reader/*.py"),
         *root.glob("_s3client/*.py"),
         *root.glob("dcp/s3*.py"),
