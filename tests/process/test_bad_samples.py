@@ -88,6 +88,26 @@ def test_skipping_leaves_out_these_and_tells_which(manifests: Any, kind: str, wo
     assert sorted(dataset) == GOOD
 
 
+def test_bad_lines_have_their_numbers_with_an_index_and_without(manifests: Any) -> None:
+    del manifests  # its server
+    lines = ["{no json" if n in {0, 3, 7} else json.dumps({"cls": n}) for n in range(8)]
+    s3dataset.S3Client().put_many([("bucket", "lines/0.jsonl", "\n".join(lines).encode())])
+    listed = s3dataset.Manifest.from_prefix("s3://bucket/lines/")
+    told: list[int] = []
+
+    def skip(error: Exception, uri: str, place: int) -> Any:
+        assert uri == "s3://bucket/lines/0.jsonl"
+        assert f"line {place} " in str(error)
+        told.append(place)
+        return "skip"
+
+    for manifest in (listed, listed.index("jsonl")):
+        dataset = s3dataset.S3IterableDataset.from_manifest(manifest, format="jsonl", on_error=skip)
+        assert [sample["cls"] for sample in dataset] == [1, 2, 4, 5, 6]
+        assert [entry.offset for entry in dataset.bad_samples().entries] == [0, 3, 7]
+    assert told == [0, 3, 7] * 2
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["unindexed", "indexed", "objects"])
 def test_a_state_among_skipped_samples_is_exact(manifests: Any, kind: str, workers: int) -> None:

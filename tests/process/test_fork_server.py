@@ -40,6 +40,32 @@ def test_workers_are_forked_from_where_torch_is(tmp_path: Path) -> None:
     assert output == "True True\n" * 2
 
 
+MOVED = """
+import s3dataset
+from s3dataset.testing import LocalS3
+
+
+def text(reader):
+    return reader.read().decode()
+
+
+if __name__ == "__main__":
+    for content in ("first", "second"):
+        with LocalS3("bucket") as server:
+            server.put("bucket", "a", content.encode())
+            dataset = s3dataset.S3MapDataset.from_prefix("s3://bucket/", transform=text)
+            print(*next(iter(s3dataset.DataLoader(dataset, num_workers=1, multiprocessing_context="forkserver"))))
+"""
+
+
+def test_workers_go_where_the_environment_points_now(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(MOVED)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
+    output = subprocess.check_output([sys.executable, str(program)], env=environment, text=True)
+    assert output == "first\nsecond\n"
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> forkserver.ForkServer:
     server = forkserver.ForkServer()

@@ -13,8 +13,10 @@ import threading
 import time
 
 import pytest
+import torch
 
-from s3dataset import ObjectChangedError, PreconditionFailedError, S3Client, S3ClientConfig, S3Reader
+from s3dataset import ObjectChangedError, PreconditionFailedError, S3Checkpoint, S3Client, S3ClientConfig, S3Reader
+from s3dataset._client import RequestQueue
 from s3dataset._io import _upload
 from s3dataset.testing import Fault, LocalS3
 
@@ -344,6 +346,29 @@ class TestCtrlC:
         assert target.count(b"\xee") == len(target)
         assert reader.read(10) == DATA[10:20]
 
+    @pytest.mark.parametrize("taken", [1, 2, 5])
+    def test_as_bytes_that_were_sent_for_ahead_are_taken(self, client, s3, monkeypatch, taken):
+        # As in a notebook, where the reader is still there.
+        take = RequestQueue.take_many
+        takes = 0
+
+        def interrupted(queue, *arguments):
+            nonlocal takes
+            takes += 1
+            results = take(queue, *arguments)
+            if takes == taken:
+                raise KeyboardInterrupt
+            return results
+
+        monkeypatch.setattr(RequestQueue, "take_many", interrupted)
+        reader = client.get_object("bucket", "large")
+        pieces = []
+        with pytest.raises(KeyboardInterrupt):
+            while True:
+                pieces.append(reader.read(3 * MIB))
+        pieces += iter(lambda: reader.read(3 * MIB), b"")
+        assert b"".join(pieces) == DATA
+
     def test_while_writing(self, client, s3):
         s3.put("bucket", "interrupted", b"before")
         s3.add_fault(Fault.stall(at=None, duration_s=30, operation="UploadPart", times=None))
@@ -353,6 +378,45 @@ class TestCtrlC:
         timer.join()
         assert s3.get("bucket", "interrupted") == b"before"
         assert not s3.uploads("bucket")
+
+    @pytest.mark.parametrize("taken", [2, 3, 8])
+    def test_as_the_answers_to_parts_are_taken(self, s3, monkeypatch, caplog, taken):
+        # Python hears of a signal when the call that waits returns: what that returned is lost.
+        take = RequestQueue.next
+        takes = 0
+
+        def interrupted(queue, *arguments, **options):
+            nonlocal takes
+            results = take(queue, *arguments, **options)
+            takes += bool(results)
+            if results and takes == taken:
+                raise KeyboardInterrupt
+            return results
+
+        checkpoint = S3Checkpoint("us-east-1", s3client_config=S3ClientConfig(part_size=5 * MIB))
+        monkeypatch.setattr(RequestQueue, "next", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save({"weights": torch.zeros(16 * MIB)}, "s3://bucket/interrupted-2")
+        assert not s3.uploads("bucket")
+        assert [record.getMessage() for record in caplog.records] == [
+            "s3://bucket/interrupted-2 was NOT saved: KeyboardInterrupt"
+        ]
+
+    def test_as_the_id_of_an_upload_is_taken(self, s3, monkeypatch, caplog):
+        take = RequestQueue.next
+
+        def interrupted(queue, *arguments, **options):
+            if take(queue, *arguments, **options):
+                raise KeyboardInterrupt
+            return []
+
+        s3.create_bucket("begun")
+        checkpoint = S3Checkpoint("us-east-1")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(RequestQueue, "next", interrupted)
+            checkpoint.save({"weights": torch.zeros(16 * MIB)}, "s3://begun/interrupted")
+        assert [upload["key"] for upload in s3.uploads("begun")] == ["interrupted"]
+        assert "an upload of s3://begun/interrupted was interrupted as it began, and may remain" in caplog.text
 
 
 class TestAbortsThatAreNotAnswered:

@@ -277,6 +277,7 @@ class S3Checkpoint:
         with naming(uri, weights_only=weights_only):
             with contextlib.suppress(UnusualArchiveError), showing(progress, f"loading {uri}") as tell:
                 return load_object(self._ref.get(), uri, keys=wanted, sharing=sharing, progress=tell, **arguments)
-            with self.reader(s3_uri) as reader, reading_foreign(uri):  # the memory of the attempt is free by now
+            # The memory of the attempt is free by now.
+            with self.reader(s3_uri) as reader, reading_foreign(uri, reader.peek(9)[:9]):
                 result = torch.load(cast("Any", reader), **arguments)
             return result if wanted is None else select(result, wanted, s3_uri)

@@ -29,12 +29,22 @@ def naming(uri: S3Uri, *, weights_only: bool) -> Iterator[None]:
 
 
 @contextmanager
-def reading_foreign(uri: S3Uri) -> Iterator[None]:
+def reading_foreign(uri: S3Uri, beginning: bytes) -> Iterator[None]:
     """Tells what is no file of torch.save from one that torch refuses.
+
+    Args:
+        uri: The file.
+        beginning: Its first 9 bytes.
 
     Raises:
         DecodeError: The bytes are no pickle.
     """
+    if beginning[8:] == b"{" and beginning[4:8] == bytes(4):
+        # torch would advise to trust it, and to run what is in it.
+        raise DecodeError(
+            f"{uri} is no file of torch.save but one of safetensors: s3dataset.safetensors.load_file loads it",
+            uri=str(uri),
+        )
     try:
         yield
     except _NONSENSE as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from s3dataset._client import _process
-from s3dataset._config import S3ClientConfig, environment
+from s3dataset._config import S3ClientConfig, environment, take_over_environment
 from s3dataset._secrets import is_starting_a_process
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ _DEFAULT: Final = S3ClientConfig()
 class ClientRef:
     """Names a client; what datasets and readers carry and pickle instead of one.
 
-    The pickle that starts a process takes along the keys that the client signs with, any other pickle none.
+    The pickle that starts a process takes along the keys that the client signs with, and the environment's settings:
+    those of a forkserver are of when it was started. Any other pickle takes neither.
     """
 
     region: str | None = None
@@ -107,11 +108,12 @@ class ClientRef:
         return client
 
     def __reduce__(self) -> tuple[Any, ...]:
-        loaded = shared = None
+        loaded = shared = variables = None
         if is_starting_a_process():
+            variables = environment()
             client = self.get()
             loaded, shared = client.loaded, client.share_keys()
-        return _restored, (self.region, self.endpoint, self.config, self.user_agent, loaded, shared)
+        return _restored, (self.region, self.endpoint, self.config, self.user_agent, loaded, shared, variables)
 
 
 def _restored(
@@ -121,7 +123,10 @@ def _restored(
     user_agent: str | None,
     loaded: "Loaded | None",
     shared: "SharedKeys | None",
+    variables: tuple[str | None, ...] | None,
 ) -> ClientRef:
+    if variables is not None and variables != environment():
+        take_over_environment(variables)
     ref = ClientRef(region, endpoint, config, user_agent)
     if loaded is not None or shared is not None:
         ref.get().adopt(loaded, shared)

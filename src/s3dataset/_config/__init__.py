@@ -9,6 +9,7 @@ from s3dataset._config._environment import (
     metadata_service_is_disabled,
     open_session,
     request_log_setting,
+    take_over_environment,
 )
 from s3dataset._config._origins import origin_of_endpoint, origin_of_region
 from s3dataset._config._resolved import ResolvedConfig, resolved
@@ -29,4 +30,5 @@ __all__ = [
     "origin_of_region",
     "request_log_setting",
     "resolved",
+    "take_over_environment",
 ]

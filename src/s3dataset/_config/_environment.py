@@ -57,6 +57,15 @@ def environment() -> tuple[str | None, ...]:
     return tuple(map(os.environ.get, _ENVIRONMENT))
 
 
+def take_over_environment(values: tuple[str | None, ...]) -> None:
+    """Sets the variables to what `environment` told in the process that has started this one."""
+    for name, value in zip(_ENVIRONMENT, values, strict=True):
+        if value is not None:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
+
+
 def environment_region() -> str | None:
     """AWS_REGION, which botocore alone of the SDKs does not read, before AWS_DEFAULT_REGION."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None

@@ -14,7 +14,7 @@ from s3dataset._datasets._rank import Rank, find_rank
 from s3dataset._datasets._taken import NumberedTaken
 from s3dataset._datasets._torchdata import asked_by_torchdata
 from s3dataset._manifest import Manifest
-from s3dataset._order import BadSamples, BatchPlan, EpochState, Permutation, Split, Tail
+from s3dataset._order import BadSamples, BatchPlan, EpochState, Permutation, Split, Tail, whole_number
 
 __all__ = ["BatchSampler"]
 
@@ -66,12 +66,15 @@ class BatchSampler(Sampler[list[int]]):
         num_workers: int | None = None,
         ahead: int | None = None,
     ) -> None:
+        batch_size, seed = whole_number("batch_size", batch_size), whole_number("seed", seed)
         if batch_size < 1:
             raise ValueError(f"batch_size must be a number of samples, at least 1; got {batch_size!r}")
-        if num_workers is not None and num_workers < 0:
+        if num_workers is not None and whole_number("num_workers", num_workers) < 0:
             raise ValueError(f"num_workers must not be negative, got {num_workers}")
-        if ahead is not None and ahead < 0:
+        if ahead is not None and whole_number("ahead", ahead) < 0:
             raise ValueError(f"ahead must not be negative, got {ahead}")
+        if split is not None and not isinstance(split, Split):
+            raise TypeError(f"split must be a Split or None, got {split!r}")
         if tail is not None and split is not None and split.tail not in {None, tail}:
             raise ValueError(f"tail={tail!r} and split={split!r} contradict each other")
         self.data_source = data_source
@@ -99,7 +102,14 @@ class BatchSampler(Sampler[list[int]]):
         return self._next_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Names the epoch that the next iteration begins; the one after that follows on."""
+        """Names the epoch that the next iteration begins; the one after that follows on.
+
+        Raises:
+            ValueError: The epoch is negative.
+        """
+        epoch = whole_number("epoch", epoch)
+        if epoch < 0:
+            raise ValueError(f"an epoch is a number from 0 on, got {epoch}")
         self._next_epoch = epoch
         if self._taken is not None and not self._taken.going_on:
             self._taken = None

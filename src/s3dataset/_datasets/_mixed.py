@@ -16,7 +16,7 @@ from s3dataset._datasets._map import S3MapDataset
 from s3dataset._datasets._mixed_sources import Numbered, Streamed, checked_source, iterable_twin, source_of
 from s3dataset._datasets._mixed_taken import MixedTaken
 from s3dataset._datasets._torchdata import asked_by_torchdata
-from s3dataset._order import BadSamples, MixPlan, state_kind
+from s3dataset._order import BadSamples, MixPlan, state_kind, whole_number
 from s3dataset._stats import Stats, together
 from s3dataset.errors import ManifestMismatchError
 
@@ -74,7 +74,7 @@ class MixedDataset(IterableDataset[Any]):
     ) -> None:
         self._datasets: list[S3Dataset[Any]] = list(datasets)
         self._weights = tuple(weights)
-        self._seed = seed
+        self._seed = whole_number("seed", seed)
         self._stop = stop
         if not self._datasets or len(self._datasets) != len(self._weights):
             raise ValueError(f"there are {len(self._datasets)} datasets and {len(self._weights)} weights")

@@ -14,7 +14,7 @@ from s3dataset._datasets._epochs import MAIN, WORKERS, Epochs, Turn
 from s3dataset._datasets._handing import workers_of
 from s3dataset._datasets._rank import Rank
 from s3dataset._datasets._unindexed import UnindexedEpoch
-from s3dataset._order import BatchPlan, EpochState, Reader, ShardsState, Shuffle, Split
+from s3dataset._order import BatchPlan, EpochState, Reader, ShardsState, Shuffle, Split, state_kind
 
 __all__ = [
     "NumberedRun",
@@ -113,7 +113,7 @@ def state_of(loaded: Mapping[str, Any]) -> EpochState | ShardsState:
     Raises:
         ValueError: It is none.
     """
-    if loaded.get("kind") == ShardsState.KIND:
+    if state_kind(loaded) == ShardsState.KIND:
         return ShardsState.from_dict(loaded)
     return EpochState.from_dict(loaded)
 

@@ -1,6 +1,5 @@
 """Epochs, state and shares of a stream: where an iteration begins, and where it stands."""
 
-import operator
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Self, TypeVar
@@ -17,7 +16,7 @@ from s3dataset._datasets._position import Part, Position, ShardsRun, checked_shu
 from s3dataset._datasets._rank import ALONE, find_rank, is_spawning
 from s3dataset._datasets._taken import NumberedTaken, ShardsTaken, Taken
 from s3dataset._datasets._torchdata import asked_by_torchdata
-from s3dataset._order import BadSamples, BatchPlan, EpochState, ShardsState, Shuffle, Split, StreamState
+from s3dataset._order import BadSamples, BatchPlan, EpochState, ShardsState, Shuffle, Split, StreamState, whole_number
 from s3dataset.formats import Format
 
 __all__ = ["ResumableDataset"]
@@ -64,8 +63,10 @@ class ResumableDataset(S3Dataset[T_co]):
             enable_sharding = bool(enable_sharding)  # 0 and 1, as command lines and configurations have them
         if not (enable_sharding is None or isinstance(enable_sharding, bool | Split)):
             raise TypeError(f"enable_sharding must be True, False, None or a Split; got {enable_sharding!r}")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if batch_size is not None:
+            batch_size = whole_number("batch_size", batch_size)
+            if batch_size < 1:
+                raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self._sharding = enable_sharding
         self._ordered = ordered
         self._batch_size = batch_size
@@ -152,7 +153,7 @@ class ResumableDataset(S3Dataset[T_co]):
         Raises:
             ValueError: The epoch is negative.
         """
-        rank, epoch = self._rank_for_epochs(), operator.index(epoch)
+        rank, epoch = self._rank_for_epochs(), whole_number("epoch", epoch)
         resume = self._epochs.furthest(rank).resume
         if resume is None or resume["epoch"] != epoch:
             self._epochs.name(rank, epoch)

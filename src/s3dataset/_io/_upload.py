@@ -273,8 +273,12 @@ class Upload:
         try:
             while self._in_flight or self._creating >= 0:
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._take_results(1, left):
+                if left <= 0:
                     return False
+                if not self._take_results(1, left):
+                    if self._queue.unfinished:
+                        return False
+                    self._write_off()
             if not self._upload_id:
                 return True
             if self._aborting < 0:
@@ -286,6 +290,17 @@ class Upload:
         except TimeoutError:
             return False
         return True
+
+    def _write_off(self) -> None:
+        """Results that were taken and never seen: Ctrl-C comes when a call returns, and what it returned is gone."""
+        self._in_flight.clear()
+        if self._creating >= 0:
+            self._creating = -1
+            _LOGGER.warning(
+                "an upload of %s was interrupted as it began, and may remain. It holds no bytes; a lifecycle rule for "
+                "unfinished uploads removes it",
+                self.uri,
+            )
 
     def _begin(self) -> None:
         if self._creating < 0 and not self._upload_id and not self._number:

@@ -476,11 +476,13 @@ class Window:
                         f"{len(body)} bytes instead of {chunk.nbytes} came from {chunk.start} of {self._source.uri}",
                         uri=self._source.uri,
                     )
-            except S3Exception:
-                # A further read sends for it again.
+                chunk.data = memoryview(body)
+            except BaseException as error:
+                # A further read sends for it again. Ctrl-C may have come when it was taken, and it is gone.
                 self._chunks.remove(chunk)
+                if not isinstance(error, S3Exception):
+                    self._source.abandon([chunk.index])
                 raise
-            chunk.data = memoryview(body)
             self._archive.see_head(chunk)
         self._current = chunk
         return chunk

@@ -21,6 +21,7 @@ from s3dataset._order._batches import BatchPlan
 from s3dataset._order._fields import state_kind
 from s3dataset._order._merge import merge_states, resume_state
 from s3dataset._order._mix import MixPlan
+from s3dataset._order._numbers import whole_number
 from s3dataset._order._permutation import Permutation
 from s3dataset._order._readers import reader_batches, reader_positions, reader_sample_count
 from s3dataset._order._row import Row
@@ -65,4 +66,5 @@ __all__ = [
     "resume_state",
     "sample_seed",
     "state_kind",
+    "whole_number",
 ]

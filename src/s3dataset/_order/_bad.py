@@ -18,7 +18,7 @@ class BadSample(NamedTuple):
     uri: str
     """The object that it is, or lies in."""
     offset: int
-    """Where in the shard's content it begins; 0 for an object that is a sample."""
+    """Its number in the shard, from 0 on (of a row group the first row's); 0 for an object that is a sample."""
     reason: str
     """What is wrong with it, cut to 200 characters in a ledger."""
 

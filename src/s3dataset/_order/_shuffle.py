@@ -1,8 +1,9 @@
 """How an epoch is shuffled."""
 
 from dataclasses import dataclass
-from operator import index
 from typing import Final
+
+from s3dataset._order._numbers import whole_number
 
 _SAMPLES_IN_BLOCK: Final = 8192
 _SMALLEST: Final = 1 << 20
@@ -49,13 +50,10 @@ class Shuffle:
             value = getattr(self, name)
             if value is None and name in {"block_bytes", "streams"}:
                 continue
-            try:
-                value = index(value)
-            except TypeError:
-                raise TypeError(f"Shuffle({name}=) must be an integer, got {value!r}") from None
+            value = whole_number(f"Shuffle({name}=)", value)
             if name != "seed" and value < 1:
                 raise ValueError(f"Shuffle({name}=) must be at least 1, got {value}")
-            object.__setattr__(self, name, value)  # integers of numpy would not survive JSON
+            object.__setattr__(self, name, value)
 
     def resolved_block_bytes(self, num_samples: int, num_bytes: int) -> int:
         """Returns the bytes of a block for data of that many samples and bytes: a function of them alone.

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from s3dataset._order._numbers import whole_number
+
 Tail: TypeAlias = Literal["pad", "drop", "exact"]
 
 _TAILS: Final = ("pad", "drop", "exact")
@@ -50,8 +52,13 @@ class Split:
         """Checks the arguments against one another.
 
         Raises:
+            TypeError: One is no integer.
             ValueError: They contradict one another, or lie outside their range.
         """
+        for name in ("rank", "world_size", "steps_per_epoch"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, whole_number(f"Split({name}=)", value))
         if (self.rank is None) != (self.world_size is None):
             raise ValueError("Split needs rank= and world_size= together, or neither")
         if self.rank is not None and self.world_size is not None and not 0 <= self.rank < self.world_size:

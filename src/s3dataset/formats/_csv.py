@@ -159,7 +159,7 @@ class CSV(StreamedFormat):
 
 @lru_cache(maxsize=64)
 def _column_names(head: bytes, delimiter: str, url: str) -> Sequence[str]:
-    names = _fields(head, delimiter, url, "the first record, which names the columns")
+    names = _fields(head, delimiter, url, "the first record, which names the columns,")
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise broken(

@@ -100,7 +100,9 @@ class StreamedFormat(ABC):
             except DecodeError as error:
                 if on_bad is None:
                     raise
+                cursor.number = number
                 on_bad(error)
+                cursor.number = number + 1
                 continue
             yield sample
         if ends is not None and content.compressed:

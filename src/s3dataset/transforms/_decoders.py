@@ -227,13 +227,15 @@ class Image:
     output: Literal["pil", "tensor", "numpy"] = "pil"
 
     def __post_init__(self) -> None:
-        """Checks `output`.
+        """Checks the arguments.
 
         Raises:
-            ValueError: It is none of the three.
+            ValueError: `output` is none of the three, or `mode` none of Pillow's.
         """
         if self.output not in {"pil", "tensor", "numpy"}:
             raise ValueError(f"Image(output=) must be 'pil', 'tensor' or 'numpy', not {self.output!r}")
+        if self.mode not in {None, "RGB", "L", "RGBA"} and not _is_mode(self.mode):
+            raise ValueError(f"Image(mode=) must be a mode of Pillow, such as 'RGB' or 'L', or None, not {self.mode!r}")
 
     def __call__(self, source: Source) -> Any:
         """Returns the image.
@@ -260,6 +262,19 @@ class Image:
         if self.output == "pil":
             return image
         return _image_tensor(image) if self.output == "tensor" else _image_array(image)
+
+
+def _is_mode(mode: Any) -> bool:
+    """Whether Pillow has it; it would take another for a broken image."""
+    try:
+        from PIL import ImageMode  # noqa: PLC0415
+    except ImportError:
+        return True
+    try:
+        ImageMode.getmode(mode)
+    except KeyError:
+        return False
+    return True
 
 
 def _image_array(image: Any) -> "npt.NDArray[np.uint8]":

@@ -21,6 +21,7 @@ from s3dataset import (
     S3Exception,
 )
 from s3dataset._checkpoint._skeleton import Skeleton
+from s3dataset.safetensors import save_file
 from s3dataset.testing import Fault
 
 pytestmark = pytest.mark.skipif(not Skeleton.is_possible(), reason="torch < 2.6 saves through a writer")
@@ -63,6 +64,14 @@ def test_what_is_no_file_of_torch_is_told_with_its_uri(checkpoint, content):
         writer.write(content)
     with pytest.raises(DecodeError, match=f"{URI} is no file of torch.save"):
         checkpoint.load(URI)
+
+
+@pytest.mark.parametrize("keys", [None, ["weight"]])
+def test_a_file_of_safetensors_is_told_apart(checkpoint, keys):
+    save_file({"weight": torch.zeros(4)}, URI)
+    with pytest.raises(DecodeError, match=r"one of safetensors: s3dataset\.safetensors\.load_file") as caught:
+        checkpoint.load(URI, keys=keys)
+    assert not getattr(caught.value, "__notes__", [])  # least of all that it may be trusted
 
 
 @pytest.mark.parametrize("keys", [None, ["model"]])

@@ -1,5 +1,6 @@
 """BatchSampler: orders, epochs, ranks, and what it names ahead."""
 
+import json
 import pickle
 import sys
 from collections import Counter
@@ -7,6 +8,7 @@ from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from s3dataset import BatchSampler, Split
@@ -140,6 +142,44 @@ def test_fixed_steps() -> None:
 def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BatchSampler(10, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 2.5}, "batch_size must be an integer, got 2.5"),
+        ({"batch_size": "4"}, "batch_size must be an integer, got '4'"),
+        ({"batch_size": 4, "seed": "x"}, "seed must be an integer"),
+        ({"batch_size": 4, "num_workers": "2"}, "num_workers must be an integer"),
+        ({"batch_size": 4, "ahead": 1.5}, "ahead must be an integer"),
+        ({"batch_size": 4, "split": (0, 2)}, "split must be a Split"),
+    ],
+)
+def test_what_is_no_number_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        BatchSampler(10, **arguments)
+
+
+def test_epochs_are_numbers_from_0_on() -> None:
+    sampler = BatchSampler(10, 4)
+    with pytest.raises(ValueError, match="an epoch is a number from 0 on, got -1"):
+        sampler.set_epoch(-1)
+    with pytest.raises(TypeError, match="epoch must be an integer"):
+        sampler.set_epoch("1")  # type: ignore[arg-type]
+
+
+def test_integers_of_numpy_become_a_state_of_json_that_can_be_gone_on_from() -> None:
+    def make() -> BatchSampler:
+        return BatchSampler(10, np.int64(4), seed=np.int64(3))
+
+    sampler = make()
+    sampler.set_epoch(np.int64(2))
+    batches = iter(sampler)
+    next(batches)
+    state = json.loads(json.dumps(sampler.state_dict()))
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert list(resumed) == list(batches)
 
 
 def test_it_pickles() -> None:

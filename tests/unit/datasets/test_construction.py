@@ -81,6 +81,18 @@ def test_arguments_of_streams_are_checked_at_once() -> None:
         S3IterableDataset.from_prefix("s3://bucket/", enable_sharding="ranks")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="batch_size"):
         S3IterableDataset.from_prefix("s3://bucket/", batch_size=0)
+    with pytest.raises(TypeError, match=r"batch_size must be an integer, got 2\.5"):
+        S3IterableDataset.from_prefix("s3://bucket/", batch_size=2.5)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="seed must be an integer"):
+        s3dataset.MixedDataset([S3IterableDataset.from_prefix("s3://bucket/")], [1], seed=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("state", [None, 3, "state", []])
+def test_what_is_no_state_is_told_apart(kind: Any, state: Any) -> None:
+    loader: Any = s3dataset.DataLoader(kind.from_prefix("s3://bucket/"))
+    with pytest.raises(ValueError, match="this is no state of s3dataset"):
+        loader.load_state_dict(state)
 
 
 def test_sharding_may_be_said_by_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -288,5 +288,5 @@ def test_thousands_of_queues_leave_nothing(server: LocalS3) -> None:
 
     first, last = use(600), use(3000)
     assert last[0] <= first[0] + 8
-    assert last[1] == first[1]
+    assert last[1] <= first[1]
     assert last[2] <= first[2] + 8 * MIB

@@ -27,6 +27,13 @@ def test_contradictions_are_refused(arguments: dict[str, object], message: str) 
         Split(**arguments)  # type: ignore[arg-type]
 
 
+def test_numbers_are_integers() -> None:
+    with pytest.raises(TypeError, match=r"Split\(rank=\) must be an integer, got '0'"):
+        Split(rank="0", world_size="2")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Split\(steps_per_epoch=\) must be an integer, got 2.5"):
+        Split(steps_per_epoch=2.5)  # type: ignore[arg-type]
+
+
 def test_it_pickles_and_compares_by_value() -> None:
     split = Split(rank=1, world_size=4, tail="drop")
     assert pickle.loads(pickle.dumps(split)) == split

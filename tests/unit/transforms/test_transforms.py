@@ -173,6 +173,12 @@ def test_unknown_output_is_refused_at_once() -> None:
         Image(output="jpeg")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("mode", ["rgb", "BGR", 3])
+def test_unknown_mode_is_refused_at_once(mode: Any) -> None:
+    with pytest.raises(ValueError, match=r"mode of Pillow, such as 'RGB' or 'L', or None, not "):
+        Image(mode=mode)
+
+
 def test_importing_transforms_loads_no_heavy_library() -> None:
     program = "import sys, s3dataset.transforms; print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
