@@ -457,6 +457,46 @@ def test_exits_with_requests_in_flight(silent: LocalS3, case: str) -> None:
     assert (process.returncode, stdout, stderr) == (0, "bye\n", "")
 
 
+class InterruptionError(Exception):
+    pass
+
+
+TAKES = [lambda queue: queue.take(0, TIMEOUT_S), lambda queue: queue.next(1, 1, TIMEOUT_S)[0][1]]
+
+
+@pytest.mark.parametrize("take", TAKES, ids=["take", "next"])
+def test_an_answer_behind_a_signal_is_not_lost(server: LocalS3, take: Callable[[RequestQueue], Body]) -> None:
+    """The exception of the signal's handler comes in place of what the call would have returned."""
+    waiting = interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal waiting
+        if waiting:
+            waiting = False
+            raise InterruptionError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(20):
+            server.add_fault(Fault.delay(0.05, operation="GetObject", times=1))
+            with Client().queue() as queue:
+                queue.get([ROW])
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                try:
+                    waiting = True
+                    body = take(queue)
+                    waiting = False
+                except InterruptionError:
+                    interrupted = True
+                    body = take(queue)
+                assert bytes(body) == b"hello"
+            server.clear_faults()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_signals_that_kill_do(silent: LocalS3, number: signal.Signals) -> None:
     text = """

@@ -283,6 +283,18 @@ impl Queue {
         Ok(taken)
     }
 
+    /// What was taken and could not be handed over is there again, before anything else.
+    pub fn give_back(&self, taken: Vec<Completed>) {
+        let mut state = self.lock();
+        for completed in taken.into_iter().rev() {
+            state.order.push_front(completed.index);
+            state.results.insert(completed.index, completed);
+        }
+        if state.wants.iter().any(|(_, want)| state.satisfied(want)) {
+            self.changed.notify_all();
+        }
+    }
+
     /// With nothing left to take, the first unfinished request is due, also when what was taken held none of the budget.
     fn taken_from(&self, state: MutexGuard<'_, State>) {
         let empty = state.results.is_empty() && state.finished_count < state.submitted;

@@ -53,7 +53,13 @@ impl PyQueue {
         self.submit(vec![(target(route.get()?, key), Op::Call(Box::new(call)), export)])
     }
 
-    fn convert(&self, py: Python<'_>, taken: Vec<Completed>) -> PyResult<Vec<(u64, Py<PyAny>)>> {
+    /// Results for Python. A signal's handler that raises, as that of Ctrl-C, runs before they are handed over: its exception would
+    /// come in place of what is returned, and they would be gone.
+    fn convert(&self, py: Python<'_>, queue: &Queue, taken: Vec<Completed>) -> PyResult<Vec<(u64, Py<PyAny>)>> {
+        if let Err(raised) = py.check_signals() {
+            queue.give_back(taken);
+            return Err(raised);
+        }
         let released: Vec<Export> = {
             let mut exports = self.exports();
             if exports.is_empty() {
@@ -378,7 +384,7 @@ impl PyQueue {
             Some(taken) => taken,
             None => queue.next(1, max_items, std::time::Duration::ZERO).0,
         };
-        self.convert(py, taken)
+        self.convert(py, queue, taken)
     }
 
     #[pyo3(signature = (first, count, timeout_s=None, /))]
@@ -393,7 +399,9 @@ impl PyQueue {
         })?;
         match taken {
             None => Ok(None),
-            Some(Ok(taken)) => Ok(Some(self.convert(py, taken)?.into_iter().map(|(_, result)| result).collect())),
+            Some(Ok(taken)) => {
+                Ok(Some(self.convert(py, queue, taken)?.into_iter().map(|(_, result)| result).collect()))
+            }
             Some(Err(index)) => Err(PyIndexError::new_err(format!(
                 "request {index} was never submitted, or its result was taken already"
             ))),
