@@ -379,6 +379,23 @@ class TestCtrlC:
         assert s3.get("bucket", "interrupted") == b"before"
         assert not s3.uploads("bucket")
 
+    @pytest.mark.parametrize(("operation", "nbytes"), [("PutObject", 10), ("CompleteMultipartUpload", 20 * MIB)])
+    def test_as_the_object_is_made_visible(self, client, s3, caplog, operation, nbytes):
+        """It may be there, and nobody says that it is not."""
+        s3.add_fault(Fault.delay(20, operation=operation, times=None))
+        writer = client.put_object("bucket", "perhaps")
+        writer.write(DATA[:nbytes])
+        timer = self.interrupt_soon()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            writer.close()
+        timer.join()
+        s3.clear_faults()
+        note = "s3://bucket/perhaps may have been saved: the request that does it was under way."
+        assert note in caught.value.__notes__
+        assert "s3://bucket/perhaps may have been saved: KeyboardInterrupt" in caplog.text
+        assert "NOT saved" not in caplog.text
+        assert writer.closed
+
     @pytest.mark.parametrize("taken", [2, 3, 8])
     def test_as_the_answers_to_parts_are_taken(self, s3, monkeypatch, caplog, taken):
         # Python hears of a signal when the call that waits returns: what that returned is lost.

@@ -85,6 +85,8 @@ class Upload:
         self.acknowledged_bytes = 0
         """Of the parts that the service has."""
         self._error: S3Exception | None = None
+        self.published = False
+        """The request that makes the object visible was sent for."""
 
     @property
     def uri(self) -> str:
@@ -113,6 +115,7 @@ class Upload:
         if self._conditions:
             headers.append(self._nonce.header)
         index = self._queue.put([(self._bucket, self._key, data, headers)])[0]
+        self.published = True
         try:
             return _saved(cast("Reply", self._queue.take(index)))
         except S3Exception as error:
@@ -203,6 +206,7 @@ class Upload:
             headers,
             object_size=sum(self._nbytes.values()),
         )
+        self.published = True
         try:
             saved = _saved(cast("Reply", self._queue.take(index)))
         except S3Exception as error:

@@ -416,8 +416,11 @@ class S3Writer(io.BufferedIOBase):
         """After an error of the upload: nothing can be saved any more."""
         if self._error is None:
             self._error = error
-            error.add_note(f"{self.uri} was NOT saved.")
-            _LOGGER.error("%s was NOT saved: %s", self.uri, error if str(error) else type(error).__name__)
+            outcome, note = "was NOT saved", "was NOT saved."
+            if self._upload.published and not isinstance(error, S3Exception):  # interrupted: nobody knows the answer
+                outcome, note = "may have been saved", "may have been saved: the request that does it was under way."
+            error.add_note(f"{self.uri} {note}")
+            _LOGGER.error("%s %s: %s", self.uri, outcome, error if str(error) else type(error).__name__)
         self._upload.abort()
         self._buffer = None
         self._small = bytearray()
