@@ -88,6 +88,8 @@ def _warn_empty(client: Client, uri: S3Uri, pattern: Pattern | None, listing: "_
         else:
             where = f"in {near.parent} there are {', '.join(near.names)}"
         message = f"There is no object below {uri}: {where}"
+        if pattern is None and "*" in uri.key:
+            message += ". A prefix is taken as it is: pattern= chooses among what lies below it"
     warn_caller(message, EmptyPrefixWarning)
 
 

@@ -165,6 +165,10 @@ class TestEmpty:
         with pytest.warns(EmptyPrefixWarning, match="the bucket bucket is empty"):
             assert listed(FakeService(), f"s3://{BUCKET}/x/y") == []
 
+    def test_a_wildcard_is_one_of_pattern(self) -> None:
+        with pytest.warns(EmptyPrefixWarning, match=r"s3://bucket/data/a\. .* pattern= chooses among what lies below"):
+            listed(FakeService([b"data/a"]), f"s3://{BUCKET}/data/*.jpg")
+
     def test_warns_once(self) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
