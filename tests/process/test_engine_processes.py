@@ -1,7 +1,6 @@
 """Forks, signals and exits in the midst of requests: what each side keeps, and that nothing hangs."""
 
 import _thread
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -145,130 +144,6 @@ def test_idle_connections_survive_children(server: LocalS3) -> None:
         client.get_range(BUCKET, "k", 0, 5)
     assert client.stats()["connections_opened"] == opened
     assert client.stats()["retries"] == 0
-
-
-def test_connections_that_come_and_go_during_a_fork_stay_out_of_the_child(server: LocalS3) -> None:
-    """The kernel copies descriptors first and memory, with the list of what to close, later: the more, the later."""
-    text = """
-        def is_socket(descriptor):
-            try:
-                return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
-            except OSError:
-                return False  # that of the folder
-
-        def inherited():
-            reading, writing = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                os.write(writing, bytes([sum(map(is_socket, os.listdir("/proc/self/fd")))]))
-                os._exit(0)
-            os.close(writing)
-            with open(reading, "rb") as pipe:
-                count = pipe.read()[0]
-            assert os.waitpid(pid, 0)[1] == 0
-            return count
-
-        def come_and_go():
-            while not stop.is_set():
-                fresh = Client()
-                assert len(list(fresh.get_many([("bucket", "k")] * 200))) == 200
-
-        import mmap
-        ballast = mmap.mmap(-1, 512 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_NOHUGEPAGE"):
-            ballast.madvise(mmap.MADV_NOHUGEPAGE)  # many pages take long
-        ballast[:: mmap.PAGESIZE] = bytes(len(ballast) // mmap.PAGESIZE)
-        stop = threading.Event()
-        going = threading.Thread(target=come_and_go, daemon=True)
-        going.start()
-        counts = [inherited() for _ in range(150)]
-        stop.set()
-        going.join()
-        print(len(ballast) >> 20, len(counts), sum(counts), flush=True)
-    """
-    with program(text, {**server.environment, "PYTHONWARNINGS": "ignore"}) as process:
-        output = process.communicate(timeout=4 * TIMEOUT_S)
-    assert output == ("512 150 0\n", "")
-
-
-WITH_HANDLER = f"""
-import ctypes
-libc = ctypes.PyDLL(None)
-before_fork = []
-
-@ctypes.CFUNCTYPE(None)
-def handler():
-    if before_fork:
-        before_fork.pop()()
-
-libc["__register_atfork"](handler, None, None, None)  # before the engine's, so that it runs behind that
-
-import os, threading
-from s3dataset._client import Client
-client = Client()
-
-def read():
-    for _ in range(3):
-        fresh = Client()
-        assert [bytes(body) for _, body in fresh.get_many([("{BUCKET}", "k")] * 16)] == [b"hello"] * 16
-        fresh.close()
-
-read()
-"""
-
-
-def run_with_handler(text: str, server: LocalS3) -> None:
-    if not hasattr(ctypes.CDLL(None), "__register_atfork"):
-        pytest.skip("glibc's way to register a handler from here")
-    environment = {**os.environ, **server.environment, "PYTHONWARNINGS": "ignore"}
-    # A session of its own: where a child hangs, it ends with this.
-    with subprocess.Popen(
-        [sys.executable, "-c", WITH_HANDLER + textwrap.dedent(text)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    assert (process.returncode, output) == (0, "")
-
-
-def test_a_child_of_a_fork_within_another_librarys_handler_goes_on(server: LocalS3) -> None:
-    run_with_handler(
-        """
-        before_fork.append(libc.fork)
-        children = [os.fork()]  # by two processes
-        read()
-        if children[0] == 0:
-            os._exit(0)
-        read()
-        while True:
-            try:
-                assert os.wait()[1] == 0
-            except ChildProcessError:
-                break
-        """,
-        server,
-    )
-
-
-def test_a_fork_that_never_ends_holds_connections_up_once(server: LocalS3) -> None:
-    run_with_handler(
-        """
-        inside = threading.Event()
-        before_fork.append(lambda: (inside.set(), threading.Event().wait()))
-        threading.Thread(target=ctypes.CDLL(None).fork, daemon=True).start()
-        inside.wait()
-        read()
-        os._exit(0)
-        """,
-        server,
-    )
 
 
 def test_a_child_drops_what_it_inherited(server: LocalS3) -> None:

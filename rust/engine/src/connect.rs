@@ -194,7 +194,7 @@ impl Future for Opening {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let _hold = hold_forks(); // a socket that could not be connected is closed in here
-        let Some((_, connecting)) = &mut self.0 else { return Poll::Pending };
+        let Some((_, connecting)) = &mut self.0 else { unreachable!("polled after its end") };
         let result = ready!(connecting.as_mut().poll(cx));
         let Some((entry, _)) = self.0.take() else { unreachable!("looked at above") };
         Poll::Ready(result.map(|stream| Listed::new(entry, stream)))

@@ -105,7 +105,8 @@ class BatchSampler(Sampler[list[int]]):
         """Names the epoch that the next iteration begins; the one after that follows on.
 
         Raises:
-            ValueError: The epoch is negative.
+            TypeError: The epoch is no integer.
+            ValueError: It is negative.
         """
         epoch = whole_number("epoch", epoch)
         if epoch < 0:

@@ -151,7 +151,8 @@ class ResumableDataset(S3Dataset[T_co]):
         loaded, as loops over epochs do, changes nothing: the iteration goes on from the state.
 
         Raises:
-            ValueError: The epoch is negative.
+            TypeError: The epoch is no integer.
+            ValueError: It is negative.
         """
         rank, epoch = self._rank_for_epochs(), whole_number("epoch", epoch)
         resume = self._epochs.furthest(rank).resume
